@@ -22,6 +22,7 @@ def default() -> ConfigDict:
     config.data = data = ConfigDict()
     data.dir = "data"  # prepared corpora, frozen splits and shards; shared by all runs
     data.corpus = "human_scored_responses"  # a name in data/corpora/, or a .jsonl / .csv file
+    data.test_corpus = ""  # another corpus whose labelled rows are the test side; "" draws `test`
     data.columns = ConfigDict()  # for files: which column is the prompt, response, label, id
     data.columns.prompt = "prompt"
     data.columns.response = "response"
@@ -33,7 +34,7 @@ def default() -> ConfigDict:
     data.task = "response_harm"  # response_harm (prompt and response) or prompt_harm
     data.labelled = 100  # labelled rows, half of them harmful
     data.dev = 150  # rows that choose the step and the threshold
-    data.test = 250  # rows that are read once, at the end
+    data.test = 250  # rows that are read once, at the end; unread with a test_corpus
     data.max_length = 256  # tokens of a pair; longer ones lose the start of the prompt first
     data.buckets = (64, 128, 192, 256)  # padded lengths, so the compiled shapes of the train step
     data.window_steps = 16  # rows of so many steps are sorted by length together
@@ -75,6 +76,17 @@ def default() -> ConfigDict:
     train.log_every_steps = 5
     train.select_by = "auprc"  # dev score that chooses the step: f1 (best on dev) or auprc
     train.tensorboard = False  # needs the extra "tensorboard"
+
+    # Alarms on pseudo-labels, see observatory.py; metrics and report always say which were up.
+    config.brake = False  # True: no unlabelled loss while an alarm is up
+    config.observatory = watch = ConfigDict()
+    watch.idle_steps = 50  # without a used pseudo-label
+    watch.window_steps = 20  # over which the shares of the pseudo-labels are taken
+    watch.max_kl = 0.5  # nats from the classes of the labelled rows; all in one of two is 0.69
+    watch.max_repeated = 0.1  # share of strong views that say what another row's view says
+    watch.twin = ""  # workdir of the finished supervised twin, whose dev precision is the bar
+    watch.listed = 20  # ids in the report: suspect labels, rows worth labelling next
+    watch.scored_rows = 2000  # unlabelled rows scored at the end to find the latter, 0 for none
 
     config.eval = ConfigDict()
     config.eval.batch = 32
@@ -127,6 +139,8 @@ def check(config: ConfigDict) -> None:
         "train.unlabelled_batch": train.unlabelled_batch,
         "train.eval_every_steps": train.eval_every_steps,
         "train.log_every_steps": train.log_every_steps,
+        "observatory.idle_steps": config.observatory.idle_steps,
+        "observatory.window_steps": config.observatory.window_steps,
         "eval.batch": config.eval.batch,
         "eval.bootstrap": config.eval.bootstrap,
     }

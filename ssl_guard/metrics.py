@@ -14,15 +14,18 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 Metrics = dict[str, tuple]
 
 
-def merge(parts: list[Metrics]) -> dict[str, float]:
-    """Weighted means over any number of steps; a metric whose weight is zero is left out."""
-    sums: dict[str, list[float]] = {}
+def merge(parts: list[Metrics]) -> dict[str, float | list[float]]:
+    """Weighted means over any number of steps; a metric whose weight is zero is left out.
+
+    The value of a histogram is an array of counts: it gives a list of shares.
+    """
+    sums: dict[str, list] = {}
     for part in parts:
         for name, (value, weight) in part.items():
             pair = sums.setdefault(name, [0.0, 0.0])
-            pair[0] += float(value)
+            pair[0] = pair[0] + np.asarray(value, float)
             pair[1] += float(weight)
-    return {name: value / weight for name, (value, weight) in sums.items() if weight > 0}
+    return {name: (value / weight).tolist() for name, (value, weight) in sums.items() if weight > 0}
 
 
 def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:

@@ -10,6 +10,7 @@ what was made with other settings is refused, until --overwrite makes it again.
     data/shards/<split>/<view>/                labelled, unlabelled, dev, test, unlabelled-<op>
 """
 
+import functools
 import itertools
 import json
 import sys
@@ -62,13 +63,16 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
     model_folder = pretrained.resolve(config.model.name)
     tokenizer = Tokenizer(model_folder, data.max_length)
     values = {value: 1 for value in data.harmful_values} | {value: 0 for value in data.safe_values}
-    corpus = corpora.load(
-        data.corpus,
+    load = functools.partial(
+        corpora.load,
         task=data.task,
         data_dir=Path(data.dir),
         columns=dict(data.columns),
         labels=values or None,
     )
+    corpus, given_test = load(data.corpus), frozenset()
+    if data.test_corpus:
+        corpus, given_test = corpora.with_test(corpus, load(data.test_corpus))
     split = splits.load_or_freeze(
         corpus,
         Path(data.dir) / "splits",
@@ -76,6 +80,7 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         labelled=data.labelled,
         dev=data.dev,
         test=data.test,
+        given_test=given_test,
     )
     by_id = {example.id: example for example in corpus.examples}
     rows = {
@@ -151,6 +156,7 @@ def _summary(
     corpus, split, rows: dict[str, list[Example]], records: dict[str, Records | None], groups
 ) -> dict:
     """Counts for the report: rows and harmful rows per side, rows that were cut, groups."""
+    strong = records["strong"]
     cut = {name: r.manifest["cut_rows"] for name, r in records.items() if r is not None}
     return {
         "corpus": corpus.name,
@@ -162,6 +168,7 @@ def _summary(
             name: sum(example.label == 1 for example in examples) for name, examples in rows.items()
         },
         "rows_longer_than_max_length": cut,
+        "repeated_views": 0.0 if strong is None else strong.manifest["repeated_share"],
         "test_groups": int(groups.max()) + 1,
     }
 

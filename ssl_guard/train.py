@@ -4,7 +4,9 @@ import functools
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,17 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ssl_guard import algorithms, evaluate, metrics, models, optim, provenance, schedules, sharding
+from ssl_guard import (
+    algorithms,
+    evaluate,
+    metrics,
+    models,
+    observatory,
+    optim,
+    provenance,
+    schedules,
+    sharding,
+)
 from ssl_guard import config as config_module
 from ssl_guard import steps as steps_module
 from ssl_guard.checkpoint import Checkpoints, template_of
@@ -20,6 +32,27 @@ from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.prepare import Prepared, prepare
 from ssl_guard.writer import Writer, read, write_json
+
+
+class Run(NamedTuple):
+    """What stays the same from the first step to the last.
+
+    train_step(state, batch), predict_fn(params, records): compiled; teacher: the weights that the
+    pseudo-labels come from, "raw" or "ema"; shadow(row, scores=dev scores) and alarms(rows): the
+    observatory's, with the data they need.
+    """
+
+    prepared: Prepared
+    batches: object
+    mesh: object
+    train_step: Callable
+    predict_fn: Callable
+    teacher: str
+    shadow: Callable
+    alarms: Callable
+
+
+DEV_PREDICTIONS = "dev_predictions.jsonl"
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
@@ -110,6 +143,21 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         mesh=mesh,
     )
 
+    run = Run(
+        prepared,
+        iterator,
+        mesh,
+        train_step,
+        predict_fn,
+        teacher="ema" if algorithm.teacher == "ema" else "raw",
+        shadow=functools.partial(
+            observatory.shadow,
+            labels=evaluate.labels_of(prepared.dev),
+            twin_scores=_twin_scores(config.observatory.twin, prepared),
+        ),
+        alarms=_alarms(config, prepared),
+    )
+
     # The state: shapes first, then values, from the newest checkpoint if there is one.
     def new_state():
         return steps_module.init_state(
@@ -138,14 +186,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         with Writer(
             workdir, resume_step=checkpoints.latest or 0, tensorboard=config.train.tensorboard
         ) as writer:
-            _train(
-                config, state, iterator, train_step, predict_fn, prepared, mesh, checkpoints, writer
-            )
+            _train(config, run, state, checkpoints, writer)
 
         # Dev has chosen the step and the threshold; test is read once, here.
         best = checkpoints.best
         state, _, meta = checkpoints.restore(best, template)
-        report = _test(config, state, meta["dev"], predict_fn, prepared, workdir)
+        report = _test(config, run, state, meta["dev"], workdir)
+        report["observatory"] = _observatory(config, run, state, workdir)
     report |= {
         "algorithm": config.algorithm,
         "seed": config.seed,
@@ -159,13 +206,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     return report
 
 
-def _train(
-    config, state, iterator, train_step, predict_fn, prepared: Prepared, mesh, checkpoints, writer
-) -> None:
+def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) -> None:
     """Steps from state.step to the end, with a dev evaluation and a checkpoint at each interval."""
     total = config.train.steps
     first = int(state.step)
-    dev_labels = evaluate.labels_of(prepared.dev)
+    dev_labels = evaluate.labels_of(run.prepared.dev)
+    braked = float(state.watch.brake)
     pending, tokens, computed = [], 0, 0
     logged = since = time.monotonic()
     bar = tqdm(
@@ -176,12 +222,12 @@ def _train(
         leave=False,
     )
     for step in range(first + 1, total + 1):
-        batch = next(iterator)
+        batch = next(run.batches)
         real, padded = pipeline.token_counts(batch)
         tokens, computed = tokens + real, computed + padded
-        batch = sharding.put_batch(batch, mesh)
+        batch = sharding.put_batch(batch, run.mesh)
         with jax.transfer_guard("disallow"):
-            state, step_metrics = train_step(state, batch)
+            state, step_metrics = run.train_step(state, batch)
         pending.append(step_metrics)
         bar.update()
         evaluates = step % config.train.eval_every_steps == 0 or step == total
@@ -205,21 +251,30 @@ def _train(
         bar.set_postfix_str(_short(row))
         if evaluates:
             params = {"raw": state.params, "ema": state.ema_params}
-            dev = {
-                kind: evaluate.dev_scores(dev_labels, predict_fn(weights, prepared.dev))
+            scores = {
+                kind: run.predict_fn(weights, run.prepared.dev)
                 for kind, weights in params.items()
                 if weights is not None
             }
+            dev = {kind: evaluate.dev_scores(dev_labels, s) for kind, s in scores.items()}
             chosen = dev.get("ema", dev["raw"])
             row |= {f"dev/{kind}/{k}": v for kind, d in dev.items() for k, v in d.items()}
+            row |= run.shadow(row, scores=scores[run.teacher])
             tqdm.write(f"step {step}/{total}  {_short(row)}  dev F1 {chosen['f1']:.3f}  "
                        f"AUPRC {chosen['auprc']:.3f}", file=sys.stderr)  # fmt: skip
+        alarms = run.alarms([*writer.rows, {"step": step, **row}])
+        row |= {f"alarm/{name}": float(up) for name, up in alarms.items()}
+        if config.brake:
+            row["brake"] = braked
+            braked = float(any(alarms.values()))
+            brake = jax.device_put(np.float32(braked), state.watch.brake.sharding)
+            state = state._replace(watch=state.watch._replace(brake=brake))
         writer.write(step, row)
         if evaluates:
             checkpoints.save(
                 step,
                 state,
-                data=iterator.get_state(),
+                data=run.batches.get_state(),
                 meta={"dev": dev},
                 selection=chosen[config.train.select_by],
             )
@@ -229,20 +284,90 @@ def _train(
     checkpoints.wait()
 
 
-def _test(config, state, dev, predict_fn, prepared: Prepared, workdir: Path) -> dict:
+def _test(config, run: Run, state, dev, workdir: Path) -> dict:
     """Test scores of the raw and, if kept, the averaged weights, each at its own dev threshold."""
+    prepared = run.prepared
     labels = evaluate.labels_of(prepared.test)
     groups = prepared.test_groups
-    scores, test = {}, {}
+    scores, dev_scores, test = {}, {}, {}
     for kind, weights in {"raw": state.params, "ema": state.ema_params}.items():
         if weights is None:
             continue
-        scores[kind] = predict_fn(weights, prepared.test)
+        scores[kind] = run.predict_fn(weights, prepared.test)
+        dev_scores[kind] = run.predict_fn(weights, prepared.dev)
         test[kind] = evaluate.test_report(
             labels, scores[kind], dev[kind]["threshold"], groups, resamples=config.eval.bootstrap
         )
     evaluate.write_predictions(workdir / "predictions.jsonl", prepared.test, groups, **scores)
+    evaluate.write_predictions(workdir / DEV_PREDICTIONS, prepared.dev, None, **dev_scores)
     return {"weights": "ema" if "ema" in test else "raw", "dev": dev, "test": test}
+
+
+def _observatory(config, run: Run, state, workdir: Path) -> dict:
+    """The report's account of alarms and brake, and rows to look at, by id: labelled ones whose
+    margins speak against their label, unlabelled ones most worth a label."""
+    prepared, limit = run.prepared, config.observatory.listed
+    found = observatory.history(read(workdir / "metrics.jsonl"))
+    suspects = observatory.suspect_labels(
+        *jax.device_get((state.watch.margin_sum, state.watch.visits)), limit
+    )
+    rows = prepared.labelled.gather([row for row, _ in suspects])
+    found["suspect_labels"] = [
+        {"id": row["id"], "label": int(row["label"]), "mean_margin": round(margin, 3)}
+        for row, (_, margin) in zip(rows, suspects, strict=True)
+    ]
+    pool, most = prepared.unlabelled, config.observatory.scored_rows
+    if pool is not None and most > 0:
+        chosen = np.arange(len(pool))
+        if len(pool) > most:
+            chosen = np.random.default_rng(config.seed).choice(len(pool), most, replace=False)
+        weights = state.params if state.ema_params is None else state.ema_params
+        scores = run.predict_fn(weights, pool.subset(chosen))
+        nearest = observatory.most_uncertain(scores, limit)
+        rows = pool.gather(chosen[[row for row, _ in nearest]])
+        found["label_next"] = [
+            {"id": row["id"], "score": round(score, 4)}
+            for row, (_, score) in zip(rows, nearest, strict=True)
+        ]
+    return found
+
+
+def _alarms(config, prepared: Prepared) -> Callable:
+    """rows -> {alarm: up}: the observatory's alarms for this run's data."""
+    labels = evaluate.labels_of(prepared.labelled)
+    settings = config.observatory
+    return functools.partial(
+        observatory.alarms,
+        prior=np.bincount(labels, minlength=2) / len(labels),
+        repeated=prepared.summary.get("repeated_views", 0.0),
+        idle_steps=settings.idle_steps,
+        window_steps=settings.window_steps,
+        max_kl=settings.max_kl,
+        max_repeated=settings.max_repeated,
+    )
+
+
+def _twin_scores(twin: str, prepared: Prepared) -> np.ndarray | None:
+    """The supervised twin's scores of this run's dev rows; None without a twin.
+
+    Raises BadInput for a twin that is not finished or has other dev rows.
+    """
+    if not twin:
+        return None
+    path = Path(twin) / DEV_PREDICTIONS
+    rows = read(path)
+    if not rows:
+        raise BadInput(
+            f"config.observatory.twin = {twin!r} holds no finished run (no {DEV_PREDICTIONS}): "
+            "train the supervised twin first, or leave the twin empty."
+        )
+    ids = [row["id"] for row in prepared.dev.gather(range(len(prepared.dev)))]
+    if [row["id"] for row in rows] != ids:
+        raise BadInput(
+            f"config.observatory.twin = {twin!r} has other dev rows than this run: its twin has "
+            "the same corpus, seed and sizes."
+        )
+    return np.array([row.get("ema", row["raw"]) for row in rows])
 
 
 def _build_model(config, prepared: Prepared, algorithm: algorithms.Algorithm):

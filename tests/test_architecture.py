@@ -14,7 +14,7 @@ LEVELS = {
     4: {"main"},
     3: {"train", "evaluate", "prepare", "report"},
     2: {"steps", "sharding", "checkpoint"},
-    1: {"state", "optim", "schedules", "algorithms", "models", "data", "augment"},
+    1: {"state", "optim", "schedules", "algorithms", "observatory", "models", "data", "augment"},
     0: {
         "losses",
         "metrics",

@@ -62,16 +62,13 @@ def test_report(
     return {name: interval._asdict() for name, interval in intervals.items()}
 
 
-def write_predictions(
-    path: Path, records: Records, groups: np.ndarray | None, **scores: np.ndarray
-) -> None:
-    """One JSON line a row: id, group (if given), label and the named scores; never the text."""
+def write_predictions(path: Path, records: Records, groups: np.ndarray, **scores: np.ndarray):
+    """One JSON line a row: id, group, label and the named scores; never the text."""
     rows = records.gather(range(len(records)))
     lines = []
     for i, row in enumerate(rows):
         values = {name: round(float(value[i]), 7) for name, value in scores.items()}
-        group = {} if groups is None else {"group": int(groups[i])}
-        line = {"id": row["id"], **group, "label": int(row["label"]), **values}
+        line = {"id": row["id"], "group": int(groups[i]), "label": int(row["label"]), **values}
         lines.append(json.dumps(line) + "\n")
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(lines))

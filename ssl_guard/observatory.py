@@ -8,8 +8,8 @@ the alarms of an uninterrupted one. Hidden labels are read by diagnostics alone,
     one_class           KL(shares of the pseudo-labels || classes of the labelled rows) > `max_kl`:
                         one class swallows the others, or the pool is not like the labelled rows
     shadow_precision    on dev, which is in no training, the most confident rows, as many as the run
-                        uses of its pool, are labelled worse than by the supervised twin, by more
-                        than a standard error; without a twin: no better than by the larger class
+                        uses of its pool, are labelled worse than by the supervised twin at the same
+                        step, by more than a standard error; without a twin: worse than by guessing
     repeated_views      more than `max_repeated` of the strong views say what another row's view
                         says: an augmentation that returns a constant, such as a refusal
 """
@@ -26,6 +26,7 @@ ALARMS = ("nothing_selected", "one_class", "shadow_precision", "repeated_views")
 # Of the histograms: lower ends, in nats, of the weak view's logit of the pseudo-label less the
 # largest other one. The last bin is open.
 MARGINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the shadow curve
 
 
 def pseudo_label_metrics(
@@ -40,9 +41,10 @@ def pseudo_label_metrics(
     that do not count. The pseudo-label of a row is the class of the largest mean target.
 
     used: used rows, a step. mask_rate: share of valid rows that no head uses. confidence: mean
-    largest probability on the weak view, or in the target if there is none. accuracy: agreement with the hidden label among used rows. By class
-    of the pseudo-label: mask_rate_c, confidence_c, accuracy_c (the precision of class c; its
-    impurity is what is missing to 1), share_c (of the used rows), margins_c (shares of MARGINS).
+    largest probability on the weak view, or in the target if there is none. accuracy: agreement
+    with the hidden label among used rows. By class of the pseudo-label: mask_rate_c, confidence_c,
+    accuracy_c (the precision of class c; its impurity is what is missing to 1), share_c (of the
+    used rows), margins_c (shares of MARGINS).
     """
     used = (target.weight.max(axis=1) > 0).astype(jnp.float32) * valid
     probs = target.probs.mean(axis=1)
@@ -116,24 +118,31 @@ def precision_at(
 
 
 def shadow(
-    row: dict, labels: np.ndarray, scores: np.ndarray, twin_scores: np.ndarray | None
-) -> dict[str, float]:
+    row: dict, step: int, *, labels: np.ndarray, scores: np.ndarray, twin: dict[int, list] | None
+) -> dict[str, float | list[float]]:
     """Precision on dev at the run's coverage, beside what it must not fall below.
 
-    row: metrics since the last evaluation, of which pseudo/mask_rate is read. Empty for a run
-    without pseudo-labels, and while none is used. `reference` is the twin's precision at that
-    coverage less a standard error of this run's, or the share of the larger class without a twin.
+    row: metrics since the last evaluation, of which pseudo/mask_rate is read; labels, scores: of
+    dev; twin: the supervised twin's curves by step. `curve` is the precision at each of COVERAGES.
+    The rest is for runs that use pseudo-labels: `reference` is the twin's precision at the same
+    step and coverage (interpolated) less a standard error of this run's, or the share of the larger
+    class without a twin that was evaluated by then.
     """
-    found = precision_at(labels, scores, 1 - row.get("pseudo/mask_rate", 1.0))
-    if found is None:
-        return {}
-    precision, count = found
-    if twin_scores is None:
-        reference = max(labels.mean(), 1 - labels.mean())
+    least = 1 / len(labels)
+    curve = [precision_at(labels, scores, max(c, least))[0] for c in COVERAGES]
+    found: dict[str, float | list[float]] = {"shadow/curve": curve}
+    coverage = 1 - row.get("pseudo/mask_rate", 1.0)
+    used = precision_at(labels, scores, coverage)
+    if used is None:
+        return found
+    precision, count = used
+    steps = [s for s in twin or () if s <= step]
+    if steps:
+        theirs = np.interp(coverage, COVERAGES, twin[max(steps)])
+        reference = theirs - (precision * (1 - precision) / count) ** 0.5
     else:
-        twin, _ = precision_at(labels, twin_scores, 1 - row["pseudo/mask_rate"])
-        reference = twin - (precision * (1 - precision) / count) ** 0.5
-    return {
+        reference = max(labels.mean(), 1 - labels.mean())
+    return found | {
         "shadow/precision": precision,
         "shadow/reference": float(reference),
         "shadow/rows": count,

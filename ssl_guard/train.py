@@ -38,8 +38,8 @@ class Run(NamedTuple):
     """What stays the same from the first step to the last.
 
     train_step(state, batch), predict_fn(params, records): compiled; teacher: the weights that the
-    pseudo-labels come from, "raw" or "ema"; shadow(row, scores=dev scores) and alarms(rows): the
-    observatory's, with the data they need.
+    pseudo-labels come from, "raw" or "ema"; shadow(row, step, scores=dev scores) and alarms(rows):
+    the observatory's, with the data they need.
     """
 
     prepared: Prepared
@@ -50,9 +50,6 @@ class Run(NamedTuple):
     teacher: str
     shadow: Callable
     alarms: Callable
-
-
-DEV_PREDICTIONS = "dev_predictions.jsonl"
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
@@ -153,7 +150,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         shadow=functools.partial(
             observatory.shadow,
             labels=evaluate.labels_of(prepared.dev),
-            twin_scores=_twin_scores(config.observatory.twin, prepared),
+            twin=_twin_curves(config.observatory.twin, prepared),
         ),
         alarms=_alarms(config, prepared),
     )
@@ -259,7 +256,7 @@ def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) ->
             dev = {kind: evaluate.dev_scores(dev_labels, s) for kind, s in scores.items()}
             chosen = dev.get("ema", dev["raw"])
             row |= {f"dev/{kind}/{k}": v for kind, d in dev.items() for k, v in d.items()}
-            row |= run.shadow(row, scores=scores[run.teacher])
+            row |= run.shadow(row, step, scores=scores[run.teacher])
             tqdm.write(f"step {step}/{total}  {_short(row)}  dev F1 {chosen['f1']:.3f}  "
                        f"AUPRC {chosen['auprc']:.3f}", file=sys.stderr)  # fmt: skip
         alarms = run.alarms([*writer.rows, {"step": step, **row}])
@@ -289,17 +286,15 @@ def _test(config, run: Run, state, dev, workdir: Path) -> dict:
     prepared = run.prepared
     labels = evaluate.labels_of(prepared.test)
     groups = prepared.test_groups
-    scores, dev_scores, test = {}, {}, {}
+    scores, test = {}, {}
     for kind, weights in {"raw": state.params, "ema": state.ema_params}.items():
         if weights is None:
             continue
         scores[kind] = run.predict_fn(weights, prepared.test)
-        dev_scores[kind] = run.predict_fn(weights, prepared.dev)
         test[kind] = evaluate.test_report(
             labels, scores[kind], dev[kind]["threshold"], groups, resamples=config.eval.bootstrap
         )
     evaluate.write_predictions(workdir / "predictions.jsonl", prepared.test, groups, **scores)
-    evaluate.write_predictions(workdir / DEV_PREDICTIONS, prepared.dev, None, **dev_scores)
     return {"weights": "ema" if "ema" in test else "raw", "dev": dev, "test": test}
 
 
@@ -347,27 +342,29 @@ def _alarms(config, prepared: Prepared) -> Callable:
     )
 
 
-def _twin_scores(twin: str, prepared: Prepared) -> np.ndarray | None:
-    """The supervised twin's scores of this run's dev rows; None without a twin.
+def _twin_curves(twin: str, prepared: Prepared) -> dict[int, list[float]] | None:
+    """{step: shadow curve} of the supervised twin; None without a twin.
 
-    Raises BadInput for a twin that is not finished or has other dev rows.
+    Raises BadInput for a twin that is not finished or was split otherwise.
     """
     if not twin:
         return None
-    path = Path(twin) / DEV_PREDICTIONS
-    rows = read(path)
-    if not rows:
+    report = Path(twin) / "report.json"
+    if not report.exists():
         raise BadInput(
-            f"config.observatory.twin = {twin!r} holds no finished run (no {DEV_PREDICTIONS}): "
-            "train the supervised twin first, or leave the twin empty."
+            f"config.observatory.twin = {twin!r} holds no finished run (no report.json): train the "
+            "supervised twin first, or leave the twin empty."
         )
-    ids = [row["id"] for row in prepared.dev.gather(range(len(prepared.dev)))]
-    if [row["id"] for row in rows] != ids:
+    if (
+        json.loads(report.read_text())["provenance"]["split_sha256"]
+        != prepared.hashes["split_sha256"]
+    ):
         raise BadInput(
             f"config.observatory.twin = {twin!r} has other dev rows than this run: its twin has "
             "the same corpus, seed and sizes."
         )
-    return np.array([row.get("ema", row["raw"]) for row in rows])
+    rows = read(Path(twin) / "metrics.jsonl")
+    return {row["step"]: row["shadow/curve"] for row in rows if "shadow/curve" in row}
 
 
 def _build_model(config, prepared: Prepared, algorithm: algorithms.Algorithm):

@@ -27,8 +27,8 @@ METHODS = (
     "mean_teacher", "flexmatch", "pseudo_label", "multihead_cotraining", "simmatch", "mixmatch",
     "vat", "dash", "pi_model", "remixmatch", "mixtext", "tmix",
 )  # fmt: skip
-KEPT = ("config.json", "metrics.jsonl", "predictions.jsonl", "dev_predictions.jsonl", "report.json")
-# Half a CPU core-minute per hundred rows: what lets a cell end in ten minutes on two cores.
+KEPT = ("config.json", "metrics.jsonl", "predictions.jsonl", "report.json")
+# Short runs of small batches: a cell must end within ten minutes on two cores.
 SETTINGS = {
     "data.corpus": "data/wildguard_train.jsonl",
     "data.test_corpus": "data/wildguard_test.jsonl",
@@ -44,6 +44,14 @@ SETTINGS = {
     "train.eval_every_steps": 50,
     "train.log_every_steps": 10,
     "observatory.scored_rows": 200,
+}
+# The published 0.95 masks nine rows of ten for the first half of so short a run.
+OWN = {
+    "fixmatch": {"fixmatch.threshold": 0.8},
+    "flexmatch": {"flexmatch.threshold": 0.8},
+    "marginmatch": {"marginmatch.confidence": 0.8},
+    "pseudo_label": {"pseudo_label.threshold": 0.8},
+    "simmatch": {"simmatch.threshold": 0.8},
 }
 
 
@@ -67,7 +75,7 @@ def train(method: str, seed: int) -> None:
     workdir, record = RUNS / f"{method}-{seed}", HERE / f"{method}-{seed}"
     if (record / "report.json").exists():
         return
-    settings = SETTINGS | {"seed": seed}
+    settings = SETTINGS | OWN.get(method, {}) | {"seed": seed}
     if method != TWIN:
         settings["observatory.twin"] = str(RUNS / f"{TWIN}-{seed}")
     command = [sys.executable, "-m", "ssl_guard.main", f"--config=configs/{method}.py"]

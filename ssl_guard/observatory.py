@@ -20,12 +20,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ssl_guard.algorithms import Target
-from ssl_guard.metrics import Metrics
+from ssl_guard.metrics import MARGINS, Metrics
 
 ALARMS = ("nothing_selected", "one_class", "shadow_precision", "repeated_views")
-# Of the histograms: lower ends, in nats, of the weak view's logit of the pseudo-label less the
-# largest other one. The last bin is open.
-MARGINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the shadow curve
 
 

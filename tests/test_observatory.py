@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 
 from configs import fixmatch, supervised
-from ssl_guard import algorithms, observatory, steps, train
+from ssl_guard import algorithms, observatory, sharding, steps, train
 from ssl_guard.algorithms import Target
 from ssl_guard.augment import ops
 from ssl_guard.errors import BadInput
@@ -171,17 +171,22 @@ def test_shadow_precision_is_of_the_most_confident_rows():
     assert observatory.precision_at(labels, scores, 0.4) == (1.0, 2)
     assert observatory.precision_at(labels, scores, 0.6) == (pytest.approx(2 / 3), 3)
     assert observatory.precision_at(labels, scores, 0.0) is None
-    row = {"pseudo/mask_rate": 0.4}
-    alone = observatory.shadow(row, labels, scores, None)
+    shadow = functools.partial(observatory.shadow, step=30, labels=labels, scores=scores)
+    row, curve = {"pseudo/mask_rate": 0.4}, [1, 1, 1, 1, 1, 2 / 3, 0.5, 0.5, 0.5, 0.6]
+    curve[4], curve[6], curve[8] = 1.0, 0.5, 0.5  # round(2.5) = 2, round(3.5) = 4, round(4.5) = 4
+    alone = shadow(row, twin=None)
     assert alone == {
+        "shadow/curve": pytest.approx(curve),
         "shadow/precision": pytest.approx(2 / 3),
         "shadow/reference": pytest.approx(0.6),  # the larger class of dev
         "shadow/rows": 3,
     }
-    twin = observatory.shadow(row, labels, scores, np.array([0.9, 0.1, 0.8, 0.5, 0.5]))
-    assert twin["shadow/reference"] == pytest.approx(1.0 - (2 / 9 / 3) ** 0.5)
-    assert observatory.shadow({}, labels, scores, None) == {}  # a supervised run
-    assert observatory.shadow({"pseudo/mask_rate": 1.0}, labels, scores, None) == {}
+    # The twin's curve of the same step, or of the last one before, at coverage 0.6.
+    twin = {20: [0.9] * 5 + [0.8] + [0.7] * 4, 40: [0.1] * 10}
+    assert shadow(row, twin=twin)["shadow/reference"] == pytest.approx(0.8 - (2 / 9 / 3) ** 0.5)
+    assert shadow(row, twin={40: [0.1] * 10}) == alone
+    assert shadow({}, twin=None).keys() == {"shadow/curve"}  # a supervised run
+    assert shadow({"pseudo/mask_rate": 1.0}, twin=None).keys() == {"shadow/curve"}
 
 
 def rows_of(*changes):
@@ -244,7 +249,8 @@ def test_most_uncertain_are_the_nearest_to_a_half():
     assert observatory.most_uncertain(np.array([0.9, 0.45, 0.5, 0.1]), 2) == [(2, 0.5), (1, 0.45)]
 
 
-# Failures injected into whole runs, one encoder layer, on made-up texts that are easy to tell apart.
+# Failures injected into whole runs: one encoder layer, one device, made-up texts that are easy to
+# tell apart.
 
 WORDS = {0: "bread garden music river", 1: "storm danger blade poison"}
 
@@ -266,7 +272,10 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("observatory")
     write_corpus(folder / "even.jsonl", 120, 120)
     write_corpus(folder / "rare.jsonl", 17, 600)
-    return folder
+    one_device = functools.partial(sharding.make_mesh, jax.devices()[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.sharding, "make_mesh", one_device)
+        yield folder
 
 
 def run(folder, name, corpus="even", module=fixmatch, **changes):
@@ -274,6 +283,7 @@ def run(folder, name, corpus="even", module=fixmatch, **changes):
     config.data.dir, config.data.corpus = str(folder / "data"), str(folder / f"{corpus}.jsonl")
     config.data.task, config.data.max_length, config.data.buckets = "prompt_harm", 32, (32,)
     config.train.steps, config.train.eval_every_steps, config.train.log_every_steps = 36, 12, 6
+    config.eval.bootstrap = 10
     config.optim.lr, config.optim.layer_decay, config.brake = 1e-3, 1.0, True
     config.data.labelled = 14
     if "fixmatch" in config:
@@ -291,8 +301,10 @@ def twin(folder):
 
 
 def test_a_healthy_run_raises_nothing(folder, twin):
+    """Nothing at the end: the first steps of an untrained head may well raise an alarm."""
     found, rows = run(folder, "healthy", **{"observatory.twin": str(twin)})
-    assert found["alarms"] == {} and found["braked_steps"] == 0
+    assert not any(alarm["at_the_end"] for alarm in found["alarms"].values())
+    assert rows[-1]["brake"] == 0.0
     assert rows[-1]["pseudo/accuracy"] == 1.0 and rows[-1]["shadow/precision"] == 1.0
     assert len(found["label_next"]) == 20
     assert all(row.keys() == {"id", "score"} for row in found["label_next"])
@@ -326,7 +338,7 @@ def test_flipped_labels_are_noticed_and_braked(folder, twin, monkeypatch):
 
 def test_a_pool_of_one_percent_harmful_is_noticed(folder):
     found, rows = run(folder, "rare", corpus="rare", **{"data.dev": 60, "data.test": 60})
-    assert rows[-1]["pseudo/share_0"] > 0.95
+    assert rows[-1]["pseudo/share_0"] > 0.9
     assert found["alarms"]["one_class"]["at_the_end"] and found["braked_steps"] > 0
 
 

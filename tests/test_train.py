@@ -198,7 +198,7 @@ def test_report_compares_a_run_with_its_twin(runs, capsys):
     comparison = json.loads((uda / "comparison.json").read_text())
     assert f"unlabelled data: {comparison['unlabelled_data']}" in printed
     assert "F1 harmful" in printed and "30 test rows" in printed
-    for name in ("learning_curves", "precision_recall", "pseudo_labels"):
+    for name in ("learning_curves", "precision_recall", "pseudo_labels", "margins"):
         pixels = np.asarray(Image.open(uda / "plots" / f"{name}.png").convert("L"))
         assert (pixels < 250).mean() > 0.005, f"{name} is blank"
 

@@ -12,14 +12,23 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ssl_guard import algorithms, evaluate, metrics, models, optim, provenance, schedules, sharding
+from ssl_guard import (
+    algorithms,
+    baselines,
+    evaluate,
+    metrics,
+    models,
+    optim,
+    schedules,
+    sharding,
+)
 from ssl_guard import config as config_module
 from ssl_guard import steps as steps_module
 from ssl_guard.checkpoint import Checkpoints, template_of
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.prepare import Prepared, prepare
-from ssl_guard.writer import Writer, read, write_json
+from ssl_guard.writer import Writer, write_json
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
@@ -30,10 +39,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     """
     workdir = Path(workdir)
     config_module.check(config)
-    algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
+    fitted = config.algorithm in algorithms.FITTED
+    if not fitted:
+        algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
     _refuse_other_config(workdir, config)
     if (workdir / "report.json").exists():
         return json.loads((workdir / "report.json").read_text())
+    if fitted:  # nothing to train in steps
+        return _fit_and_evaluate(config, workdir)
 
     # Data: corpus -> frozen split -> shards -> an iterator of batches that knows its position.
     prepared = prepare(config, views=algorithm.views)
@@ -63,7 +76,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
             "eval.batch": config.eval.batch,
         },
     )
-    model, params = _build_model(config, prepared, algorithm)
+    model, params = _build_model(config, prepared, algorithm.extra_classes)
     tx = optim.build(
         params,
         schedule=functools.partial(
@@ -94,21 +107,22 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         out_shardings=everywhere,
         donate_argnums=0,
     )
-    predict_fn = functools.partial(
-        evaluate.predict,
-        jax.jit(
-            functools.partial(
-                steps_module.predict_step,
-                apply=model.apply,
-                extra_classes=algorithm.extra_classes,
-            ),
-            out_shardings=everywhere,
-        ),
-        batch_size=config.eval.batch,
-        buckets=tuple(config.data.buckets),
-        pad_id=prepared.tokenizer.pad_id,
-        mesh=mesh,
-    )
+    if algorithm.logistic_head:
+        predict_fn = functools.partial(
+            baselines.predict,
+            _features_fn(config, model, prepared, mesh),
+            labelled=prepared.labelled,
+            C=algorithm.logistic_head,
+        )
+    else:
+        predict_step = functools.partial(
+            steps_module.predict_step, apply=model.apply, extra_classes=algorithm.extra_classes
+        )
+        predict_fn = functools.partial(
+            evaluate.predict,
+            jax.jit(predict_step, out_shardings=everywhere),
+            **_how_to_evaluate(config, prepared, mesh),
+        )
 
     # The state: shapes first, then values, from the newest checkpoint if there is one.
     def new_state():
@@ -126,7 +140,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         )
 
     # Written here, when nothing of the input can fail any more: the workdir is this config's now.
-    write_json(workdir / "config.json", _as_json(config))
+    write_json(workdir / "config.json", config_module.as_json(config))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         # Resume order: 1. state, 2. position of the data, 3. metrics up to that step.
         template = template_of(jax.eval_shape(new_state), everywhere)
@@ -145,18 +159,47 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         # Dev has chosen the step and the threshold; test is read once, here.
         best = checkpoints.best
         state, _, meta = checkpoints.restore(best, template)
-        report = _test(config, state, meta["dev"], predict_fn, prepared, workdir)
-    report |= {
-        "algorithm": config.algorithm,
-        "seed": config.seed,
-        "selected_step": best,
-        "steps": config.train.steps,
-        "data": prepared.summary,
-        "training": _training_summary(workdir),
-        "provenance": provenance.collect(**prepared.hashes),
-    }
-    write_json(workdir / "report.json", report)
-    return report
+        weights = {"raw": state.params, "ema": state.ema_params}
+        scores = {
+            kind: predict_fn(params, prepared.test)
+            for kind, params in weights.items()
+            if params is not None
+        }
+    return evaluate.write_report(
+        workdir, config, prepared, meta["dev"], scores, steps=config.train.steps, selected_step=best
+    )
+
+
+def _fit_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
+    """A baseline of `algorithms.FITTED`: the files of a trained run, with one row of metrics."""
+    prepared = prepare(config, views=())
+    began = time.monotonic()
+    if config.algorithm == "tfidf_logistic":
+        features = baselines.text_features(prepared.texts)
+    else:
+        mesh = sharding.make_mesh()
+        sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
+        model, params = _build_model(config, prepared)
+        encode = _features_fn(config, model, prepared, mesh)
+
+        def features(side):
+            return encode(params, getattr(prepared, side))
+
+    labels = {side: evaluate.labels_of(getattr(prepared, side)) for side in ("labelled", "dev")}
+    head, dev = baselines.fit(
+        features,
+        labels,
+        grid=tuple(config[config.algorithm].C),
+        select_by=config.train.select_by,
+    )
+    write_json(workdir / "config.json", config_module.as_json(config))
+    with Writer(workdir, resume_step=-1, tensorboard=config.train.tensorboard) as writer:
+        row = {f"dev/raw/{name}": value for name, value in dev.items()}
+        writer.write(0, row | {"time/seconds": time.monotonic() - began})
+    scores = {"raw": baselines.harmful(head, features("test"))}
+    return evaluate.write_report(
+        workdir, config, prepared, {"raw": dev}, scores, steps=0, selected_step=0
+    )
 
 
 def _train(
@@ -229,27 +272,11 @@ def _train(
     checkpoints.wait()
 
 
-def _test(config, state, dev, predict_fn, prepared: Prepared, workdir: Path) -> dict:
-    """Test scores of the raw and, if kept, the averaged weights, each at its own dev threshold."""
-    labels = evaluate.labels_of(prepared.test)
-    groups = prepared.test_groups
-    scores, test = {}, {}
-    for kind, weights in {"raw": state.params, "ema": state.ema_params}.items():
-        if weights is None:
-            continue
-        scores[kind] = predict_fn(weights, prepared.test)
-        test[kind] = evaluate.test_report(
-            labels, scores[kind], dev[kind]["threshold"], groups, resamples=config.eval.bootstrap
-        )
-    evaluate.write_predictions(workdir / "predictions.jsonl", prepared.test, groups, **scores)
-    return {"weights": "ema" if "ema" in test else "raw", "dev": dev, "test": test}
-
-
-def _build_model(config, prepared: Prepared, algorithm: algorithms.Algorithm):
+def _build_model(config, prepared: Prepared, extra_classes: int = 0):
     """The classifier and its initial parameters: a pretrained encoder under random heads."""
     model = models.build(
         prepared.model_folder,
-        num_classes=2 + algorithm.extra_classes,
+        num_classes=2 + extra_classes,
         num_heads=config.model.num_heads,
         num_layers=config.model.num_layers,
         pooling=config.model.pooling,
@@ -269,9 +296,24 @@ def _build_model(config, prepared: Prepared, algorithm: algorithms.Algorithm):
     return model, models.init_from_pretrained(model, prepared.model_folder, rng, row)
 
 
-def _as_json(config: ConfigDict) -> dict:
-    """The config as dotted keys and the values that JSON gives back."""
-    return json.loads(json.dumps(config_module.leaves(config)))
+def _how_to_evaluate(config, prepared: Prepared, mesh) -> dict:
+    """The arguments of `evaluate.outputs` that are the same for every call of a run."""
+    return {
+        "batch_size": config.eval.batch,
+        "buckets": tuple(config.data.buckets),
+        "pad_id": prepared.tokenizer.pad_id,
+        "mesh": mesh,
+    }
+
+
+def _features_fn(config, model: models.Classifier, prepared: Prepared, mesh):
+    """features(params, records) -> float64 [rows, width], see `baselines.encoder_features`."""
+    step = functools.partial(steps_module.feature_step, features=model.stages.features)
+    return functools.partial(
+        baselines.encoder_features,
+        jax.jit(step, out_shardings=sharding.replicated(mesh)),
+        **_how_to_evaluate(config, prepared, mesh),
+    )
 
 
 def _refuse_other_config(workdir: Path, config: ConfigDict) -> None:
@@ -279,7 +321,7 @@ def _refuse_other_config(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    mine, theirs = _as_json(config), json.loads(path.read_text())
+    mine, theirs = config_module.as_json(config), json.loads(path.read_text())
     other = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
     if other:
         changes = ", ".join(
@@ -289,18 +331,6 @@ def _refuse_other_config(workdir: Path, config: ConfigDict) -> None:
             f"{workdir} holds a run of another config: {changes}"
             f"{' and more' if len(other) > 3 else ''}; choose another --workdir."
         )
-
-
-def _training_summary(workdir: Path) -> dict:
-    """Cost of all steps of the run, over however many starts it took."""
-    rows = read(workdir / "metrics.jsonl")
-    return {
-        "seconds": round(sum(row["time/seconds"] for row in rows), 1),
-        "tokens_per_second": round(
-            float(np.median([row["time/tokens_per_second"] for row in rows]))
-        ),
-        "padding_share": round(float(np.mean([row["data/padding_share"] for row in rows])), 4),
-    }
 
 
 def _short(row: dict) -> str:

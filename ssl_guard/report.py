@@ -131,7 +131,8 @@ def summary(run: dict, twin: dict, comparison: dict) -> str:
         f"{data['corpus']}, {data['rows']['labelled']} labelled and {data['rows']['unlabelled']} "
         f"unlabelled rows{''.join(all_labels)}; {data['rows']['test']} test rows in "
         f"{data['test_groups']} groups of near-duplicate prompts; seed {run['report']['seed']}; "
-        f"{machine['cores']} cores of {machine['cpu']}, {minutes:.1f} minutes of training for both.\n\n"
+        f"{machine['cores']} cores of {machine['cpu']}, "
+        f"{minutes:.1f} minutes of training for both.\n\n"
         f"{subject}: {comparison['unlabelled_data']}"
     )
 

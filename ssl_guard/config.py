@@ -6,6 +6,7 @@ are strings, numbers and tuples of them. Any key can be overridden on the comman
 """
 
 import difflib
+import json
 
 from ml_collections import ConfigDict
 
@@ -33,6 +34,7 @@ def default() -> ConfigDict:
     data.safe_values = ()  # (1, true, harmful, unsafe; 0, false, safe, unharmful)
     data.task = "response_harm"  # response_harm (prompt and response) or prompt_harm
     data.labelled = 100  # labelled rows, half of them harmful
+    data.all_labels = False  # the unlabelled rows' hidden labels are used too: the ceiling
     data.dev = 150  # rows that choose the step and the threshold
     data.test = 250  # rows that are read once, at the end; unread with a test_corpus
     data.max_length = 256  # tokens of a pair; longer ones lose the start of the prompt first
@@ -191,6 +193,11 @@ def _nearest(config: ConfigDict, path: list[str], depth: int) -> str:
     near = near or [key for key in keys if key.split(".")[-1] == path[-1]]
     near = near or difflib.get_close_matches(wanted, keys, n=1, cutoff=0.0)
     return f"did you mean config.{near[0]}?"
+
+
+def as_json(config: ConfigDict) -> dict:
+    """The config as dotted keys and the values that JSON gives back."""
+    return json.loads(json.dumps(leaves(config)))
 
 
 def leaves(config: ConfigDict, prefix: str = "") -> dict:

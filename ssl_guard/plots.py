@@ -72,7 +72,8 @@ def learning_curves(runs: dict[str, dict]):
             right.plot([chosen], [dict(zip(steps, values, strict=True))[chosen]], "o", color=colour)
     left.set(xlabel="step", ylabel="loss (nats)", title="training loss", ylim=(0, None))
     right.set(xlabel="step", ylabel="score", title="dev (dot: the step that was chosen)")
-    left.legend()
+    if left.lines:  # empty for baselines, which have no such losses
+        left.legend()
     right.legend()
     return figure
 

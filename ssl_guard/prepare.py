@@ -49,6 +49,7 @@ class Prepared(NamedTuple):
     test_groups: np.ndarray  # int [test rows]: number of the near-duplicate group of the prompt
     tokenizer: Tokenizer
     model_folder: Path
+    texts: dict[str, list[Example]]  # the rows behind labelled, dev and test, in their order
     summary: dict  # counts for the report
     hashes: dict  # of corpus, split, tokenizer, weights
 
@@ -82,6 +83,11 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         test=data.test,
         given_test=given_test,
     )
+    if views and data.all_labels:
+        raise BadInput(
+            f"config.data.all_labels leaves {config.algorithm} no unlabelled rows: it is for "
+            "methods without any, such as configs/supervised_full.py."
+        )
     by_id = {example.id: example for example in corpus.examples}
     rows = {
         view: [by_id[i] for i in getattr(split, view)]
@@ -92,6 +98,11 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
             f"{split.name}: no unlabelled rows are left after dev {data.dev}, test {data.test} and "
             f"labelled {data.labelled}: lower them, or use configs/supervised.py."
         )
+    # What the method learns from. The split stays as it is: the ceiling's twins share it.
+    taught, taught_view = rows["labelled"], "labelled"
+    if data.all_labels:
+        known = [example for example in rows["unlabelled"] if example.label is not None]
+        taught, taught_view = taught + known, "labelled-all"
     made_from = {
         "corpus_sha256": corpus.sha256,
         "split_sha256": splits.content_sha256(split),
@@ -106,9 +117,9 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
             write_shards(folder / name, name, make(), num_shards=SHARDS, made_from=settings)
         return open_shards(folder / name, name, made_from=settings, rebuild=rebuild_command())
 
-    records = {
+    records = {"labelled": view(taught_view, lambda: _encode(tokenizer, _originals(taught)))} | {
         name: view(name, lambda name=name: _encode(tokenizer, _originals(rows[name])))
-        for name in rows
+        for name in ("unlabelled", "dev", "test")
         if name != "unlabelled" or views
     }
     op, arguments = config.augment.op, dict(config.augment.get(config.augment.op, {}))
@@ -147,7 +158,9 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         test_groups=groups,
         tokenizer=tokenizer,
         model_folder=model_folder,
-        summary=_summary(corpus, split, rows, records | {"strong": strong}, groups),
+        texts={"labelled": taught, "dev": rows["dev"], "test": rows["test"]},
+        summary=_summary(corpus, split, rows, records | {"strong": strong}, groups)
+        | {"labels_used": len(taught)},
         hashes=made_from | {"weights_sha256": sha256_file(model_folder / "model.safetensors")},
     )
 
@@ -206,8 +219,10 @@ def _encode(tokenizer: Tokenizer, rows: Iterable[Row]) -> Iterator[dict]:
 def main(argv: list[str]) -> None:
     config = cli.required(CONFIG, "config")
     config_module.check(config)
-    algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
-    prepared = prepare(config, views=algorithm.views, overwrite=OVERWRITE.value)
+    views = ()
+    if config.algorithm not in algorithms.FITTED:
+        views = algorithms.build(config.algorithm, **config[config.algorithm]).views
+    prepared = prepare(config, views=views, overwrite=OVERWRITE.value)
     print(json.dumps(prepared.summary, indent=1))
 
 

@@ -84,8 +84,17 @@ def table(run: dict, twin: dict, comparison: dict) -> str:
     for name, title in SHOWN.items():
         ours, theirs = _cell(scores_of(run)[name]), _cell(scores_of(twin)[name])
         rows.append([title, ours, theirs, _cell(comparison["difference"][name], sign="+")])
-    names = [r["report"]["algorithm"] for r in (run, twin)]
-    return tabulate(rows, ["test, % [95% interval]", *names, "difference"], tablefmt="github")
+    titles = ["test, % [95% interval]", *names(run, twin), "difference"]
+    return tabulate(rows, titles, tablefmt="github")
+
+
+def names(run: dict, twin: dict) -> list[str]:
+    """What two runs are called: by their algorithms, or by their folders if these are the same."""
+    algorithms = [r["report"]["algorithm"] for r in (run, twin)]
+    if len(set(algorithms)) == 2:
+        return algorithms
+    folders = [r["workdir"].name for r in (run, twin)]
+    return folders if len(set(folders)) == 2 else [str(r["workdir"]) for r in (run, twin)]
 
 
 def seeds_table(runs: list[dict], *, twin: str) -> str:
@@ -167,14 +176,24 @@ def _verdicts(run: dict) -> tuple[np.ndarray, float]:
 def summary(run: dict, twin: dict, comparison: dict) -> str:
     """What the command prints: the table, where its numbers come from, and the verdict."""
     data, machine = run["report"]["data"], run["report"]["provenance"]["machine"]
+    ours, theirs = names(run, twin)
+    # A run without unlabelled views has made no shards of them.
+    learned_from_them = "unlabelled" in data["rows_longer_than_max_length"]
+    subject = "unlabelled data" if learned_from_them else f"{ours} instead of {theirs}"
+    all_labels = [
+        f" ({name}: {r['report']['data']['labels_used']} labels)"
+        for name, r in zip((ours, theirs), (run, twin), strict=True)
+        if r["report"]["data"].get("labels_used", 0) > r["report"]["data"]["rows"]["labelled"]
+    ]
     minutes = sum(r["report"]["training"]["seconds"] for r in (run, twin)) / 60
     return (
         f"{table(run, twin, comparison)}\n\n"
         f"{data['corpus']}, {data['rows']['labelled']} labelled and {data['rows']['unlabelled']} "
-        f"unlabelled rows; {data['rows']['test']} test rows in {data['test_groups']} groups of "
-        f"near-duplicate prompts; seed {run['report']['seed']}; {machine['cores']} cores of "
-        f"{machine['cpu']}, {minutes:.1f} minutes of training for both.\n\n"
-        f"unlabelled data: {comparison['unlabelled_data']}"
+        f"unlabelled rows{''.join(all_labels)}; {data['rows']['test']} test rows in "
+        f"{data['test_groups']} groups of near-duplicate prompts; seed {run['report']['seed']}; "
+        f"{machine['cores']} cores of {machine['cpu']}, "
+        f"{minutes:.1f} minutes of training for both.\n\n"
+        f"{subject}: {comparison['unlabelled_data']}"
         + "".join(f"\n{line}" for line in warnings(run["report"].get("observatory", {})))
     )
 
@@ -201,7 +220,7 @@ def main(argv: list[str]) -> None:
     run, twin = load(argv[1]), load(argv[2])
     comparison = compare(run, twin)
     write_json(run["workdir"] / "comparison.json", comparison)
-    plots.draw_all(run["workdir"] / "plots", {r["report"]["algorithm"]: r for r in (run, twin)})
+    plots.draw_all(run["workdir"] / "plots", dict(zip(names(run, twin), (run, twin), strict=True)))
     print(summary(run, twin, comparison))
     print(f"plots: {run['workdir'] / 'plots'}")
 

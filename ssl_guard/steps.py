@@ -210,6 +210,11 @@ def predict_step(
     return jax.nn.softmax(logits[:, : logits.shape[1] - extra_classes])
 
 
+def feature_step(params: Any, batch: dict, *, features: Callable) -> Float[Array, "batch width"]:
+    """The pooled hidden states, float32, dropout off. features: that of `models.Stages`."""
+    return features(params, batch, None, False)
+
+
 def term_metrics(terms: dict[str, Term]) -> Metrics:
     """Each term's loss, before its coefficient, as (sum, weight)."""
     return {

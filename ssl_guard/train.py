@@ -16,12 +16,13 @@ from tqdm import tqdm
 
 from ssl_guard import (
     algorithms,
+    baselines,
     evaluate,
     metrics,
     models,
+    monitor,
     observatory,
     optim,
-    provenance,
     schedules,
     sharding,
 )
@@ -31,7 +32,7 @@ from ssl_guard.checkpoint import Checkpoints, template_of
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.prepare import Prepared, prepare
-from ssl_guard.writer import Writer, read, write_json
+from ssl_guard.writer import Writer, write_json
 
 
 class Run(NamedTuple):
@@ -60,10 +61,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     """
     workdir = Path(workdir)
     config_module.check(config)
-    algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
+    fitted = config.algorithm in algorithms.FITTED
+    if not fitted:
+        algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
     _refuse_other_config(workdir, config)
     if (workdir / "report.json").exists():
         return json.loads((workdir / "report.json").read_text())
+    if fitted:  # nothing to train in steps
+        return _fit_and_evaluate(config, workdir)
 
     # Data: corpus -> frozen split -> shards -> an iterator of batches that knows its position.
     prepared = prepare(config, views=algorithm.views)
@@ -93,7 +98,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
             "eval.batch": config.eval.batch,
         },
     )
-    model, params = _build_model(config, prepared, algorithm)
+    model, params = _build_model(config, prepared, algorithm.extra_classes)
     tx = optim.build(
         params,
         schedule=functools.partial(
@@ -124,21 +129,22 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         out_shardings=everywhere,
         donate_argnums=0,
     )
-    predict_fn = functools.partial(
-        evaluate.predict,
-        jax.jit(
-            functools.partial(
-                steps_module.predict_step,
-                apply=model.apply,
-                extra_classes=algorithm.extra_classes,
-            ),
-            out_shardings=everywhere,
-        ),
-        batch_size=config.eval.batch,
-        buckets=tuple(config.data.buckets),
-        pad_id=prepared.tokenizer.pad_id,
-        mesh=mesh,
-    )
+    if algorithm.logistic_head:
+        predict_fn = functools.partial(
+            baselines.predict,
+            _features_fn(config, model, prepared, mesh),
+            labelled=prepared.labelled,
+            C=algorithm.logistic_head,
+        )
+    else:
+        predict_step = functools.partial(
+            steps_module.predict_step, apply=model.apply, extra_classes=algorithm.extra_classes
+        )
+        predict_fn = functools.partial(
+            evaluate.predict,
+            jax.jit(predict_step, out_shardings=everywhere),
+            **_how_to_evaluate(config, prepared, mesh),
+        )
 
     run = Run(
         prepared,
@@ -150,9 +156,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         shadow=functools.partial(
             observatory.shadow,
             labels=evaluate.labels_of(prepared.dev),
-            twin=_twin_curves(config.observatory.twin, prepared),
+            twin=monitor.twin_curves(config.observatory.twin, prepared),
         ),
-        alarms=_alarms(config, prepared),
+        alarms=monitor.alarms_of(config, prepared),
     )
 
     # The state: shapes first, then values, from the newest checkpoint if there is one.
@@ -171,7 +177,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         )
 
     # Written here, when nothing of the input can fail any more: the workdir is this config's now.
-    write_json(workdir / "config.json", _as_json(config))
+    write_json(workdir / "config.json", config_module.as_json(config))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         # Resume order: 1. state, 2. position of the data, 3. metrics up to that step.
         template = template_of(jax.eval_shape(new_state), everywhere)
@@ -188,19 +194,55 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         # Dev has chosen the step and the threshold; test is read once, here.
         best = checkpoints.best
         state, _, meta = checkpoints.restore(best, template)
-        report = _test(config, run, state, meta["dev"], workdir)
-        report["observatory"] = _observatory(config, run, state, workdir)
-    report |= {
-        "algorithm": config.algorithm,
-        "seed": config.seed,
-        "selected_step": best,
-        "steps": config.train.steps,
-        "data": prepared.summary,
-        "training": _training_summary(workdir),
-        "provenance": provenance.collect(**prepared.hashes),
-    }
-    write_json(workdir / "report.json", report)
-    return report
+        found = monitor.account(config, prepared, state, predict_fn, workdir)
+        weights = {"raw": state.params, "ema": state.ema_params}
+        scores = {
+            kind: predict_fn(params, prepared.test)
+            for kind, params in weights.items()
+            if params is not None
+        }
+    return evaluate.write_report(
+        workdir,
+        config,
+        prepared,
+        meta["dev"],
+        scores,
+        steps=config.train.steps,
+        selected_step=best,
+        observatory=found,
+    )
+
+
+def _fit_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
+    """A baseline of `algorithms.FITTED`: the files of a trained run, with one row of metrics."""
+    prepared = prepare(config, views=())
+    began = time.monotonic()
+    if config.algorithm == "tfidf_logistic":
+        features = baselines.text_features(prepared.texts)
+    else:
+        mesh = sharding.make_mesh()
+        sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
+        model, params = _build_model(config, prepared)
+        encode = _features_fn(config, model, prepared, mesh)
+
+        def features(side):
+            return encode(params, getattr(prepared, side))
+
+    labels = {side: evaluate.labels_of(getattr(prepared, side)) for side in ("labelled", "dev")}
+    head, dev = baselines.fit(
+        features,
+        labels,
+        grid=tuple(config[config.algorithm].C),
+        select_by=config.train.select_by,
+    )
+    write_json(workdir / "config.json", config_module.as_json(config))
+    with Writer(workdir, resume_step=-1, tensorboard=config.train.tensorboard) as writer:
+        row = {f"dev/raw/{name}": value for name, value in dev.items()}
+        writer.write(0, row | {"time/seconds": time.monotonic() - began})
+    scores = {"raw": baselines.harmful(head, features("test"))}
+    return evaluate.write_report(
+        workdir, config, prepared, {"raw": dev}, scores, steps=0, selected_step=0
+    )
 
 
 def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) -> None:
@@ -281,97 +323,11 @@ def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) ->
     checkpoints.wait()
 
 
-def _test(config, run: Run, state, dev, workdir: Path) -> dict:
-    """Test scores of the raw and, if kept, the averaged weights, each at its own dev threshold."""
-    prepared = run.prepared
-    labels = evaluate.labels_of(prepared.test)
-    groups = prepared.test_groups
-    scores, test = {}, {}
-    for kind, weights in {"raw": state.params, "ema": state.ema_params}.items():
-        if weights is None:
-            continue
-        scores[kind] = run.predict_fn(weights, prepared.test)
-        test[kind] = evaluate.test_report(
-            labels, scores[kind], dev[kind]["threshold"], groups, resamples=config.eval.bootstrap
-        )
-    evaluate.write_predictions(workdir / "predictions.jsonl", prepared.test, groups, **scores)
-    return {"weights": "ema" if "ema" in test else "raw", "dev": dev, "test": test}
-
-
-def _observatory(config, run: Run, state, workdir: Path) -> dict:
-    """The report's account of alarms and brake, and rows to look at, by id: labelled ones whose
-    margins speak against their label, unlabelled ones most worth a label."""
-    prepared, limit = run.prepared, config.observatory.listed
-    found = observatory.history(read(workdir / "metrics.jsonl"))
-    suspects = observatory.suspect_labels(
-        *jax.device_get((state.watch.margin_sum, state.watch.visits)), limit
-    )
-    rows = prepared.labelled.gather([row for row, _ in suspects])
-    found["suspect_labels"] = [
-        {"id": row["id"], "label": int(row["label"]), "mean_margin": round(margin, 3)}
-        for row, (_, margin) in zip(rows, suspects, strict=True)
-    ]
-    pool, most = prepared.unlabelled, config.observatory.scored_rows
-    if pool is not None and most > 0:
-        chosen = np.arange(len(pool))
-        if len(pool) > most:
-            chosen = np.random.default_rng(config.seed).choice(len(pool), most, replace=False)
-        weights = state.params if state.ema_params is None else state.ema_params
-        scores = run.predict_fn(weights, pool.subset(chosen))
-        nearest = observatory.most_uncertain(scores, limit)
-        rows = pool.gather(chosen[[row for row, _ in nearest]])
-        found["label_next"] = [
-            {"id": row["id"], "score": round(score, 4)}
-            for row, (_, score) in zip(rows, nearest, strict=True)
-        ]
-    return found
-
-
-def _alarms(config, prepared: Prepared) -> Callable:
-    """rows -> {alarm: up}: the observatory's alarms for this run's data."""
-    labels = evaluate.labels_of(prepared.labelled)
-    settings = config.observatory
-    return functools.partial(
-        observatory.alarms,
-        prior=np.bincount(labels, minlength=2) / len(labels),
-        repeated=prepared.summary.get("repeated_views", 0.0),
-        idle_steps=settings.idle_steps,
-        window_steps=settings.window_steps,
-        max_kl=settings.max_kl,
-        max_repeated=settings.max_repeated,
-    )
-
-
-def _twin_curves(twin: str, prepared: Prepared) -> dict[int, list[float]] | None:
-    """{step: shadow curve} of the supervised twin; None without a twin.
-
-    Raises BadInput for a twin that is not finished or was split otherwise.
-    """
-    if not twin:
-        return None
-    report = Path(twin) / "report.json"
-    if not report.exists():
-        raise BadInput(
-            f"config.observatory.twin = {twin!r} holds no finished run (no report.json): train the "
-            "supervised twin first, or leave the twin empty."
-        )
-    if (
-        json.loads(report.read_text())["provenance"]["split_sha256"]
-        != prepared.hashes["split_sha256"]
-    ):
-        raise BadInput(
-            f"config.observatory.twin = {twin!r} has other dev rows than this run: its twin has "
-            "the same corpus, seed and sizes."
-        )
-    rows = read(Path(twin) / "metrics.jsonl")
-    return {row["step"]: row["shadow/curve"] for row in rows if "shadow/curve" in row}
-
-
-def _build_model(config, prepared: Prepared, algorithm: algorithms.Algorithm):
+def _build_model(config, prepared: Prepared, extra_classes: int = 0):
     """The classifier and its initial parameters: a pretrained encoder under random heads."""
     model = models.build(
         prepared.model_folder,
-        num_classes=2 + algorithm.extra_classes,
+        num_classes=2 + extra_classes,
         num_heads=config.model.num_heads,
         num_layers=config.model.num_layers,
         pooling=config.model.pooling,
@@ -391,9 +347,24 @@ def _build_model(config, prepared: Prepared, algorithm: algorithms.Algorithm):
     return model, models.init_from_pretrained(model, prepared.model_folder, rng, row)
 
 
-def _as_json(config: ConfigDict) -> dict:
-    """The config as dotted keys and the values that JSON gives back."""
-    return json.loads(json.dumps(config_module.leaves(config)))
+def _how_to_evaluate(config, prepared: Prepared, mesh) -> dict:
+    """The arguments of `evaluate.outputs` that are the same for every call of a run."""
+    return {
+        "batch_size": config.eval.batch,
+        "buckets": tuple(config.data.buckets),
+        "pad_id": prepared.tokenizer.pad_id,
+        "mesh": mesh,
+    }
+
+
+def _features_fn(config, model: models.Classifier, prepared: Prepared, mesh):
+    """features(params, records) -> float64 [rows, width], see `baselines.encoder_features`."""
+    step = functools.partial(steps_module.feature_step, features=model.stages.features)
+    return functools.partial(
+        baselines.encoder_features,
+        jax.jit(step, out_shardings=sharding.replicated(mesh)),
+        **_how_to_evaluate(config, prepared, mesh),
+    )
 
 
 def _refuse_other_config(workdir: Path, config: ConfigDict) -> None:
@@ -401,7 +372,7 @@ def _refuse_other_config(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    mine, theirs = _as_json(config), json.loads(path.read_text())
+    mine, theirs = config_module.as_json(config), json.loads(path.read_text())
     other = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
     if other:
         changes = ", ".join(
@@ -411,18 +382,6 @@ def _refuse_other_config(workdir: Path, config: ConfigDict) -> None:
             f"{workdir} holds a run of another config: {changes}"
             f"{' and more' if len(other) > 3 else ''}; choose another --workdir."
         )
-
-
-def _training_summary(workdir: Path) -> dict:
-    """Cost of all steps of the run, over however many starts it took."""
-    rows = read(workdir / "metrics.jsonl")
-    return {
-        "seconds": round(sum(row["time/seconds"] for row in rows), 1),
-        "tokens_per_second": round(
-            float(np.median([row["time/tokens_per_second"] for row in rows]))
-        ),
-        "padding_share": round(float(np.mean([row["data/padding_share"] for row in rows])), 4),
-    }
 
 
 def _short(row: dict) -> str:

@@ -97,35 +97,35 @@ def names(run: dict, twin: dict) -> list[str]:
     return folders if len(set(folders)) == 2 else [str(r["workdir"]) for r in (run, twin)]
 
 
-def seeds_table(runs: list[dict], *, twin: str) -> str:
+def seeds_table(methods: dict[str, list[dict]], *, twin: str) -> str:
     """Every method's mean and standard deviation over its seeds, and its gain on the twin's runs of
     the same seeds, as GitHub Markdown; best F1 first.
 
-    runs: of `load`, of one experiment. The gain is the mean difference of F1 over seeds, with a 95%
+    methods: runs of `load` by the method's name, one a seed; twin: one of the names. The gain is the mean difference of F1 over seeds, with a 95%
     interval of a paired bootstrap over test rows: each resample is scored for all seeds. It is left
     out, as a dash, where the twin has no run of a seed. `better` counts the seeds with a gain.
 
     Raises BadInput if the runs do not share the test rows.
     """
-    cells = {(run["report"]["algorithm"], run["report"]["seed"]): run for run in runs}
-    methods = dict.fromkeys(method for method, _ in cells)
-    test_ids = {tuple(row["id"] for row in run["predictions"]) for run in runs}
-    if len(test_ids) > 1:
+    by_seed = {name: {run["report"]["seed"]: run for run in runs} for name, runs in methods.items()}
+    tests = {
+        tuple(r["id"] for r in run["predictions"]) for runs in methods.values() for run in runs
+    }
+    if len(tests) > 1:
         raise BadInput("the runs of a table must have the same test rows, in the same order.")
     rows = []
-    for method in methods:
-        seeds = sorted(seed for name, seed in cells if name == method)
+    for method, runs in by_seed.items():
         values = {
-            name: [100 * scores_of(cells[method, seed])[name]["value"] for seed in seeds]
-            for name in SHOWN
+            name: [100 * scores_of(run)[name]["value"] for run in runs.values()] for name in SHOWN
         }
         shown = [_mean_and_spread(values[name]) for name in SHOWN]
-        pairs = [(cells[method, s], cells[twin, s]) for s in seeds if (twin, s) in cells]
+        twins = by_seed.get(twin, {})
+        pairs = [(run, twins[seed]) for seed, run in runs.items() if seed in twins]
         gain, better = "-", "-"
-        if method != twin and len(pairs) == len(seeds):
+        if method != twin and len(pairs) == len(runs):
             gain = _cell(_mean_gain(pairs)._asdict(), sign="+")
             better = f"{sum(_f1_gain(*pair) > 0 for pair in pairs)} of {len(pairs)}"
-        rows.append((np.mean(values["f1"]), [method, len(seeds), *shown, gain, better]))
+        rows.append((np.mean(values["f1"]), [method, len(runs), *shown, gain, better]))
     rows = [row for _, row in sorted(rows, key=lambda row: -row[0])]
     titles = ["test, %", "seeds", *SHOWN.values(), "F1 gain [95%]", "better"]
     return tabulate(rows, titles, tablefmt="github", disable_numparse=True)

@@ -37,14 +37,17 @@ def cells(line):
 
 
 def test_seeds_table_means_spreads_and_gains():
-    runs = [run("twin", s, 0.6) for s in (0, 1, 2)] + [run("ours", s, 0.3) for s in (0, 1, 2)]
+    runs = {
+        name: [run(name, s, noise) for s in (0, 1, 2)]
+        for name, noise in (("twin", 0.6), ("ours", 0.3))
+    }
     title, _, *rows = report.seeds_table(runs, twin="twin").splitlines()
     assert cells(title)[-2:] == ["F1 gain [95%]", "better"]
     rows = {cells(row)[0]: cells(row) for row in rows}
     assert list(rows) == ["ours", "twin"]  # best F1 first
     f1 = {
         name: np.array([r["report"]["test"]["raw"]["f1"]["value"] for r in part])
-        for name, part in (("twin", runs[:3]), ("ours", runs[3:]))
+        for name, part in runs.items()
     }
     for name, values in f1.items():
         assert rows[name][1] == "3"
@@ -59,21 +62,20 @@ def test_seeds_table_means_spreads_and_gains():
 
 
 def test_a_gain_needs_the_twin_of_every_seed():
-    runs = [run("twin", 0, 0.6), run("ours", 0, 0.3), run("ours", 1, 0.3)]
+    runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("ours", s, 0.3) for s in (0, 1)]}
     ours = next(r for r in report.seeds_table(runs, twin="twin").splitlines() if "ours" in r)
     assert cells(ours)[-2:] == ["-", "-"]
 
 
 def test_the_gain_of_a_method_on_itself_is_zero():
-    runs = [run("twin", 0, 0.6), run("twin", 0, 0.6)]
-    runs[1]["report"] = runs[1]["report"] | {"algorithm": "ours"}
+    runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("twin", 0, 0.6)]}
     ours = next(r for r in report.seeds_table(runs, twin="twin").splitlines() if "ours" in r)
     assert cells(ours)[-2] == "+0.0 [+0.0, +0.0]"
 
 
 def test_a_table_refuses_other_test_rows():
-    runs = [run("twin", 0, 0.6), run("ours", 0, 0.3)]
-    runs[1]["predictions"].pop()
+    runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("ours", 0, 0.3)]}
+    runs["ours"][0]["predictions"].pop()
     with pytest.raises(BadInput, match="same test rows"):
         report.seeds_table(runs, twin="twin")
 

@@ -101,9 +101,10 @@ def seeds_table(methods: dict[str, list[dict]], *, twin: str) -> str:
     """Every method's mean and standard deviation over its seeds, and its gain on the twin's runs of
     the same seeds, as GitHub Markdown; best F1 first.
 
-    methods: runs of `load` by the method's name, one a seed; twin: one of the names. The gain is the mean difference of F1 over seeds, with a 95%
-    interval of a paired bootstrap over test rows: each resample is scored for all seeds. It is left
-    out, as a dash, where the twin has no run of a seed. `better` counts the seeds with a gain.
+    methods: runs of `load` by the method's name, one a seed; twin: one of the names. The gain is
+    the mean difference of F1 over seeds, with a 95% interval of a paired bootstrap over test rows:
+    each resample is scored for all seeds. It is left out, as a dash, where the twin has no run of a
+    seed. `better` counts the seeds with a gain.
 
     Raises BadInput if the runs do not share the test rows.
     """

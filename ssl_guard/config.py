@@ -72,6 +72,9 @@ def default() -> ConfigDict:
 
     config.train = train = ConfigDict()
     train.steps = 80
+    # What the method takes for an epoch: MultiMatch and MarginMatch set cut-offs at its end. 0 is a
+    # pass over the unlabelled pool; the safety paper's code takes a pass over the labelled rows.
+    train.steps_per_epoch = 0
     train.labelled_batch = 16  # global batch sizes
     train.unlabelled_batch = 16
     train.eval_every_steps = 20  # evaluates dev and writes a checkpoint

@@ -122,7 +122,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
             algorithm=algorithm,
             tx=tx,
             total_steps=config.train.steps,
-            steps_per_epoch=max(1, pool_size // config.train.unlabelled_batch),
+            steps_per_epoch=config.train.steps_per_epoch
+            or max(1, pool_size // config.train.unlabelled_batch),
             freeze=tuple(config.optim.freeze),
             ema_decay=config.optim.ema_decay,
         ),

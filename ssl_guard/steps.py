@@ -98,9 +98,9 @@ def train_step(
     the labelled and the strong view with gradient: one forward pass per view. Losses are ratios of
     sums over the global batch. Under jit on a mesh that needs nothing; inside pmap, or shard_map
     with check_vma=False, name the axis that splits the batch and the same numbers come out.
-    steps_per_epoch: of the algorithm's clock, usually a pass over the unlabelled pool. stages: the model in parts
-    (`models.Stages`), for the methods whose own `forward` replaces these passes. While
-    state.watch.brake is 1 the supervised loss alone counts; targets and metrics go on.
+    steps_per_epoch: of the algorithm's clock, usually a pass over the unlabelled pool. stages: the
+    model in parts (`models.Stages`), for the methods whose own `forward` replaces these passes.
+    While state.watch.brake is 1 the supervised loss alone counts; targets and metrics go on.
 
     Returns the next state and metrics as (sum, weight) pairs. Raises BadInput, when traced, for
     such a method without `stages`.

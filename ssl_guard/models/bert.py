@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from ssl_guard.errors import BadInput
 from ssl_guard.models.dropout import dropout
-from ssl_guard.models.layers import PostNormLayer, embed, layer_norm
+from ssl_guard.models.layers import PostNormLayer, attention_bias, embed, layer_norm, positions
 
 # Flax module -> Hugging Face module; {} is the number of the layer.
 HF_NAMES = {
@@ -63,11 +63,6 @@ class BertConfig:
             raise BadInput("hidden_size must be a multiple of num_attention_heads")
 
 
-def attention_bias(attention_mask: Int[Array, "batch length"]) -> Float[Array, "batch 1 1 length"]:
-    """What the attention scores get added: 0 for real tokens, -1e9 for pads."""
-    return jnp.where(attention_mask[:, None, None, :] > 0, 0.0, -1e9)
-
-
 class Embeddings(nn.Module):
     """Sum of word, position and token-type embeddings, normalised, in float32."""
 
@@ -79,18 +74,26 @@ class Embeddings(nn.Module):
         input_ids: Int[Array, "batch length"],
         token_type_ids: Int[Array, "batch length"],
         words: Float[Array, "batch length width"] | None = None,
+        segments: Int[Array, "batch length"] | None = None,
     ) -> Float[Array, "batch length width"]:
-        """`words`, if given, stand in for the word embeddings of input_ids."""
+        """`words`, if given, stand in for the word embeddings of input_ids.
+
+        With segments, positions begin again in every text; the caller sees to it that no single
+        text is longer than the table.
+        """
         config, length = self.config, input_ids.shape[1]
-        if length > config.max_position_embeddings:
+        if segments is None and length > config.max_position_embeddings:
             raise BadInput(
                 f"a batch is {length} tokens long but the encoder has only "
                 f"{config.max_position_embeddings} positions; lower the maximum length"
             )
         width = config.hidden_size
         x = embed(config.vocab_size, width, "word")(input_ids) if words is None else words
-        position = embed(config.max_position_embeddings, width, "position")(jnp.arange(length))
-        x = x + position[None]
+        if segments is None:
+            places = jnp.arange(length)[None]
+        else:
+            places = positions((segments > 0).astype(jnp.int32), segments)
+        x = x + embed(config.max_position_embeddings, width, "position")(places)
         x = x + embed(config.type_vocab_size, width, "token_type")(token_type_ids)
         return layer_norm(config.layer_norm_eps, "norm")(x)
 
@@ -110,6 +113,7 @@ class BertEncoder(nn.Module):
         seeds: UInt32[Array, "batch 2"] | None = None,
         *,
         words: Float[Array, "batch length width"] | None = None,
+        segments: Int[Array, "batch length"] | None = None,
         mix: Callable | None = None,
         mix_layer: Int[Array, ""] | int = 0,
         mixed_mask: Int[Array, "batch length"] | None = None,
@@ -117,14 +121,20 @@ class BertEncoder(nn.Module):
         """Dropout sites 1 and up, active if `seeds` (dropout.row_seeds) are given.
 
         A fully padded row attends to all its pads alike, so it stays finite. words: see Embeddings.
+        segments: the numbers of the texts that share a row, from 1, each contiguous, and 0 for
+        pads; a text then gets the states that it has in a row of its own. Not with mix.
         mix: a function that mixes the rows of an array [batch, ...]; the real tokens' states go
         through it once, above layer number `mix_layer` (1 is the lowest), and from there on the
         real tokens are those of `mixed_mask`.
         """
         config = self.config
-        x = Embeddings(config, name="embeddings")(input_ids, token_type_ids, words)
+        if segments is not None and mix is not None:
+            raise BadInput(
+                "rows that hold several texts cannot be mixed; leave out segments or mix"
+            )
+        x = Embeddings(config, name="embeddings")(input_ids, token_type_ids, words, segments)
         x = dropout(x.astype(self.dtype), config.hidden_dropout_prob, seeds, 1)
-        bias = attention_bias(attention_mask)
+        bias = attention_bias(attention_mask, segments)
 
         def mix_tokens(x):
             return mix(jnp.where((attention_mask > 0)[:, :, None], x, 0))

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from ssl_guard.models.dropout import dropout
 
@@ -30,6 +30,32 @@ def layer_norm(epsilon: float, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=epsilon, dtype="float32", name=name)
 
 
+def attention_bias(
+    mask: Int[Array, "batch length"], segments: Int[Array, "batch length"] | None = None
+) -> Float[Array, "batch 1 queries length"]:
+    """What the attention scores get added: 0 where a token may look, -1e9 elsewhere.
+
+    Without segments, every real token of the row is seen and there is one query axis for all. With
+    segments, a token sees the real tokens of its own text: segments number the texts of a row from
+    1, and pads are 0.
+    """
+    seen = mask[:, None, None, :] > 0
+    if segments is not None:
+        seen = seen & (segments[:, None, :, None] == segments[:, None, None, :])
+    return jnp.where(seen, 0.0, -1e9)
+
+
+def positions(
+    mask: Int[Array, "batch length"], segments: Int[Array, "batch length"] | None = None
+) -> Int[Array, "batch length"]:
+    """How many tokens of `mask` stand before each one, in its row or in its segment of the row."""
+    before = jnp.cumsum(mask, axis=1) - mask
+    if segments is None:
+        return before
+    starts = jnp.diff(segments, axis=1, prepend=-1) != 0
+    return before - jax.lax.cummax(jnp.where(starts, before, 0), axis=1)
+
+
 class SelfAttention(nn.Module):
     """Scaled dot-product attention of `attn` heads (Vaswani et al. 2017, section 3.2)."""
 
@@ -42,7 +68,7 @@ class SelfAttention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length width"],
-        bias: Float[Array, "batch 1 1 length"],
+        bias: Float[Array, "batch 1 queries length"],
         seeds: UInt32[Array, "batch 2"] | None,
     ) -> Float[Array, "batch length width"]:
         width = x.shape[-1]
@@ -87,7 +113,7 @@ class PostNormLayer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length width"],
-        bias: Float[Array, "batch 1 1 length"],
+        bias: Float[Array, "batch 1 queries length"],
         seeds: UInt32[Array, "batch 2"] | None,
     ) -> Float[Array, "batch length width"]:
         attention = SelfAttention(

@@ -46,7 +46,7 @@ def layer_norm(epsilon: float, name: str, use_bias: bool = True) -> nn.LayerNorm
 
 def attention_bias(
     mask: Int[Array, "batch length"], segments: Int[Array, "batch length"] | None = None
-) -> Float[Array, "batch 1 queries length"]:
+) -> Float[Array, "batch 1 #length length"]:
     """What the attention scores get added: 0 where a token may look, -1e9 elsewhere.
 
     Without segments, every real token of the row is seen and there is one query axis for all. With
@@ -92,7 +92,7 @@ def attend(
     query: Float[Array, "batch length attn head"],
     key: Float[Array, "batch length attn head"],
     value: Float[Array, "batch length attn head"],
-    bias: Float[Array, "batch ones queries length"],
+    bias: Float[Array, "batch #attn #length length"],
     dropout_rate: float,
     seeds: UInt32[Array, "batch 2"] | None,
     site: int,
@@ -158,7 +158,7 @@ class SelfAttention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length width"],
-        bias: Float[Array, "batch ones queries length"],
+        bias: Float[Array, "batch #attn #length length"],
         seeds: UInt32[Array, "batch 2"] | None,
     ) -> Float[Array, "batch length width"]:
         width = x.shape[-1]
@@ -202,7 +202,7 @@ class PostNormLayer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length width"],
-        bias: Float[Array, "batch ones queries length"],
+        bias: Float[Array, "batch #attn #length length"],
         seeds: UInt32[Array, "batch 2"] | None,
     ) -> Float[Array, "batch length width"]:
         attention = SelfAttention(

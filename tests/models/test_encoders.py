@@ -211,7 +211,7 @@ def test_dropout_is_a_rows_own(tmp_path, kind, alone):
     assert_same(apply(params, *(x[2:3] for x in alone), seeds[2:3])[0, :8], hidden[2, :8])
 
 
-@pytest.mark.parametrize("kind", OPTIONS)
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2", "modernbert"])  # every kind of layer
 def test_mixing_rows(tmp_path, kind, alone):
     """Above a layer, rows are mixed as after that many layers of the encoder alone."""
     encoder, params = make(tmp_path, kind)

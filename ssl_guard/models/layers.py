@@ -119,8 +119,8 @@ def attend(
 class Embeddings(nn.Module):
     """Sum of word, position and token-type embeddings, normalised, in float32.
 
-    Without token types (types=0) there is no such table; a single one (types=1) is that of every
-    token.
+    Without token types (types=0) there is no such table; a single one (types=1) is every token's,
+    since nn.Embed reads no numbers then.
     """
 
     vocab: int
@@ -141,8 +141,7 @@ class Embeddings(nn.Module):
         x = embed(self.vocab, self.width, "word")(input_ids) if words is None else words
         x = x + embed(self.positions, self.width, "position")(places)
         if self.types:
-            types = token_type_ids if self.types > 1 else jnp.zeros_like(token_type_ids)
-            x = x + embed(self.types, self.width, "token_type")(types)
+            x = x + embed(self.types, self.width, "token_type")(token_type_ids)
         return layer_norm(self.epsilon, "norm")(x)
 
 

@@ -179,6 +179,17 @@ def test_too_long_loses_the_oldest_prompt_tokens_then_the_end_of_the_response(tr
         assert (row.second, row.cut) == (len(before + first + close), cut)
 
 
+def test_a_tokenizer_saved_with_its_own_length_and_padding_has_none_here(tmp_path):
+    fast = byte_level(BERT)
+    fast.enable_truncation(6)
+    fast.enable_padding(length=9)
+    framed(fast).save_pretrained(tmp_path)
+    (row,) = Tokenizer(tmp_path, 5000).encode(["x" * 3000], [None])
+    framed(byte_level(BERT)).save_pretrained(tmp_path / "plain")
+    plain = transformers.AutoTokenizer.from_pretrained(tmp_path / "plain")
+    assert row.input_ids.tolist() == plain("x" * 3000)["input_ids"]
+
+
 def test_half_a_surrogate_pair_is_refused(trained):
     _, folder, _ = trained
     with pytest.raises(BadInput, match="text 2 of a batch is not Unicode") as error:

@@ -129,7 +129,7 @@ def test_packing_moves_nothing(model, alone, states, order):
     ids, mask, types, segments = (
         np.pad(x, (0, 20 - len(x)))[None].astype(np.int32) for x in (*row, segments)
     )
-    ids = np.where(mask > 0, ids, 1)
+    ids = np.where(mask > 0, ids, 7)  # not the padding token, and more of it than places
     packed = np.asarray(apply(params, ids, mask, types, segments=segments))[0]
     assert np.isfinite(packed).all()
     start = 0
@@ -311,6 +311,7 @@ def test_too_long_a_batch_is_bad_input(tmp_path, kind):
         ("deberta-v2", {"pos_att_type": "c2p|p2p"}, "pos_att_type='p2p' is not supported"),
         ("deberta-v2", {"norm_rel_ebd": "batch"}, "norm_rel_ebd='batch' is not supported"),
         ("deberta-v2", {"conv_kernel_size": 4}, "conv_kernel_size=4 must be odd"),
+        ("deberta-v2", {"attention_head_size": 8}, "attention_head_size=8 is not supported"),
         ("deberta-v2", {"conv_groups": 5}, "multiple of conv_groups"),
         ("deberta-v2", {"conv_act": "mish"}, "conv_act='mish'"),
         ("deberta-v2", {"pos_att_type": 3}, "value of the wrong kind"),

@@ -36,6 +36,7 @@ def default() -> ConfigDict:
     data.test = 250  # rows that are read once, at the end
     data.max_length = 256  # tokens of a pair; longer ones lose the start of the prompt first
     data.buckets = (64, 128, 192, 256)  # padded lengths, so the compiled shapes of the train step
+    data.packing = False  # several short texts in one row of max_length; the same numbers, cheaper
     data.window_steps = 16  # rows of so many steps are sorted by length together
 
     config.augment = augment = ConfigDict()  # strong views of the unlabelled rows, made once

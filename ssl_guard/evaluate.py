@@ -17,11 +17,21 @@ from ssl_guard.errors import BadInput
 
 
 def predict(
-    predict_fn: Callable, params, records: Records, *, batch_size: int, buckets, pad_id: int, mesh
+    predict_fn: Callable,
+    params,
+    records: Records,
+    *,
+    batch_size: int,
+    buckets,
+    pad_id: int,
+    mesh,
+    pack_groups: int = 0,
 ) -> np.ndarray:
     """Harmful probability of every record, float64 [rows], in the records' order."""
     scores = np.full(len(records), np.nan)
-    batches = pipeline.eval_batches(records, batch_size=batch_size, buckets=buckets, pad_id=pad_id)
+    batches = pipeline.eval_batches(
+        records, batch_size=batch_size, buckets=buckets, pad_id=pad_id, pack_groups=pack_groups
+    )
     for batch, positions in batches:
         probs = jax.device_get(predict_fn(params, sharding.put_batch(batch, mesh)))
         scores[positions] = probs[: len(positions), 1]

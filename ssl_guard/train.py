@@ -31,6 +31,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     workdir = Path(workdir)
     config_module.check(config)
     algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
+    if config.data.packing and algorithm.forward is not None:
+        raise BadInput(f"{config.algorithm}: {steps_module.NOT_PACKED}")
+    pack_groups = jax.device_count() if config.data.packing else 0
     _refuse_other_config(workdir, config)
     if (workdir / "report.json").exists():
         return json.loads((workdir / "report.json").read_text())
@@ -48,6 +51,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         unlabelled_batch=config.train.unlabelled_batch,
         buckets=tuple(config.data.buckets),
         window_steps=config.data.window_steps,
+        pack_groups=pack_groups,
         pad_id=prepared.tokenizer.pad_id,
     )
     iterator = iter(batches)
@@ -107,6 +111,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         batch_size=config.eval.batch,
         buckets=tuple(config.data.buckets),
         pad_id=prepared.tokenizer.pad_id,
+        pack_groups=pack_groups,
         mesh=mesh,
     )
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int
 
 from ssl_guard.errors import BadInput
-from ssl_guard.models.dropout import dropout
+from ssl_guard.models.dropout import Seeds, dropout
 from ssl_guard.models.layers import PostNormLayer, attention_bias, embed, layer_norm, positions
 
 # Flax module -> Hugging Face module; {} is the number of the layer.
@@ -110,7 +110,7 @@ class BertEncoder(nn.Module):
         input_ids: Int[Array, "batch length"],
         attention_mask: Int[Array, "batch length"],
         token_type_ids: Int[Array, "batch length"],
-        seeds: UInt32[Array, "batch 2"] | None = None,
+        seeds: Seeds | None = None,
         *,
         words: Float[Array, "batch length width"] | None = None,
         segments: Int[Array, "batch length"] | None = None,

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from ssl_guard.errors import BadInput
 from ssl_guard.models import bert, convert, heads
-from ssl_guard.models.dropout import row_seeds
+from ssl_guard.models.dropout import row_seeds, token_seeds
+from ssl_guard.models.layers import positions
 from ssl_guard.models.pretrained import resolve
 
 ARCHITECTURES = {"bert": (bert.BertConfig, bert.BertEncoder)}  # by model_type of config.json
@@ -39,7 +40,9 @@ class Stages(NamedTuple):
 
 class Classifier(NamedTuple):
     """A text classifier. A batch holds input_ids, attention_mask and token_type_ids, int32
-    [batch, length], and row, int32 [batch]: the rows' places in the global batch.
+    [batch, length], and row, int32 [batch]: the rows' places in the global batch. A packed batch
+    (data/packing.py) also holds text, int32 [rows, length], and its first three are [rows, length];
+    what comes out is the same, one row per text.
 
     init(rng, batch) -> params: {"encoder": ..., "head": ...}, float32, all random.
     apply(params, batch, rng, train) -> logits, float32 [batch, heads, classes]. `train` is static;
@@ -114,6 +117,13 @@ def build(
         return params["encoder"]["embeddings"]["word"]["embedding"][batch["input_ids"]]
 
     def features(params, batch, rng, train, *, words=None, mix=None, depth=1.0):
+        if "text" in batch:
+            if words is not None or mix is not None:
+                raise BadInput(
+                    "the words or states of packed rows cannot be replaced or mixed: set "
+                    "config.data.packing = False"
+                )
+            return packed_features(params, batch, rng, train)
         seeds = row_seeds(rng, batch["row"]) if train else None
         mask = batch["attention_mask"]
         inputs = batch["input_ids"], mask, batch["token_type_ids"]
@@ -125,6 +135,16 @@ def build(
             options |= {"mix": mix, "mix_layer": layer, "mixed_mask": mask}
         hidden = encoder.apply({"params": params["encoder"]}, *inputs, seeds, **options)
         return heads.pool(hidden, mask, pooling)
+
+    def packed_features(params, batch, rng, train):
+        text, mask = batch["text"], batch["attention_mask"]
+        starts = jnp.diff(text, axis=1, prepend=-1) != 0
+        segments = jnp.where(mask > 0, jnp.cumsum(starts, axis=1), 0)
+        place = positions(mask, segments)
+        seeds = token_seeds(rng, text, place) if train else None
+        inputs = batch["input_ids"], mask, batch["token_type_ids"]
+        hidden = encoder.apply({"params": params["encoder"]}, *inputs, seeds, segments=segments)
+        return heads.pool_packed(hidden, text, place, batch["row"], pooling)
 
     def classify(params, features, row, rng, train):
         seeds = row_seeds(rng, row) if train else None

@@ -3,9 +3,9 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int
 
-from ssl_guard.models.dropout import dropout
+from ssl_guard.models.dropout import Seeds, dropout
 
 INIT = nn.initializers.normal(0.02)  # of every matrix and table, as BERT does
 
@@ -69,7 +69,7 @@ class SelfAttention(nn.Module):
         self,
         x: Float[Array, "batch length width"],
         bias: Float[Array, "batch 1 queries length"],
-        seeds: UInt32[Array, "batch 2"] | None,
+        seeds: Seeds | None,
     ) -> Float[Array, "batch length width"]:
         width = x.shape[-1]
         query, key, value = (
@@ -114,7 +114,7 @@ class PostNormLayer(nn.Module):
         self,
         x: Float[Array, "batch length width"],
         bias: Float[Array, "batch 1 queries length"],
-        seeds: UInt32[Array, "batch 2"] | None,
+        seeds: Seeds | None,
     ) -> Float[Array, "batch length width"]:
         attention = SelfAttention(
             self.attn, self.attention_dropout, self.dtype, self.site, name="attention"

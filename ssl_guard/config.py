@@ -6,6 +6,8 @@ are strings, numbers and tuples of them. Any key can be overridden on the comman
 """
 
 import difflib
+import json
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -189,3 +191,25 @@ def leaves(config: ConfigDict, prefix: str = "") -> dict:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def as_json(config: ConfigDict) -> dict:
+    """The config as dotted keys and the values that JSON gives back."""
+    return json.loads(json.dumps(leaves(config)))
+
+
+def refuse_other(workdir: Path, config: ConfigDict) -> None:
+    """Raises BadInput for the workdir of a run of another config."""
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    mine, theirs = as_json(config), json.loads(path.read_text())
+    other = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+    if other:
+        changes = ", ".join(
+            f"{k} ({theirs.get(k)!r} there, {mine.get(k)!r} now)" for k in other[:3]
+        )
+        raise BadInput(
+            f"{workdir} holds a run of another config: {changes}"
+            f"{' and more' if len(other) > 3 else ''}; choose another --workdir."
+        )

@@ -34,7 +34,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     if config.data.packing and algorithm.forward is not None:
         raise BadInput(f"{config.algorithm}: {steps_module.NOT_PACKED}")
     pack_groups = jax.device_count() if config.data.packing else 0
-    _refuse_other_config(workdir, config)
+    config_module.refuse_other(workdir, config)
     if (workdir / "report.json").exists():
         return json.loads((workdir / "report.json").read_text())
 
@@ -131,7 +131,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         )
 
     # Written here, when nothing of the input can fail any more: the workdir is this config's now.
-    write_json(workdir / "config.json", _as_json(config))
+    write_json(workdir / "config.json", config_module.as_json(config))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         # Resume order: 1. state, 2. position of the data, 3. metrics up to that step.
         template = template_of(jax.eval_shape(new_state), everywhere)
@@ -272,28 +272,6 @@ def _build_model(config, prepared: Prepared, algorithm: algorithms.Algorithm):
     row = {"input_ids": token, "attention_mask": token, "token_type_ids": token, "row": token[0]}
     rng = jax.random.fold_in(jax.random.key(config.seed), 1)
     return model, models.init_from_pretrained(model, prepared.model_folder, rng, row)
-
-
-def _as_json(config: ConfigDict) -> dict:
-    """The config as dotted keys and the values that JSON gives back."""
-    return json.loads(json.dumps(config_module.leaves(config)))
-
-
-def _refuse_other_config(workdir: Path, config: ConfigDict) -> None:
-    """Raises BadInput for the workdir of a run of another config."""
-    path = workdir / "config.json"
-    if not path.exists():
-        return
-    mine, theirs = _as_json(config), json.loads(path.read_text())
-    other = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
-    if other:
-        changes = ", ".join(
-            f"{k} ({theirs.get(k)!r} there, {mine.get(k)!r} now)" for k in other[:3]
-        )
-        raise BadInput(
-            f"{workdir} holds a run of another config: {changes}"
-            f"{' and more' if len(other) > 3 else ''}; choose another --workdir."
-        )
 
 
 def _training_summary(workdir: Path) -> dict:

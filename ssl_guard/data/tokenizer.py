@@ -36,8 +36,9 @@ class Tokenizer:
     The caller checks `max_length` against the encoder's positions and `vocab_size` against its
     embedding table.
 
-    Attributes: max_length, vocab_size, pad_id (ints), and sha256, a hash of the loaded tokenizer
-    (vocabulary, merges, normalisation: whatever decides the ids) and max_length.
+    Attributes: max_length, vocab_size, pad_id (ints), mask_id (an int, or None where there is no
+    mask token), special_ids (the ints of all special tokens), and sha256, a hash of the loaded
+    tokenizer (vocabulary, merges, normalisation: whatever decides the ids) and max_length.
 
     Raises BadInput for a folder without a usable fast tokenizer and for a max_length that leaves no
     room for one token of text.
@@ -76,6 +77,8 @@ class Tokenizer:
             raise BadInput(f"the tokenizer in {folder} has no padding token; choose another model.")
         self.max_length = max_length
         self.pad_id = int(tokenizer.pad_token_id)
+        self.mask_id = tokenizer.mask_token_id
+        self.special_ids = tuple(sorted(tokenizer.all_special_ids))
         self.vocab_size = len(tokenizer)
         # The loaded state and not tokenizer.json: settings in tokenizer_config.json, such as
         # do_lower_case, change the ids as well.

@@ -49,12 +49,14 @@ class Classifier(NamedTuple):
     `rng` is read, for dropout, only if it is True.
     config: the encoder's config, hashable; config.hf_names are the names for models.convert.
     stages: `apply` in parts.
+    encoder: the Flax module itself.
     """
 
     init: Callable[..., Any]
     apply: Callable[..., jax.Array]
     config: Any
     stages: Stages
+    encoder: Any
 
 
 def build(
@@ -123,7 +125,9 @@ def build(
                     "the words or states of packed rows cannot be replaced or mixed: set "
                     "config.data.packing = False"
                 )
-            return packed_features(params, batch, rng, train)
+            hidden = hidden_states(encoder, params["encoder"], batch, rng, train)
+            place = positions(batch["attention_mask"], segments_of(batch))
+            return heads.pool_packed(hidden, batch["text"], place, batch["row"], pooling)
         seeds = row_seeds(rng, batch["row"]) if train else None
         mask = batch["attention_mask"]
         inputs = batch["input_ids"], mask, batch["token_type_ids"]
@@ -136,16 +140,6 @@ def build(
         hidden = encoder.apply({"params": params["encoder"]}, *inputs, seeds, **options)
         return heads.pool(hidden, mask, pooling)
 
-    def packed_features(params, batch, rng, train):
-        text, mask = batch["text"], batch["attention_mask"]
-        starts = jnp.diff(text, axis=1, prepend=-1) != 0
-        segments = jnp.where(mask > 0, jnp.cumsum(starts, axis=1), 0)
-        place = positions(mask, segments)
-        seeds = token_seeds(rng, text, place) if train else None
-        inputs = batch["input_ids"], mask, batch["token_type_ids"]
-        hidden = encoder.apply({"params": params["encoder"]}, *inputs, seeds, segments=segments)
-        return heads.pool_packed(hidden, text, place, batch["row"], pooling)
-
     def classify(params, features, row, rng, train):
         seeds = row_seeds(rng, row) if train else None
         return classifiers.apply({"params": params["head"]}, features, seeds)
@@ -154,7 +148,28 @@ def build(
         pooled = features(params, batch, rng, train)
         return classify(params, pooled, batch["row"], rng, train)
 
-    return Classifier(init, apply, config, Stages(words, features, classify))
+    return Classifier(init, apply, config, Stages(words, features, classify), encoder)
+
+
+def segments_of(batch: dict):
+    """int32 [rows, length]: each packed token's text, counted from 1 in its row; 0 for pads."""
+    starts = jnp.diff(batch["text"], axis=1, prepend=-1) != 0
+    return jnp.where(batch["attention_mask"] > 0, jnp.cumsum(starts, axis=1), 0)
+
+
+def seeds_of(batch: dict, rng):
+    """The dropout seeds of a batch: of its rows, or of its tokens if it is packed."""
+    if "text" not in batch:
+        return row_seeds(rng, batch["row"])
+    return token_seeds(rng, batch["text"], positions(batch["attention_mask"], segments_of(batch)))
+
+
+def hidden_states(encoder, params, batch: dict, rng, train: bool):
+    """The encoder's states of a batch, packed or not: [rows, length, width]."""
+    seeds = seeds_of(batch, rng) if train else None
+    segments = segments_of(batch) if "text" in batch else None
+    inputs = batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]
+    return encoder.apply({"params": params}, *inputs, seeds, segments=segments)
 
 
 def init_from_pretrained(classifier: Classifier, name_or_folder: str | Path, rng, batch):

@@ -38,8 +38,8 @@ def token_seeds(rng, text: Int[Array, "batch length"], position: Int[Array, "bat
     return jnp.concatenate([row_seeds(rng, text), place], axis=-1)
 
 
-def keep_mask(shape: tuple[int, ...], rate: float, seeds: Seeds, site: int):
-    """True where a number is kept, bool [batch, ...]: each with probability 1 - rate.
+def random_bits(shape: tuple[int, ...], seeds: Seeds, site: int) -> UInt32[Array, "batch ..."]:
+    """32 bits for every number of an array [batch, ...].
 
     With the seeds of packed rows the shape is [batch, length, ...], or [batch, attn, length,
     length], where the first `length` is the one of the token that the row of numbers belongs to.
@@ -61,7 +61,12 @@ def keep_mask(shape: tuple[int, ...], rate: float, seeds: Seeds, site: int):
             axes = [n if i == axis else 1 for i, n in enumerate(shape)]
             count = jax.lax.broadcasted_iota(jnp.uint32, axes, axis)
         position = position + count * np.uint32(stride)
-    return _mix(position, second) >= np.uint32(round(rate * 2**32))
+    return _mix(position, second)
+
+
+def keep_mask(shape: tuple[int, ...], rate: float, seeds: Seeds, site: int):
+    """True where a number is kept, bool [batch, ...]: each with probability 1 - rate."""
+    return random_bits(shape, seeds, site) >= np.uint32(round(rate * 2**32))
 
 
 def dropout(

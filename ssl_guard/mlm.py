@@ -253,7 +253,7 @@ def write_encoder(folder: Path, source: Path, encoder, config) -> None:
         if (source / name).is_file() and name != "model.safetensors":
             shutil.copyfile(source / name, building / name)
     values = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    write_json(building / "config.json", values | {"num_hidden_layers": config.num_hidden_layers})
+    write_json(building / "config.json", values | config.to_json())
     convert.save(building / "model.safetensors", encoder, config.hf_names)
     shutil.rmtree(folder, ignore_errors=True)
     building.replace(folder)

@@ -1,7 +1,6 @@
 """An encoder and its heads as two pure functions over a nested dict of parameters."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from ssl_guard.errors import BadInput
-from ssl_guard.models import bert, convert, heads
+from ssl_guard.models import convert, heads
+from ssl_guard.models.architectures import read_config
 from ssl_guard.models.dropout import row_seeds, token_seeds
 from ssl_guard.models.layers import positions
 from ssl_guard.models.pretrained import resolve
-
-ARCHITECTURES = {"bert": (bert.BertConfig, bert.BertEncoder)}  # by model_type of config.json
 
 
 class Stages(NamedTuple):
@@ -69,13 +67,15 @@ def build(
     head: str = "mlp",
     dropout: float = 0.1,
     dtype: str = "float32",
+    remat: bool = False,
 ) -> Classifier:
     """A classifier shaped by the config.json of a model; its weights are not read.
 
     `num_layers` keeps the lowest encoder layers only, 0 keeps all. `pooling` is "cls" or "mean",
     `head` "linear" or "mlp". `dropout` is the rate everywhere: in the encoder, in place of the
     rates of config.json, and before the head. `dtype`, "float32" or "bfloat16", is that of the
-    encoder's matrix products. Raises BadInput on what cannot be built.
+    encoder's matrix products. `remat` computes the insides of every layer again in the backward
+    pass: less memory, more time, the same numbers. Raises BadInput on what cannot be built.
     """
     for key, value, known in (
         ("pooling", pooling, heads.POOLINGS),
@@ -91,7 +91,7 @@ def build(
         )
     # A local folder may hold config.json alone: a random start needs no weights.
     folder = Path(name_or_folder)
-    config, encoder = _read_config(folder if folder.is_dir() else resolve(name_or_folder))
+    config, encoder = read_config(folder if folder.is_dir() else resolve(name_or_folder))
     if not 0 <= num_layers <= config.num_hidden_layers:
         raise BadInput(
             f"num_layers={num_layers} is not between 0 (all) and the encoder's "
@@ -103,7 +103,7 @@ def build(
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
     )
-    encoder = encoder(config, dtype)
+    encoder = encoder(config, dtype, remat)
     classifiers = heads.Heads(num_heads, num_classes, head, dropout)
 
     def init(rng, batch):
@@ -173,14 +173,14 @@ def hidden_states(encoder, params, batch: dict, rng, train: bool):
 
 
 def init_from_pretrained(classifier: Classifier, name_or_folder: str | Path, rng, batch):
-    """Parameters with the encoder of the model's model.safetensors and a random head.
+    """Parameters with the encoder of the model's safetensors files and a random head.
 
     Raises BadInput naming the tensor if the weights do not fit the classifier.
     """
     folder = resolve(name_or_folder)
-    stored, _ = _read_config(folder)
+    stored, _ = read_config(folder)
     encoder = convert.load(
-        folder / "model.safetensors",
+        folder,
         jax.eval_shape(classifier.init, rng, batch)["encoder"],
         classifier.config.hf_names,
         unused_layers=range(classifier.config.num_hidden_layers, stored.num_hidden_layers),
@@ -188,25 +188,3 @@ def init_from_pretrained(classifier: Classifier, name_or_folder: str | Path, rng
     # Under jit the random encoder, which nobody asks for, is never computed.
     head = jax.jit(lambda rng, batch: classifier.init(rng, batch)["head"])(rng, batch)
     return {"encoder": jax.tree.map(jnp.array, encoder), "head": head}
-
-
-def _read_config(folder):
-    file = folder / "config.json"
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        model_type = values["model_type"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BadInput(
-            f"{file} is not the config.json of a Hugging Face model "
-            f"({type(error).__name__}); name a model's folder"
-        ) from None
-    if model_type not in ARCHITECTURES:
-        raise BadInput(
-            f"{file} is of model_type {model_type!r}; known are {', '.join(ARCHITECTURES)}"
-        )
-    config, encoder = ARCHITECTURES[model_type]
-    names = {field.name for field in dataclasses.fields(config)}
-    try:
-        return config(**{key: values[key] for key in names & values.keys()}), encoder
-    except BadInput as error:
-        raise BadInput(f"{file}: {error}") from None

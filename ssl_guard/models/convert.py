@@ -1,11 +1,14 @@
 """Encoder weights between Flax parameters and safetensors files under Hugging Face names.
 
 A config's hf_names maps Flax modules to Hugging Face modules, {} standing for a layer's number.
-PyTorch keeps a dense kernel transposed and calls every kernel, table and scale "weight".
+PyTorch keeps a kernel transposed and calls every kernel, table and scale "weight".
 """
 
+import json
 import os
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,56 +17,72 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
 from ssl_guard.errors import BadInput
+from ssl_guard.models.pretrained import INDEX, TOKENIZER_FILES, WEIGHTS, weight_files
 
-PREFIXES = re.compile(r"^bert\.")  # of the encoder inside a larger model
-UNUSED = re.compile(r"pooler\.|cls\.|classifier\.|.*position_ids$")  # heads of other tasks; buffers
+# Of the encoder inside a larger model.
+PREFIXES = re.compile(r"^(bert|roberta|distilbert|electra|mpnet|deberta|model)\.")
+# Heads of other tasks, buffers, and the position table that some DeBERTas keep and never read.
+UNUSED = re.compile(
+    r"pooler\.|cls\.|classifier\.|pre_classifier\.|qa_outputs\.|lm_head\.|head\.|decoder\.|"
+    r"vocab_(transform|layer_norm|projector)\.|sequence_summary\.|discriminator_predictions\.|"
+    r"generator_(predictions|lm_head)\.|(lm|mask)_predictions\.|"
+    r"embeddings\.position_embeddings\.weight$|.*(position_ids|token_type_ids|inv_freq)$"
+)
 FLOATS = ("float16", "bfloat16", "float32")
 
 
-def load(file: str | Path, template, hf_names: dict[str, str], *, unused_layers: range = range(0)):
-    """The encoder of a safetensors file as a tree of float32 NumPy arrays shaped like `template`.
+def load(folder: str | Path, template, hf_names: dict[str, str], *, unused_layers=range(0)):
+    """The encoder of a model's folder as a tree of float32 NumPy arrays shaped like `template`.
 
     Half-precision weights are cast; `unused_layers` are the numbers of the stored layers to leave
-    out. Raises BadInput naming the tensor that is missing, unexpected, of another shape, not of
-    floating point or not finite.
+    out. Weights in several files are read one tensor at a time. Raises BadInput naming the file
+    that is missing or not of the model, or the tensor that is missing, unexpected, of another
+    shape, not of floating point or not finite.
     """
     shapes = {path: leaf.shape for path, leaf in flatten_dict(template, sep="/").items()}
     wanted = {_hf_name(path, hf_names): path for path in shapes}
     leaves = {}
-    try:
-        with safe_open(file, "numpy") as stored:
-            for full_name in stored.keys():  # noqa: SIM118, a file is not a dict
-                name = PREFIXES.sub("", full_name)
-                # BERT's first checkpoints keep TensorFlow's names of the LayerNorm.
-                name = re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", name))
-                layer = re.search(r"layer\.(\d+)\.", name)
-                if UNUSED.match(name) or (layer and int(layer[1]) in unused_layers):
-                    continue
-                path = wanted.pop(name, None)
-                if path is None:
-                    raise BadInput(f"{file} has an unexpected tensor {full_name}; {_ADVICE}")
-                leaves[path] = _checked(file, full_name, stored.get_tensor(full_name), path, shapes)
-    except (OSError, SafetensorError) as error:
-        raise BadInput(f"{file} cannot be read as safetensors ({error}); get it again") from None
+    for file, full_name, read in _tensors(Path(folder)):
+        name = PREFIXES.sub("", full_name)
+        # BERT's first checkpoints keep TensorFlow's names of the LayerNorm.
+        name = re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", name))
+        layer = re.search(r"\blayers?\.(\d+)\.", name)
+        if layer and int(layer[1]) in unused_layers:
+            continue
+        path = wanted.pop(name, None)
+        if path is not None:
+            leaves[path] = _checked(file, full_name, read(), path, shapes)
+        elif not UNUSED.match(name):
+            raise BadInput(f"{file} has an unexpected tensor {full_name}; {_ADVICE}")
     if wanted:
-        raise BadInput(f"{file} has no tensor {min(wanted)}; {_ADVICE}")
+        raise BadInput(f"{folder} has no tensor {min(wanted)}; {_ADVICE}")
     return unflatten_dict(leaves, sep="/")
 
 
 def save(file: str | Path, encoder, hf_names: dict[str, str]) -> Path:
     """Writes the encoder's parameters as a safetensors file that PyTorch transformers loads."""
-    file = Path(file)
-    partial = file.with_name(f"{file.name}.partial")
     data = safetensors.numpy.save(to_hf(encoder, hf_names), metadata={"format": "pt"})
-    try:
-        with open(partial, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
-    return file
+    return _write(Path(file), data)
+
+
+def save_pretrained(folder: str | Path, encoder, config, source: str | Path) -> Path:
+    """Writes the encoder as a model folder that transformers' AutoModel loads.
+
+    The config.json is that of the folder `source`, which the encoder was built from, with the
+    number of layers that are kept; tokenizer files come along. A pooler is not written, since a
+    classifier here has none: AutoModel.from_pretrained(folder, add_pooling_layer=False).
+    """
+    folder, source = Path(folder), Path(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    values.pop("torch_dtype", None)
+    values |= config.to_json() | {"dtype": "float32"}
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file() and source.resolve() != folder.resolve():
+            shutil.copyfile(source / name, folder / name)
+    _write(folder / "config.json", f"{json.dumps(values, indent=2)}\n".encode())
+    save(folder / WEIGHTS, encoder, config.hf_names)
+    return folder
 
 
 def to_hf(encoder, hf_names: dict[str, str]) -> dict[str, np.ndarray]:
@@ -76,7 +95,41 @@ def to_hf(encoder, hf_names: dict[str, str]) -> dict[str, np.ndarray]:
     }
 
 
-_ADVICE = "the file and config.json must belong to one model"
+_ADVICE = "the weights and config.json must belong to one model"
+
+
+def _write(file, data):
+    partial = file.with_name(f"{file.name}.partial")
+    try:
+        with open(partial, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return file
+
+
+def _tensors(folder) -> Iterator[tuple]:
+    """(file, name, a function that reads it) for every tensor of a model's folder."""
+    listed = weight_files(folder)
+    for file in sorted(set(listed.values())) if listed else [folder / WEIGHTS]:
+        try:
+            with safe_open(file, "numpy") as stored:
+                names = list(stored.keys())
+                if listed:
+                    expected = {name for name, where in listed.items() if where == file}
+                    for name in sorted(expected ^ set(names)):
+                        told = "lacks a tensor that" if name in expected else "has a tensor that"
+                        word = "lists" if name in expected else "does not list there"
+                        raise BadInput(f"{file} {told} {INDEX} {word}, {name}; get the model again")
+                for name in names:
+                    yield file, name, lambda stored=stored, name=name: stored.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise BadInput(
+                f"{file} cannot be read as safetensors ({error}); get it again"
+            ) from None
 
 
 def _hf_name(path, hf_names):

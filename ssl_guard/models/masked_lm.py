@@ -35,9 +35,9 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Float[Array, "rows chosen width"], words: Float[Array, "vocab width"]
+        self, hidden: Float[Array, "rows chosen width"], words: Float[Array, "vocab embedding"]
     ) -> Float[Array, "rows chosen vocab"]:
-        x = gelu(dense(hidden.shape[-1], self.dtype, "dense")(hidden))
+        x = gelu(dense(words.shape[-1], self.dtype, "dense")(hidden))
         x = layer_norm(self.epsilon, "norm")(x).astype(self.dtype)
         logits = jnp.einsum("rcw,vw->rcv", x, words.astype(self.dtype))
         bias = self.param("bias", nn.initializers.zeros, (self.vocab,))

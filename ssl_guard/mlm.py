@@ -10,7 +10,6 @@ are held out to watch the loss. `workdir/encoder/` is then the folder of a model
 
 import functools
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -28,7 +27,7 @@ from ssl_guard.checkpoint import Checkpoints, template_of
 from ssl_guard.data import pipeline
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
-from ssl_guard.models import convert, pretrained
+from ssl_guard.models import convert
 from ssl_guard.prepare import Prepared, prepare
 from ssl_guard.state import TrainState
 from ssl_guard.writer import Writer, read, write_json
@@ -180,7 +179,9 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
             _train(config, state, iterator, step, held_out_scores, mesh, checkpoints, writer)
         best = checkpoints.best
         state, _, meta = checkpoints.restore(best, template)
-    write_encoder(workdir / "encoder", prepared.model_folder, state.params["encoder"], model.config)
+    convert.save_pretrained(
+        workdir / "encoder", state.params["encoder"], model.config, prepared.model_folder
+    )
     rows = read(workdir / "metrics.jsonl")
     report = {
         "algorithm": "mlm",
@@ -239,21 +240,3 @@ def _train(config, state, iterator, step_fn, held_out_scores, mesh, checkpoints,
             )
         pending, tokens, computed, since = [], 0, 0, time.monotonic()
     checkpoints.wait()
-
-
-def write_encoder(folder: Path, source: Path, encoder, config) -> None:
-    """The folder of a Hugging Face model: `source`'s config and tokenizer, these weights.
-
-    encoder: the parameters; config: its config, with the number of layers that were kept.
-    """
-    building = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    for name in pretrained.FILES:
-        if (source / name).is_file() and name != "model.safetensors":
-            shutil.copyfile(source / name, building / name)
-    values = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    write_json(building / "config.json", values | config.to_json())
-    convert.save(building / "model.safetensors", encoder, config.hf_names)
-    shutil.rmtree(folder, ignore_errors=True)
-    building.replace(folder)

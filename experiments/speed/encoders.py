@@ -1,6 +1,6 @@
-"""Measures the cells that have no record yet, in turns with PyTorch, then prints the table.
+"""Measures the cells that have no record yet, in turns with PyTorch, then writes the table.
 
-    python experiments/speed/encoders.py             # measure what is missing, then the table
+    python experiments/speed/encoders.py             # what is missing, then the README's table
     python experiments/speed/encoders.py --table     # the table alone
     python experiments/speed/encoders.py --only=minilm-128
 
@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -151,6 +152,8 @@ def table() -> str:
                 f"{median[best] / median['ours']:.2f} [{ratios.min():.2f}, {ratios.max():.2f}]",
             ]
         )
+    if not lines:
+        return ""
     order = {name: i for i, name in enumerate((*cells.SIZES, *DTYPES, *MODES))}
     lines.sort(key=lambda line: (order[line[0]], order[line[3]], order[line[2]], line[1]))
     headers = ["size", "length", "precision", "mode", "ours, tokens/s", "PyTorch, tokens/s",
@@ -166,4 +169,9 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     if not arguments.table:
         measure_missing(arguments.torch_python, arguments.only)
+        readme = HERE / "README.md"
+        marks = r"(<!-- table.*? -->\n).*?(<!-- /table -->)"
+        readme.write_text(
+            re.sub(marks, lambda m: f"{m[1]}{table()}\n{m[2]}", readme.read_text(), flags=re.S)
+        )
     print(table())

@@ -24,6 +24,7 @@ def default() -> ConfigDict:
     config.data = data = ConfigDict()
     data.dir = "data"  # prepared corpora, frozen splits and shards; shared by all runs
     data.corpus = "human_scored_responses"  # a name in data/corpora/, or a .jsonl / .csv file
+    data.test_corpus = ""  # another corpus whose labelled rows are the test side; "" draws `test`
     data.columns = ConfigDict()  # for files: which column is the prompt, response, label, id
     data.columns.prompt = "prompt"
     data.columns.response = "response"
@@ -34,8 +35,9 @@ def default() -> ConfigDict:
     data.safe_values = ()  # (1, true, harmful, unsafe; 0, false, safe, unharmful)
     data.task = "response_harm"  # response_harm (prompt and response) or prompt_harm
     data.labelled = 100  # labelled rows, half of them harmful
+    data.all_labels = False  # the unlabelled rows' hidden labels are used too: the ceiling
     data.dev = 150  # rows that choose the step and the threshold
-    data.test = 250  # rows that are read once, at the end
+    data.test = 250  # rows that are read once, at the end; unread with a test_corpus
     data.max_length = 256  # tokens of a pair; longer ones lose the start of the prompt first
     data.buckets = (64, 128, 192, 256)  # padded lengths, so the compiled shapes of the train step
     data.packing = False  # several short texts in one row of max_length; the same numbers, cheaper
@@ -79,8 +81,20 @@ def default() -> ConfigDict:
     train.select_by = "auprc"  # dev score that chooses the step: f1 (best on dev) or auprc
     train.tensorboard = False  # needs the extra "tensorboard"
 
+    # Alarms on pseudo-labels, see observatory.py; metrics and report always say which were up.
+    config.brake = False  # True: no unlabelled loss while an alarm is up
+    config.observatory = watch = ConfigDict()
+    watch.idle_steps = 50  # without a used pseudo-label
+    watch.window_steps = 20  # over which the shares of the pseudo-labels are taken
+    watch.max_kl = 0.4  # nats from the classes of the labelled rows; 92% in one of two, half each
+    watch.max_repeated = 0.1  # share of strong views that say what another row's view says
+    watch.twin = ""  # workdir of the finished supervised twin, whose dev precision is the bar
+    watch.listed = 20  # ids in the report: suspect labels, rows worth labelling next
+    watch.scored_rows = 2000  # unlabelled rows scored at the end to find the latter, 0 for none
+
     config.eval = ConfigDict()
     config.eval.batch = 32
+    config.eval.windows = 0  # tokens from one window of a long text to the next; 0 cuts long texts
     config.eval.bootstrap = 1000  # resamples behind each 95% interval
 
     config.compilation_cache = (
@@ -130,6 +144,8 @@ def check(config: ConfigDict) -> None:
         "train.unlabelled_batch": train.unlabelled_batch,
         "train.eval_every_steps": train.eval_every_steps,
         "train.log_every_steps": train.log_every_steps,
+        "observatory.idle_steps": config.observatory.idle_steps,
+        "observatory.window_steps": config.observatory.window_steps,
         "eval.batch": config.eval.batch,
         "eval.bootstrap": config.eval.bootstrap,
     }
@@ -146,6 +162,11 @@ def check(config: ConfigDict) -> None:
     for key, (value, known) in choices.items():
         if value not in known:
             raise BadInput(f"config.{key} = {value!r} must be one of {', '.join(known)}.")
+    if not 0 <= config.eval.windows <= data.max_length:
+        raise BadInput(
+            f"config.eval.windows = {config.eval.windows} must be between 0 (long texts are cut) "
+            f"and config.data.max_length = {data.max_length}."
+        )
     if config.algorithm not in config:
         raise BadInput(
             f"config.algorithm = {config.algorithm!r} has no group config.{config.algorithm} for "
@@ -182,6 +203,11 @@ def _nearest(config: ConfigDict, path: list[str], depth: int) -> str:
     return f"did you mean config.{near[0]}?"
 
 
+def as_json(config: ConfigDict) -> dict:
+    """The config as dotted keys and the values that JSON gives back."""
+    return json.loads(json.dumps(leaves(config)))
+
+
 def leaves(config: ConfigDict, prefix: str = "") -> dict:
     """{"data.dir": value, ...}: the config as dotted keys."""
     flat = {}
@@ -191,11 +217,6 @@ def leaves(config: ConfigDict, prefix: str = "") -> dict:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def as_json(config: ConfigDict) -> dict:
-    """The config as dotted keys and the values that JSON gives back."""
-    return json.loads(json.dumps(leaves(config)))
 
 
 def refuse_other(workdir: Path, config: ConfigDict) -> None:

@@ -13,16 +13,23 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 Metrics = dict[str, tuple]
 
+# Lower ends, in nats, of the histograms of margins: the weak view's logit of the pseudo-label less
+# the largest other one. The last bin is open.
+MARGINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
-def merge(parts: list[Metrics]) -> dict[str, float]:
-    """Weighted means over any number of steps; a metric whose weight is zero is left out."""
-    sums: dict[str, list[float]] = {}
+
+def merge(parts: list[Metrics]) -> dict[str, float | list[float]]:
+    """Weighted means over any number of steps; a metric whose weight is zero is left out.
+
+    The value of a histogram is an array of counts: it gives a list of shares.
+    """
+    sums: dict[str, list] = {}
     for part in parts:
         for name, (value, weight) in part.items():
             pair = sums.setdefault(name, [0.0, 0.0])
-            pair[0] += float(value)
+            pair[0] = pair[0] + np.asarray(value, float)
             pair[1] += float(weight)
-    return {name: value / weight for name, (value, weight) in sums.items() if weight > 0}
+    return {name: (value / weight).tolist() for name, (value, weight) in sums.items() if weight > 0}
 
 
 def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -63,16 +70,15 @@ def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int
 def binary_scores(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
     """What a run reports on one labelled set; F1, precision and recall are of the harmful class.
 
-    labels: int [rows] in {0, 1}, both present; scores: harmful probability [rows]. Ratios of counts
-    are written out, because a bootstrap calls this thousands of times.
+    labels: int [rows] in {0, 1}, both present; scores: harmful probability [rows].
     """
     verdict = scores >= threshold
     hits = float((verdict & (labels == 1)).sum())
     return {
-        "f1": _f1(labels, verdict),
+        "f1": f1(labels, verdict),
         "precision": hits / max(verdict.sum(), 1),
         "recall": hits / labels.sum(),
-        "f1_at_half": _f1(labels, scores >= 0.5),
+        "f1_at_half": f1(labels, scores >= 0.5),
         "auprc": float(average_precision_score(labels, scores)),
         "auroc": float(roc_auc_score(labels, scores)),
         "recall_at_1_fpr": recall_at_fpr(labels, scores, 0.01),
@@ -81,7 +87,11 @@ def binary_scores(labels: np.ndarray, scores: np.ndarray, threshold: float) -> d
     }
 
 
-def _f1(labels: np.ndarray, verdict: np.ndarray) -> float:
+def f1(labels: np.ndarray, verdict: np.ndarray) -> float:
+    """F1 of the harmful class; labels: int [rows] in {0, 1}, one of them 1; verdict: bool [rows].
+
+    Written out because a bootstrap calls it thousands of times.
+    """
     return float(2 * (verdict & (labels == 1)).sum() / (verdict.sum() + labels.sum()))
 
 

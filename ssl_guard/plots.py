@@ -13,6 +13,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from sklearn.metrics import PrecisionRecallDisplay
 
+from ssl_guard.metrics import MARGINS
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe-Ito
 STYLE = {
     "axes.prop_cycle": plt.cycler(color=COLOURS),
@@ -33,6 +35,7 @@ def draw_all(folder: Path, runs: dict[str, dict]) -> list[Path]:
         "learning_curves": learning_curves,
         "precision_recall": precision_recall,
         "pseudo_labels": pseudo_labels,
+        "margins": margins,
     }
     for name, draw in figures.items():
         with plt.rc_context(STYLE):
@@ -69,7 +72,8 @@ def learning_curves(runs: dict[str, dict]):
             right.plot([chosen], [dict(zip(steps, values, strict=True))[chosen]], "o", color=colour)
     left.set(xlabel="step", ylabel="loss (nats)", title="training loss", ylim=(0, None))
     right.set(xlabel="step", ylabel="score", title="dev (dot: the step that was chosen)")
-    left.legend()
+    if left.lines:  # empty for baselines, which have no such losses
+        left.legend()
     right.legend()
     return figure
 
@@ -97,7 +101,8 @@ def precision_recall(runs: dict[str, dict]):
 
 
 def pseudo_labels(runs: dict[str, dict]):
-    """Masked share, accuracy against hidden labels, class shares; None if no run has any."""
+    """Masked share, accuracy against hidden labels, class shares; None if no run has any. Grey
+    where an alarm of the first run was up."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
     drawn = False
     for number, (name, run) in enumerate(runs.items()):
@@ -116,9 +121,44 @@ def pseudo_labels(runs: dict[str, dict]):
     if not drawn:
         plt.close(figure)
         return None
-    left.set(xlabel="step", title="pseudo-labels", ylim=(-0.02, 1.02))
+    previous = 0
+    for row in next(iter(runs.values()))["metrics"]:
+        if any(value > 0 for name, value in row.items() if name.startswith("alarm/")):
+            left.axvspan(previous, row["step"], color="#888888", alpha=0.15, lw=0)
+        previous = row["step"]
+    left.set(xlabel="step", title="pseudo-labels (grey: an alarm is up)", ylim=(-0.02, 1.02))
     right.set(xlabel="step", title="by class of the pseudo-label")
     left.legend()
     if right.lines:  # empty when every row was masked all the time
         right.legend()
+    return figure
+
+
+def margins(runs: dict[str, dict]):
+    """Shares of the weak view's margins over the run, a panel for each class; None if no run has
+    any. The first run that has them is drawn."""
+    found = {
+        name: rows
+        for name, run in runs.items()
+        if (rows := [row for row in run["metrics"] if "pseudo/margins_1" in row])
+    }
+    if not found:
+        return None
+    name, rows = next(iter(found.items()))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    edges = [f"{edge:g}" for edge in MARGINS]
+    for c, axis in enumerate(axes):
+        mine = [row for row in rows if f"pseudo/margins_{c}" in row]
+        image = axis.pcolormesh(
+            [row["step"] for row in mine],
+            range(len(MARGINS)),
+            list(zip(*(row[f"pseudo/margins_{c}"] for row in mine), strict=True)),
+            shading="nearest",
+            vmin=0,
+            cmap="viridis",
+        )
+        axis.set(xlabel="step", title=f"{name}: pseudo-label {('safe', 'harmful')[c]}")
+        axis.grid(False)
+    axes[0].set(ylabel="margin (nats), from", yticks=range(len(MARGINS)), yticklabels=edges)
+    figure.colorbar(image, ax=axes, label="share of the class's rows")
     return figure

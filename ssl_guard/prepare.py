@@ -10,6 +10,7 @@ what was made with other settings is refused, until --overwrite makes it again.
     data/shards/<split>/<view>/                labelled, unlabelled, dev, test, unlabelled-<op>
 """
 
+import functools
 import itertools
 import json
 import sys
@@ -25,7 +26,7 @@ from ssl_guard import algorithms, cli
 from ssl_guard import config as config_module
 from ssl_guard.assets import sha256_file
 from ssl_guard.augment.run import augment
-from ssl_guard.data import corpora, splits
+from ssl_guard.data import corpora, splits, windows
 from ssl_guard.data.schema import Example
 from ssl_guard.data.tfrecord import Records, open_shards, write_shards
 from ssl_guard.data.tokenizer import Tokenizer
@@ -48,6 +49,7 @@ class Prepared(NamedTuple):
     test_groups: np.ndarray  # int [test rows]: number of the near-duplicate group of the prompt
     tokenizer: Tokenizer
     model_folder: Path
+    texts: dict[str, list[Example]]  # the rows behind labelled, dev and test, in their order
     summary: dict  # counts for the report
     hashes: dict  # of corpus, split, tokenizer, weights
 
@@ -62,13 +64,16 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
     model_folder = pretrained.resolve(config.model.name)
     tokenizer = Tokenizer(model_folder, data.max_length)
     values = {value: 1 for value in data.harmful_values} | {value: 0 for value in data.safe_values}
-    corpus = corpora.load(
-        data.corpus,
+    load = functools.partial(
+        corpora.load,
         task=data.task,
         data_dir=Path(data.dir),
         columns=dict(data.columns),
         labels=values or None,
     )
+    corpus, given_test = load(data.corpus), frozenset()
+    if data.test_corpus:
+        corpus, given_test = corpora.with_test(corpus, load(data.test_corpus))
     split = splits.load_or_freeze(
         corpus,
         Path(data.dir) / "splits",
@@ -76,7 +81,13 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         labelled=data.labelled,
         dev=data.dev,
         test=data.test,
+        given_test=given_test,
     )
+    if views and data.all_labels:
+        raise BadInput(
+            f"config.data.all_labels leaves {config.algorithm} no unlabelled rows: it is for "
+            "methods without any, such as configs/supervised_full.py."
+        )
     by_id = {example.id: example for example in corpus.examples}
     rows = {
         view: [by_id[i] for i in getattr(split, view)]
@@ -87,6 +98,11 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
             f"{split.name}: no unlabelled rows are left after dev {data.dev}, test {data.test} and "
             f"labelled {data.labelled}: lower them, or use configs/supervised.py."
         )
+    # What the method learns from. The split stays as it is: the ceiling's twins share it.
+    taught, taught_view = rows["labelled"], "labelled"
+    if data.all_labels:
+        known = [example for example in rows["unlabelled"] if example.label is not None]
+        taught, taught_view = taught + known, "labelled-all"
     made_from = {
         "corpus_sha256": corpus.sha256,
         "split_sha256": splits.content_sha256(split),
@@ -101,9 +117,9 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
             write_shards(folder / name, name, make(), num_shards=SHARDS, made_from=settings)
         return open_shards(folder / name, name, made_from=settings, rebuild=rebuild_command())
 
-    records = {
+    records = {"labelled": view(taught_view, lambda: _encode(tokenizer, _originals(taught)))} | {
         name: view(name, lambda name=name: _encode(tokenizer, _originals(rows[name])))
-        for name in rows
+        for name in ("unlabelled", "dev", "test")
         if name != "unlabelled" or views
     }
     op, arguments = config.augment.op, dict(config.augment.get(config.augment.op, {}))
@@ -128,6 +144,14 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
             copies=config.augment.copies,
             seed=config.seed,
         )
+    stride = config.eval.windows
+    for name in ("dev", "test") if stride else ():
+        parts = view(
+            f"{name}-windows",
+            lambda name=name: _encode_windows(tokenizer, rows[name], stride),
+            stride=stride,
+        )
+        records[name] = windows.Windowed(records[name], parts)
     groups = np.empty(len(rows["test"]), np.int64)
     for number, members in enumerate(
         splits.near_duplicate_groups([e.prompt for e in rows["test"]])
@@ -142,7 +166,9 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         test_groups=groups,
         tokenizer=tokenizer,
         model_folder=model_folder,
-        summary=_summary(corpus, split, rows, records | {"strong": strong}, groups),
+        texts={"labelled": taught, "dev": rows["dev"], "test": rows["test"]},
+        summary=_summary(corpus, split, rows, records | {"strong": strong}, groups)
+        | {"labels_used": len(taught)},
         hashes=made_from | {"weights_sha256": sha256_file(model_folder / "model.safetensors")},
     )
 
@@ -151,6 +177,8 @@ def _summary(
     corpus, split, rows: dict[str, list[Example]], records: dict[str, Records | None], groups
 ) -> dict:
     """Counts for the report: rows and harmful rows per side, rows that were cut, groups."""
+    strong = records["strong"]
+    windowed = {name: r for name, r in records.items() if isinstance(r, windows.Windowed)}
     cut = {name: r.manifest["cut_rows"] for name, r in records.items() if r is not None}
     return {
         "corpus": corpus.name,
@@ -162,6 +190,8 @@ def _summary(
             name: sum(example.label == 1 for example in examples) for name, examples in rows.items()
         },
         "rows_longer_than_max_length": cut,
+        "windows": {name: len(r.windows) for name, r in windowed.items()},
+        "repeated_views": 0.0 if strong is None else strong.manifest["repeated_share"],
         "test_groups": int(groups.max()) + 1,
     }
 
@@ -196,11 +226,30 @@ def _encode(tokenizer: Tokenizer, rows: Iterable[Row]) -> Iterator[dict]:
             }
 
 
+def _encode_windows(tokenizer: Tokenizer, rows: list[Example], stride: int) -> Iterator[dict]:
+    """Tokenised records of the windows of the rows; `copy` is the number of the window."""
+    prompts, responses = [e.prompt for e in rows], [e.response for e in rows]
+    encoded = windows.encode(tokenizer, prompts, responses, stride=stride)
+    for index, (example, parts) in enumerate(zip(rows, encoded, strict=True)):
+        for copy, part in enumerate(parts):
+            yield {
+                "id": example.id,
+                "input_ids": part.input_ids,
+                "second": part.second,
+                "cut": part.cut,
+                "label": -1 if example.label is None else example.label,
+                "index": index,
+                "copy": copy,
+            }
+
+
 def main(argv: list[str]) -> None:
     config = cli.required(CONFIG, "config")
     config_module.check(config)
-    algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
-    prepared = prepare(config, views=algorithm.views, overwrite=OVERWRITE.value)
+    views = ()
+    if config.algorithm not in algorithms.FITTED:
+        views = algorithms.build(config.algorithm, **config[config.algorithm]).views
+    prepared = prepare(config, views=views, overwrite=OVERWRITE.value)
     print(json.dumps(prepared.summary, indent=1))
 
 

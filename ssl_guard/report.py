@@ -3,7 +3,7 @@
     python -m ssl_guard.report runs/uda runs/supervised
 
 The first run is compared with the second (its supervised twin): both must have read the same test
-rows and learned from the same labelled rows.
+rows and learned from the same labelled rows. `seeds_table` is for experiments of many methods.
 """
 
 import json
@@ -84,8 +84,77 @@ def table(run: dict, twin: dict, comparison: dict) -> str:
     for name, title in SHOWN.items():
         ours, theirs = _cell(scores_of(run)[name]), _cell(scores_of(twin)[name])
         rows.append([title, ours, theirs, _cell(comparison["difference"][name], sign="+")])
-    names = [r["report"]["algorithm"] for r in (run, twin)]
-    return tabulate(rows, ["test, % [95% interval]", *names, "difference"], tablefmt="github")
+    titles = ["test, % [95% interval]", *names(run, twin), "difference"]
+    return tabulate(rows, titles, tablefmt="github")
+
+
+def names(run: dict, twin: dict) -> list[str]:
+    """What two runs are called: by their algorithms, or by their folders if these are the same."""
+    algorithms = [r["report"]["algorithm"] for r in (run, twin)]
+    if len(set(algorithms)) == 2:
+        return algorithms
+    folders = [r["workdir"].name for r in (run, twin)]
+    return folders if len(set(folders)) == 2 else [str(r["workdir"]) for r in (run, twin)]
+
+
+def seeds_table(runs: list[dict], *, twin: str) -> str:
+    """Every method's mean and standard deviation over its seeds, and its gain on the twin's runs of
+    the same seeds, as GitHub Markdown; best F1 first.
+
+    runs: of `load`, of one experiment. The gain is the mean difference of F1 over seeds, with a 95%
+    interval of a paired bootstrap over test rows: each resample is scored for all seeds. It is left
+    out, as a dash, where the twin has no run of a seed. `better` counts the seeds with a gain.
+
+    Raises BadInput if the runs do not share the test rows.
+    """
+    cells = {(run["report"]["algorithm"], run["report"]["seed"]): run for run in runs}
+    methods = dict.fromkeys(method for method, _ in cells)
+    test_ids = {tuple(row["id"] for row in run["predictions"]) for run in runs}
+    if len(test_ids) > 1:
+        raise BadInput("the runs of a table must have the same test rows, in the same order.")
+    rows = []
+    for method in methods:
+        seeds = sorted(seed for name, seed in cells if name == method)
+        values = {
+            name: [100 * scores_of(cells[method, seed])[name]["value"] for seed in seeds]
+            for name in SHOWN
+        }
+        shown = [_mean_and_spread(values[name]) for name in SHOWN]
+        pairs = [(cells[method, s], cells[twin, s]) for s in seeds if (twin, s) in cells]
+        gain, better = "-", "-"
+        if method != twin and len(pairs) == len(seeds):
+            gain = _cell(_mean_gain(pairs)._asdict(), sign="+")
+            better = f"{sum(_f1_gain(*pair) > 0 for pair in pairs)} of {len(pairs)}"
+        rows.append((np.mean(values["f1"]), [method, len(seeds), *shown, gain, better]))
+    rows = [row for _, row in sorted(rows, key=lambda row: -row[0])]
+    titles = ["test, %", "seeds", *SHOWN.values(), "F1 gain [95%]", "better"]
+    return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
+
+
+def _mean_and_spread(values: list[float]) -> str:
+    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{spread}"
+
+
+def _f1_gain(run: dict, twin: dict) -> float:
+    return scores_of(run)["f1"]["value"] - scores_of(twin)["f1"]["value"]
+
+
+def _mean_gain(pairs: list[tuple[dict, dict]]) -> metrics.Interval:
+    """The mean over seeds of F1(run) - F1(twin), bootstrapped over the shared test rows."""
+    labels = np.array([row["label"] for row in pairs[0][0]["predictions"]])
+    groups = np.array([row["group"] for row in pairs[0][0]["predictions"]])
+    verdicts = []
+    for pair in pairs:
+        for run, sign in zip(pair, (1, -1), strict=True):
+            scores, threshold = _verdicts(run)
+            verdicts.append((scores >= threshold, sign))
+
+    def gain(rows):
+        f1 = [sign * metrics.f1(labels[rows], verdict[rows]) for verdict, sign in verdicts]
+        return {"gain": sum(f1) / len(pairs)}
+
+    return metrics.bootstrap(gain, groups, labels)["gain"]
 
 
 def _cell(interval: dict, sign: str = "") -> str:
@@ -107,15 +176,42 @@ def _verdicts(run: dict) -> tuple[np.ndarray, float]:
 def summary(run: dict, twin: dict, comparison: dict) -> str:
     """What the command prints: the table, where its numbers come from, and the verdict."""
     data, machine = run["report"]["data"], run["report"]["provenance"]["machine"]
+    ours, theirs = names(run, twin)
+    # A run without unlabelled views has made no shards of them.
+    learned_from_them = "unlabelled" in data["rows_longer_than_max_length"]
+    subject = "unlabelled data" if learned_from_them else f"{ours} instead of {theirs}"
+    all_labels = [
+        f" ({name}: {r['report']['data']['labels_used']} labels)"
+        for name, r in zip((ours, theirs), (run, twin), strict=True)
+        if r["report"]["data"].get("labels_used", 0) > r["report"]["data"]["rows"]["labelled"]
+    ]
     minutes = sum(r["report"]["training"]["seconds"] for r in (run, twin)) / 60
     return (
         f"{table(run, twin, comparison)}\n\n"
         f"{data['corpus']}, {data['rows']['labelled']} labelled and {data['rows']['unlabelled']} "
-        f"unlabelled rows; {data['rows']['test']} test rows in {data['test_groups']} groups of "
-        f"near-duplicate prompts; seed {run['report']['seed']}; {machine['cores']} cores of "
-        f"{machine['cpu']}, {minutes:.1f} minutes of training for both.\n\n"
-        f"unlabelled data: {comparison['unlabelled_data']}"
+        f"unlabelled rows{''.join(all_labels)}; {data['rows']['test']} test rows in "
+        f"{data['test_groups']} groups of near-duplicate prompts; seed {run['report']['seed']}; "
+        f"{machine['cores']} cores of {machine['cpu']}, "
+        f"{minutes:.1f} minutes of training for both.\n\n"
+        f"{subject}: {comparison['unlabelled_data']}"
+        + "".join(f"\n{line}" for line in warnings(run["report"].get("observatory", {})))
     )
+
+
+def warnings(found: dict) -> list[str]:
+    """The observatory's findings, a line for each alarm that was up and one for the brake; none
+    for a run from before there was one."""
+    lines = [
+        f"alarm {name}: from step {alarm['first_step']}, {alarm['steps']} steps in all"
+        f"{', up at the end' if alarm['at_the_end'] else ''}"
+        for name, alarm in found.get("alarms", {}).items()
+    ]
+    if found.get("braked_steps"):
+        lines.append(f"brake: the unlabelled loss was off for {found['braked_steps']} steps")
+    suspects = [row["id"] for row in found.get("suspect_labels", ())]
+    if suspects:
+        lines.append(f"labels to check: {', '.join(suspects[:5])}{' ...' * (len(suspects) > 5)}")
+    return lines
 
 
 def main(argv: list[str]) -> None:
@@ -124,7 +220,7 @@ def main(argv: list[str]) -> None:
     run, twin = load(argv[1]), load(argv[2])
     comparison = compare(run, twin)
     write_json(run["workdir"] / "comparison.json", comparison)
-    plots.draw_all(run["workdir"] / "plots", {r["report"]["algorithm"]: r for r in (run, twin)})
+    plots.draw_all(run["workdir"] / "plots", dict(zip(names(run, twin), (run, twin), strict=True)))
     print(summary(run, twin, comparison))
     print(f"plots: {run['workdir'] / 'plots'}")
 

@@ -25,12 +25,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ssl_guard import optim
-from ssl_guard.algorithms import LOCAL, Across, Algorithm, Clock, Target, dropout_key
+from ssl_guard import observatory, optim
+from ssl_guard.algorithms import LOCAL, Across, Algorithm, Clock, dropout_key
 from ssl_guard.errors import BadInput
 from ssl_guard.losses import Term, weighted
 from ssl_guard.metrics import Metrics
-from ssl_guard.state import TrainState
+from ssl_guard.state import TrainState, Watch
 
 NOT_PACKED = (
     "the method works inside the model, where texts must have rows of their own: set "
@@ -55,7 +55,8 @@ def init_state(
 ) -> TrainState:
     """The state before the first step. ema_decay 0 keeps no average of the weights.
 
-    labelled_size, width: the number of labelled rows and of features, for methods with a `forward`.
+    labelled_size, width: the number of labelled rows, for the margins of their labels and for
+    methods with a `forward`, and of features, for the latter.
     Raises BadInput for a method whose teacher is the average if none is kept.
     """
     if algorithm.teacher == "ema" and ema_decay == 0:
@@ -74,6 +75,11 @@ def init_state(
             jnp.copy, algorithm.init_state(pool_size, num_classes, num_heads, **sizes)
         ),
         rng=rng,
+        watch=Watch(
+            margin_sum=jnp.zeros(labelled_size),
+            visits=jnp.zeros(labelled_size, jnp.int32),
+            brake=jnp.zeros(()),
+        ),
     )
 
 
@@ -98,7 +104,8 @@ def train_step(
     sums over the global batch. Under jit on a mesh that needs nothing; inside pmap, or shard_map
     with check_vma=False, name the axis that splits the batch and the same numbers come out.
     steps_per_epoch: steps of one pass over the unlabelled pool. stages: the model in parts
-    (`models.Stages`), for the methods whose own `forward` replaces these passes.
+    (`models.Stages`), for the methods whose own `forward` replaces these passes. While
+    state.watch.brake is 1 the supervised loss alone counts; targets and metrics go on.
 
     Returns the next state and metrics as (sum, weight) pairs. Raises BadInput, when traced, for
     such a method without `stages`.
@@ -150,13 +157,16 @@ def train_step(
         # gradients gives the gradient of the global ratio.
         counts = {name: across.sum(term.counts.sum()) for name, term in terms.items()}
         total = sum(
-            term.coefficient * weighted(term.losses, term.weights).sum() / jnp.maximum(count, 1.0)
-            for term, count in zip(terms.values(), counts.values(), strict=True)
+            (1.0 if name == "supervised" else 1.0 - state.watch.brake)
+            * term.coefficient
+            * weighted(term.losses, term.weights).sum()
+            / jnp.maximum(counts[name], 1.0)
+            for name, term in terms.items()
         )
-        return total, (algo_state, terms, target)
+        return total, (algo_state, terms, target, seen)
 
     gradient = jax.value_and_grad(objective, has_aux=True)
-    (total, (algo_state, terms, target)), grads = gradient(state.params)
+    (total, (algo_state, terms, target, seen)), grads = gradient(state.params)
     total, grads = across.sum((total, grads))
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -166,7 +176,11 @@ def train_step(
     }
     metrics |= across.sum(term_metrics(terms))
     if target is not None:
-        metrics |= across.sum(pseudo_label_metrics(target, batch["weight"], batch["hidden_label"]))
+        metrics |= across.sum(
+            observatory.pseudo_label_metrics(
+                target, seen.get("weak"), batch["weight"], batch["hidden_label"]
+            )
+        )
     next_state = TrainState(
         step=state.step + 1,
         params=params,
@@ -174,8 +188,22 @@ def train_step(
         opt_state=opt_state,
         algo_state=algo_state,
         rng=state.rng,
+        watch=_watch(state.watch, seen.get("labelled"), batch["labelled"], across),
     )
     return next_state, metrics
+
+
+def _watch(watch: Watch, logits, labelled: dict, across: Across) -> Watch:
+    """The margins with this step's labelled rows; a mixing method has no logits of these."""
+    if logits is None:
+        return watch
+    margin = observatory.true_class_margins(logits, labelled["label"])
+    index, weight, margin = across.gather((labelled["index"], labelled["weight"], margin))
+    counts = weight > 0
+    return watch._replace(
+        margin_sum=watch.margin_sum.at[index].add(jnp.where(counts, margin, 0.0), mode="drop"),
+        visits=watch.visits.at[index].add(counts.astype(jnp.int32), mode="drop"),
+    )
 
 
 def predict_step(
@@ -189,35 +217,14 @@ def predict_step(
     return jax.nn.softmax(logits[:, : logits.shape[1] - extra_classes])
 
 
+def feature_step(params: Any, batch: dict, *, features: Callable) -> Float[Array, "batch width"]:
+    """The pooled hidden states, float32, dropout off. features: that of `models.Stages`."""
+    return features(params, batch, None, False)
+
+
 def term_metrics(terms: dict[str, Term]) -> Metrics:
     """Each term's loss, before its coefficient, as (sum, weight)."""
     return {
         f"loss/{name}": (weighted(term.losses, term.weights).sum(), term.counts.sum())
         for name, term in terms.items()
     }
-
-
-def pseudo_label_metrics(
-    target: Target, valid: Float[Array, " batch"], hidden_label: Array
-) -> Metrics:
-    """How the pseudo-labels look, and how right they are where a hidden label exists.
-
-    mask_rate: share of valid rows that no head uses. share_c: share of class c among the used
-    pseudo-labels. accuracy and accuracy_c: agreement with the hidden label among used rows (c: the
-    class of the pseudo-label, so accuracy_c is the precision of class c). confidence: mean largest
-    target probability of all valid rows. Diagnostics only.
-    """
-    used = (target.weight.max(axis=1) > 0).astype(jnp.float32) * valid
-    label = target.probs.mean(axis=1).argmax(axis=-1)
-    known = used * (hidden_label >= 0)
-    right = known * (label == hidden_label)
-    metrics = {
-        "pseudo/mask_rate": ((valid - used).sum(), valid.sum()),
-        "pseudo/confidence": ((target.probs.max(axis=-1).mean(axis=1) * valid).sum(), valid.sum()),
-        "pseudo/accuracy": (right.sum(), known.sum()),
-    }
-    for c in range(target.probs.shape[-1]):
-        of_class = (label == c).astype(jnp.float32)
-        metrics[f"pseudo/share_{c}"] = ((used * of_class).sum(), used.sum())
-        metrics[f"pseudo/accuracy_{c}"] = ((right * of_class).sum(), (known * of_class).sum())
-    return metrics

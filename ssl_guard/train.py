@@ -4,7 +4,9 @@ import functools
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +14,43 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ssl_guard import algorithms, evaluate, metrics, models, optim, provenance, schedules, sharding
+from ssl_guard import (
+    algorithms,
+    baselines,
+    evaluate,
+    metrics,
+    models,
+    monitor,
+    observatory,
+    optim,
+    schedules,
+    sharding,
+)
 from ssl_guard import config as config_module
 from ssl_guard import steps as steps_module
 from ssl_guard.checkpoint import Checkpoints, template_of
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.prepare import Prepared, prepare
-from ssl_guard.writer import Writer, read, write_json
+from ssl_guard.writer import Writer, write_json
+
+
+class Run(NamedTuple):
+    """What stays the same from the first step to the last.
+
+    train_step(state, batch), predict_fn(params, records): compiled; teacher: the weights that the
+    pseudo-labels come from, "raw" or "ema"; shadow(row, step, scores=dev scores) and alarms(rows):
+    the observatory's, with the data they need.
+    """
+
+    prepared: Prepared
+    batches: object
+    mesh: object
+    train_step: Callable
+    predict_fn: Callable
+    teacher: str
+    shadow: Callable
+    alarms: Callable
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
@@ -30,13 +61,16 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     """
     workdir = Path(workdir)
     config_module.check(config)
-    algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
-    if config.data.packing and algorithm.forward is not None:
-        raise BadInput(f"{config.algorithm}: {steps_module.NOT_PACKED}")
-    pack_groups = jax.device_count() if config.data.packing else 0
+    fitted = config.algorithm in algorithms.FITTED
+    if not fitted:
+        algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
+        if config.data.packing and algorithm.forward is not None:
+            raise BadInput(f"{config.algorithm}: {steps_module.NOT_PACKED}")
     config_module.refuse_other(workdir, config)
     if (workdir / "report.json").exists():
         return json.loads((workdir / "report.json").read_text())
+    if fitted:  # nothing to train in steps
+        return _fit_and_evaluate(config, workdir)
 
     # Data: corpus -> frozen split -> shards -> an iterator of batches that knows its position.
     prepared = prepare(config, views=algorithm.views)
@@ -51,7 +85,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         unlabelled_batch=config.train.unlabelled_batch,
         buckets=tuple(config.data.buckets),
         window_steps=config.data.window_steps,
-        pack_groups=pack_groups,
+        pack_groups=_pack_groups(config),
         pad_id=prepared.tokenizer.pad_id,
     )
     iterator = iter(batches)
@@ -67,7 +101,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
             "eval.batch": config.eval.batch,
         },
     )
-    model, params = _build_model(config, prepared, algorithm)
+    model, params = _build_model(config, prepared, algorithm.extra_classes)
     tx = optim.build(
         params,
         schedule=functools.partial(
@@ -98,21 +132,36 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         out_shardings=everywhere,
         donate_argnums=0,
     )
-    predict_fn = functools.partial(
-        evaluate.predict,
-        jax.jit(
-            functools.partial(
-                steps_module.predict_step,
-                apply=model.apply,
-                extra_classes=algorithm.extra_classes,
-            ),
-            out_shardings=everywhere,
+    if algorithm.logistic_head:
+        predict_fn = functools.partial(
+            baselines.predict,
+            _features_fn(config, model, prepared, mesh),
+            labelled=prepared.labelled,
+            C=algorithm.logistic_head,
+        )
+    else:
+        predict_step = functools.partial(
+            steps_module.predict_step, apply=model.apply, extra_classes=algorithm.extra_classes
+        )
+        predict_fn = functools.partial(
+            evaluate.predict,
+            jax.jit(predict_step, out_shardings=everywhere),
+            **_how_to_evaluate(config, prepared, mesh),
+        )
+
+    run = Run(
+        prepared,
+        iterator,
+        mesh,
+        train_step,
+        predict_fn,
+        teacher="ema" if algorithm.teacher == "ema" else "raw",
+        shadow=functools.partial(
+            observatory.shadow,
+            labels=evaluate.labels_of(prepared.dev),
+            twin=monitor.twin_curves(config.observatory.twin, prepared),
         ),
-        batch_size=config.eval.batch,
-        buckets=tuple(config.data.buckets),
-        pad_id=prepared.tokenizer.pad_id,
-        pack_groups=pack_groups,
-        mesh=mesh,
+        alarms=monitor.alarms_of(config, prepared),
     )
 
     # The state: shapes first, then values, from the newest checkpoint if there is one.
@@ -143,34 +192,68 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         with Writer(
             workdir, resume_step=checkpoints.latest or 0, tensorboard=config.train.tensorboard
         ) as writer:
-            _train(
-                config, state, iterator, train_step, predict_fn, prepared, mesh, checkpoints, writer
-            )
+            _train(config, run, state, checkpoints, writer)
 
         # Dev has chosen the step and the threshold; test is read once, here.
         best = checkpoints.best
         state, _, meta = checkpoints.restore(best, template)
-        report = _test(config, state, meta["dev"], predict_fn, prepared, workdir)
-    report |= {
-        "algorithm": config.algorithm,
-        "seed": config.seed,
-        "selected_step": best,
-        "steps": config.train.steps,
-        "data": prepared.summary,
-        "training": _training_summary(workdir),
-        "provenance": provenance.collect(**prepared.hashes),
-    }
-    write_json(workdir / "report.json", report)
-    return report
+        found = monitor.account(config, prepared, state, predict_fn, workdir)
+        weights = {"raw": state.params, "ema": state.ema_params}
+        scores = {
+            kind: predict_fn(params, prepared.test)
+            for kind, params in weights.items()
+            if params is not None
+        }
+    return evaluate.write_report(
+        workdir,
+        config,
+        prepared,
+        meta["dev"],
+        scores,
+        steps=config.train.steps,
+        selected_step=best,
+        observatory=found,
+    )
 
 
-def _train(
-    config, state, iterator, train_step, predict_fn, prepared: Prepared, mesh, checkpoints, writer
-) -> None:
+def _fit_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
+    """A baseline of `algorithms.FITTED`: the files of a trained run, with one row of metrics."""
+    prepared = prepare(config, views=())
+    began = time.monotonic()
+    if config.algorithm == "tfidf_logistic":
+        features = baselines.text_features(prepared.texts)
+    else:
+        mesh = sharding.make_mesh()
+        sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
+        model, params = _build_model(config, prepared)
+        encode = _features_fn(config, model, prepared, mesh)
+
+        def features(side):
+            return encode(params, getattr(prepared, side))
+
+    labels = {side: evaluate.labels_of(getattr(prepared, side)) for side in ("labelled", "dev")}
+    head, dev = baselines.fit(
+        features,
+        labels,
+        grid=tuple(config[config.algorithm].C),
+        select_by=config.train.select_by,
+    )
+    write_json(workdir / "config.json", config_module.as_json(config))
+    with Writer(workdir, resume_step=-1, tensorboard=config.train.tensorboard) as writer:
+        row = {f"dev/raw/{name}": value for name, value in dev.items()}
+        writer.write(0, row | {"time/seconds": time.monotonic() - began})
+    scores = {"raw": baselines.harmful(head, features("test"))}
+    return evaluate.write_report(
+        workdir, config, prepared, {"raw": dev}, scores, steps=0, selected_step=0
+    )
+
+
+def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) -> None:
     """Steps from state.step to the end, with a dev evaluation and a checkpoint at each interval."""
     total = config.train.steps
     first = int(state.step)
-    dev_labels = evaluate.labels_of(prepared.dev)
+    dev_labels = evaluate.labels_of(run.prepared.dev)
+    braked = float(state.watch.brake)
     pending, tokens, computed = [], 0, 0
     logged = since = time.monotonic()
     bar = tqdm(
@@ -181,12 +264,12 @@ def _train(
         leave=False,
     )
     for step in range(first + 1, total + 1):
-        batch = next(iterator)
+        batch = next(run.batches)
         real, padded = pipeline.token_counts(batch)
         tokens, computed = tokens + real, computed + padded
-        batch = sharding.put_batch(batch, mesh)
+        batch = sharding.put_batch(batch, run.mesh)
         with jax.transfer_guard("disallow"):
-            state, step_metrics = train_step(state, batch)
+            state, step_metrics = run.train_step(state, batch)
         pending.append(step_metrics)
         bar.update()
         evaluates = step % config.train.eval_every_steps == 0 or step == total
@@ -210,21 +293,30 @@ def _train(
         bar.set_postfix_str(_short(row))
         if evaluates:
             params = {"raw": state.params, "ema": state.ema_params}
-            dev = {
-                kind: evaluate.dev_scores(dev_labels, predict_fn(weights, prepared.dev))
+            scores = {
+                kind: run.predict_fn(weights, run.prepared.dev)
                 for kind, weights in params.items()
                 if weights is not None
             }
+            dev = {kind: evaluate.dev_scores(dev_labels, s) for kind, s in scores.items()}
             chosen = dev.get("ema", dev["raw"])
             row |= {f"dev/{kind}/{k}": v for kind, d in dev.items() for k, v in d.items()}
+            row |= run.shadow(row, step, scores=scores[run.teacher])
             tqdm.write(f"step {step}/{total}  {_short(row)}  dev F1 {chosen['f1']:.3f}  "
                        f"AUPRC {chosen['auprc']:.3f}", file=sys.stderr)  # fmt: skip
+        alarms = run.alarms([*writer.rows, {"step": step, **row}])
+        row |= {f"alarm/{name}": float(up) for name, up in alarms.items()}
+        if config.brake:
+            row["brake"] = braked
+            braked = float(any(alarms.values()))
+            brake = jax.device_put(np.float32(braked), state.watch.brake.sharding)
+            state = state._replace(watch=state.watch._replace(brake=brake))
         writer.write(step, row)
         if evaluates:
             checkpoints.save(
                 step,
                 state,
-                data=iterator.get_state(),
+                data=run.batches.get_state(),
                 meta={"dev": dev},
                 selection=chosen[config.train.select_by],
             )
@@ -234,27 +326,11 @@ def _train(
     checkpoints.wait()
 
 
-def _test(config, state, dev, predict_fn, prepared: Prepared, workdir: Path) -> dict:
-    """Test scores of the raw and, if kept, the averaged weights, each at its own dev threshold."""
-    labels = evaluate.labels_of(prepared.test)
-    groups = prepared.test_groups
-    scores, test = {}, {}
-    for kind, weights in {"raw": state.params, "ema": state.ema_params}.items():
-        if weights is None:
-            continue
-        scores[kind] = predict_fn(weights, prepared.test)
-        test[kind] = evaluate.test_report(
-            labels, scores[kind], dev[kind]["threshold"], groups, resamples=config.eval.bootstrap
-        )
-    evaluate.write_predictions(workdir / "predictions.jsonl", prepared.test, groups, **scores)
-    return {"weights": "ema" if "ema" in test else "raw", "dev": dev, "test": test}
-
-
-def _build_model(config, prepared: Prepared, algorithm: algorithms.Algorithm):
+def _build_model(config, prepared: Prepared, extra_classes: int = 0):
     """The classifier and its initial parameters: a pretrained encoder under random heads."""
     model = models.build(
         prepared.model_folder,
-        num_classes=2 + algorithm.extra_classes,
+        num_classes=2 + extra_classes,
         num_heads=config.model.num_heads,
         num_layers=config.model.num_layers,
         pooling=config.model.pooling,
@@ -274,16 +350,30 @@ def _build_model(config, prepared: Prepared, algorithm: algorithms.Algorithm):
     return model, models.init_from_pretrained(model, prepared.model_folder, rng, row)
 
 
-def _training_summary(workdir: Path) -> dict:
-    """Cost of all steps of the run, over however many starts it took."""
-    rows = read(workdir / "metrics.jsonl")
+def _how_to_evaluate(config, prepared: Prepared, mesh) -> dict:
+    """The arguments of `evaluate.outputs` that are the same for every call of a run."""
     return {
-        "seconds": round(sum(row["time/seconds"] for row in rows), 1),
-        "tokens_per_second": round(
-            float(np.median([row["time/tokens_per_second"] for row in rows]))
-        ),
-        "padding_share": round(float(np.mean([row["data/padding_share"] for row in rows])), 4),
+        "batch_size": config.eval.batch,
+        "buckets": tuple(config.data.buckets),
+        "pad_id": prepared.tokenizer.pad_id,
+        "pack_groups": _pack_groups(config),
+        "mesh": mesh,
     }
+
+
+def _pack_groups(config) -> int:
+    """One group of texts per device packs them (data/packing.py), 0 packs nothing."""
+    return jax.device_count() if config.data.packing else 0
+
+
+def _features_fn(config, model: models.Classifier, prepared: Prepared, mesh):
+    """features(params, records) -> float64 [rows, width], see `baselines.encoder_features`."""
+    step = functools.partial(steps_module.feature_step, features=model.stages.features)
+    return functools.partial(
+        baselines.encoder_features,
+        jax.jit(step, out_shardings=sharding.replicated(mesh)),
+        **_how_to_evaluate(config, prepared, mesh),
+    )
 
 
 def _short(row: dict) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 class Writer:
-    """Appends rows {"step": ..., "name": value, ...} to `workdir/metrics.jsonl`.
+    """Appends rows {"step": ..., "name": value, ...} to `workdir/metrics.jsonl`; `rows` has all.
 
     On a resume the rows after `resume_step` are dropped first: the steps that wrote them are done
     again, so that the file has no gap and no duplicate.
@@ -13,7 +13,7 @@ class Writer:
 
     def __init__(self, workdir: Path, *, resume_step: int, tensorboard: bool = False):
         self._path = Path(workdir) / "metrics.jsonl"
-        kept = [row for row in read(self._path) if row["step"] <= resume_step]
+        self.rows = kept = [row for row in read(self._path) if row["step"] <= resume_step]
         temporary = self._path.with_suffix(".jsonl.tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
         temporary.replace(self._path)
@@ -24,13 +24,15 @@ class Writer:
 
             self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step)
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def write(self, step: int, values: dict[str, float | list[float]]) -> None:
         """One row, on disk when this returns (the operating system's cache aside)."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self.rows.append({"step": step, **values})
+        self._file.write(json.dumps(self.rows[-1]) + "\n")
         self._file.flush()
         if self._tensorboard:
             for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, step)
+                if not isinstance(value, list):  # a histogram
+                    self._tensorboard.add_scalar(name, value, step)
 
     def __enter__(self):
         return self

@@ -139,6 +139,7 @@ METHODS = {
     "mixmatch": {"unlabelled_weight": 10.0},
     "remixmatch": {"window": 2},
     "simmatch": {"threshold": 0.7},
+    "setfit": {},
     "tmix": {"depths": (0.2, 1.0)},
     "mixtext": {"depths": (0.2, 1.0), "strong_weight": 1.0, "margin_weight": 1.0, "margin": 1.0},
     "uda": {"confidence": 0.6, "tsa": "linear"},

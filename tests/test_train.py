@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import math
 import shutil
 import warnings
 from pathlib import Path
@@ -13,12 +12,20 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
-from ssl_guard import prepare, report, steps, train
+from ssl_guard import algorithms, prepare, report, steps, train
 from ssl_guard.errors import BadInput
 from ssl_guard.writer import read
 
 # mlm trains an encoder, not a classifier: test_mlm.py
 CONFIGS = sorted({path.stem for path in Path("configs").glob("*.py")} - {"mlm"})
+LABELS_ALONE = (
+    "supervised",
+    "supervised_full",
+    "logistic_regression",
+    "tfidf_logistic",
+    "setfit",
+    "tmix",
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +78,21 @@ def test_every_config_trains_and_reports(runs, folder, name):
     for metric in ("f1", "auprc", "recall_at_1_fpr", "ece"):
         assert 0 <= scores[metric]["low"] <= scores[metric]["high"] <= 1
     rows = read(workdir / "metrics.jsonl")
-    assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    assert all(math.isfinite(value) for row in rows for value in row.values())
-    assert ("pseudo/mask_rate" in rows[-1]) == (name not in ("supervised", "tmix"))
+    fitted = result["algorithm"] in algorithms.FITTED
+    assert [row["step"] for row in rows] == ([0] if fitted else [1, 2, 3, 4])
+    assert all(np.isfinite(value).all() for row in rows for value in row.values())
+    assert ("pseudo/mask_rate" in rows[-1]) == (name not in LABELS_ALONE)
     assert result["data"]["rows"] == {"labelled": 20, "unlabelled": 1007, "dev": 20, "test": 30}
+    assert result["data"]["labels_used"] == (1027 if name == "supervised_full" else 20)
+    if name in LABELS_ALONE:
+        files = {"config.json", "metrics.jsonl", "predictions.jsonl", "report.json"}
+        assert files <= {path.name for path in workdir.iterdir()}
+        assert train.train_and_evaluate(smoke(folder, name), workdir) == result
+        if name != "supervised":
+            run, twin = report.load(workdir), report.load(runs["supervised"][0])
+            text = report.summary(run, twin, report.compare(run, twin))
+            assert f"\n{name} instead of supervised: " in text and "unlabelled data:" not in text
+            assert (f"({name}: 1027 labels)" in text) == (name == "supervised_full")
 
 
 def test_predictions_hold_ids_and_no_text(runs):
@@ -111,10 +129,12 @@ def test_overwrite_makes_the_shards_again(runs, folder, tmp_path):
     prepare.prepare(config, views=("weak", "strong"))  # and now they fit
 
 
-@pytest.mark.parametrize("stop_at", [2, 4])
-def test_an_interrupted_run_ends_bit_equal(runs, folder, monkeypatch, stop_at):
+@pytest.mark.parametrize("name, stop_at", [("uda", 2), ("uda", 4), ("setfit", 4)])
+def test_an_interrupted_run_ends_bit_equal(runs, folder, monkeypatch, name, stop_at):
     """Stopped in step 2 (no checkpoint yet) or 4 (checkpoint of step 2), then started again."""
-    workdir, calls = folder / f"interrupted{stop_at}", []
+    workdir, calls = folder / f"interrupted-{name}-{stop_at}", []
+    if name not in runs:
+        runs[name] = (folder / name, train.train_and_evaluate(smoke(folder, name), folder / name))
     count = train.pipeline.token_counts
 
     def interrupt(batch):
@@ -125,10 +145,10 @@ def test_an_interrupted_run_ends_bit_equal(runs, folder, monkeypatch, stop_at):
 
     monkeypatch.setattr(train.pipeline, "token_counts", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train.train_and_evaluate(smoke(folder, "uda"), workdir)
+        train.train_and_evaluate(smoke(folder, name), workdir)
     monkeypatch.undo()
-    result = train.train_and_evaluate(smoke(folder, "uda"), workdir)
-    whole, expected = runs["uda"]
+    result = train.train_and_evaluate(smoke(folder, name), workdir)
+    whole, expected = runs[name]
     assert result["test"] == expected["test"]
     assert timeless(workdir) == timeless(whole)
     for ours, theirs in zip(final_checkpoint(workdir), final_checkpoint(whole), strict=True):
@@ -200,7 +220,7 @@ def test_report_compares_a_run_with_its_twin(runs, capsys):
     comparison = json.loads((uda / "comparison.json").read_text())
     assert f"unlabelled data: {comparison['unlabelled_data']}" in printed
     assert "F1 harmful" in printed and "30 test rows" in printed
-    for name in ("learning_curves", "precision_recall", "pseudo_labels"):
+    for name in ("learning_curves", "precision_recall", "pseudo_labels", "margins"):
         pixels = np.asarray(Image.open(uda / "plots" / f"{name}.png").convert("L"))
         assert (pixels < 250).mean() > 0.005, f"{name} is blank"
 
@@ -210,6 +230,13 @@ def test_report_of_a_run_with_itself_is_no_evidence(runs):
     comparison = report.compare(run, run)
     assert comparison["unlabelled_data"] == "no evidence"
     assert all(set(d.values()) == {0.0} for d in comparison["difference"].values())
+
+
+def test_runs_of_one_algorithm_go_by_their_folders():
+    run, twin = ({"workdir": Path(p), "report": {"algorithm": "uda"}} for p in ("a/x", "b/x"))
+    assert report.names(run, twin) == ["a/x", "b/x"]
+    assert report.names(run, twin | {"workdir": Path("b/y")}) == ["x", "y"]
+    assert report.names(run, twin | {"report": {"algorithm": "dash"}}) == ["uda", "dash"]
 
 
 @pytest.mark.parametrize(

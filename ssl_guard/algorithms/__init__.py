@@ -18,6 +18,7 @@ from ssl_guard.algorithms import (
     pi_model,
     pseudo_label,
     remixmatch,
+    setfit,
     simmatch,
     softmatch,
     supervised,
@@ -37,6 +38,7 @@ ALGORITHMS = {
     "mixmatch": mixmatch.make,
     "remixmatch": remixmatch.make,
     "simmatch": simmatch.make,
+    "setfit": setfit.make,
     "tmix": tmix.make,
     "mixtext": mixtext.make,
     "uda": uda.make,
@@ -51,6 +53,8 @@ ALGORITHMS = {
     "multimatch": multimatch.make,
 }
 
+FITTED = ("logistic_regression", "tfidf_logistic")  # runs without steps, see `baselines`
+
 
 def build(name: str, **hyper_parameters) -> Algorithm:
     """The algorithm `name` with its keyword hyper-parameters.
@@ -58,7 +62,9 @@ def build(name: str, **hyper_parameters) -> Algorithm:
     Raises BadInput for an unknown name, an unknown hyper-parameter or a value the method refuses.
     """
     if name not in ALGORITHMS:
-        raise BadInput(f"config.algorithm {name!r} is unknown: use one of {', '.join(ALGORITHMS)}.")
+        raise BadInput(
+            f"config.algorithm {name!r} is unknown: use one of {', '.join([*ALGORITHMS, *FITTED])}."
+        )
     known = inspect.signature(ALGORITHMS[name]).parameters
     for key in hyper_parameters:
         if key not in known:
@@ -72,6 +78,7 @@ def build(name: str, **hyper_parameters) -> Algorithm:
 
 __all__ = [
     "ALGORITHMS",
+    "FITTED",
     "LOCAL",
     "Across",
     "Algorithm",

@@ -72,6 +72,8 @@ class Algorithm(NamedTuple):
         `views` only says which views a batch holds. stages: the model in parts, see
         `models.Stages`. Such a method's init_state also gets, by keyword, labelled_size, the number
         of labelled rows, and width, of the features.
+    logistic_head: 0 if the steps train the head; else the head is not trained by them but fitted
+        on the labelled rows' features, by logistic regression with this C, at every evaluation.
     """
 
     views: tuple[str, ...]
@@ -81,6 +83,7 @@ class Algorithm(NamedTuple):
     extra_classes: int = 0
     teacher: str = "student"
     forward: Callable[..., dict] | None = None
+    logistic_head: float = 0.0
 
 
 def no_state(pool_size: int, num_classes: int, num_heads: int, **sizes: int) -> dict:

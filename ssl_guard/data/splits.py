@@ -2,7 +2,8 @@
 
 Rows whose prompts are near-duplicates form a group, and a group is on one side only, so that no
 prompt of dev or test is seen in training. Groups are drawn in an order that depends on the seed
-alone; test and dev come first, so they are the same for every labelled budget of a seed.
+alone; test and dev come first, so they are the same for every labelled budget of a seed. Test rows
+may be given instead: a test corpus of its own, whose near-duplicates are then left out elsewhere.
 """
 
 import collections
@@ -12,7 +13,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,9 @@ SHORTFALL = 0.05  # of a side's size, accepted where whole groups cannot fill it
 class Split:
     """Ids of each side in corpus order; every row of the corpus is in exactly one of the tuples.
 
-    left_out holds rows without a label whose group is on a side that needs labels. asked is the
-    request ({"labelled": n, "dev": n, "test": n}), counts what came out of it per side and class.
+    left_out holds rows without a label whose group is on a side that needs labels, and
+    near-duplicates of given test rows. asked is the request ({"labelled": n, "dev": n, "test": n}),
+    counts what came out of it per side and class.
     """
 
     name: str
@@ -109,11 +111,20 @@ def _shingles(text: str) -> set[int]:
     return {zlib.crc32(run.encode()) for run in runs or [text]}
 
 
-def make_split(corpus: Corpus, *, seed: int, labelled: int, dev: int, test: int) -> Split:
+def make_split(
+    corpus: Corpus,
+    *,
+    seed: int,
+    labelled: int,
+    dev: int,
+    test: int,
+    given_test: Set[str] = frozenset(),
+) -> Split:
     """Draws test, then dev, as they come, then `labelled` rows with half of each class.
 
     All other rows are unlabelled (their labels, where they exist, are for diagnostics only). Sizes
-    are exact where the sizes of the groups permit it, and at most 5% short otherwise.
+    are exact where the sizes of the groups permit it, and at most 5% short otherwise. given_test
+    are ids of the corpus that are the test side, instead of `test` rows drawn.
 
     Raises BadInput if the corpus cannot give these sides.
     """
@@ -137,12 +148,16 @@ def make_split(corpus: Corpus, *, seed: int, labelled: int, dev: int, test: int)
 
     prompts = [example.prompt for example in corpus.examples]
     groups = [_Group.of(corpus, positions) for positions in near_duplicate_groups(prompts)]
+    sizes = {"test": (test,), "dev": (dev,), "labelled": (labelled // 2, labelled // 2)}
     drawn = {}
-    for side, size in {
-        "test": (test,),
-        "dev": (dev,),
-        "labelled": (labelled // 2, labelled // 2),
-    }.items():
+    if given_test:
+        del sizes["test"]
+        touches = [
+            any(corpus.examples[i].id in given_test for i in group.positions) for group in groups
+        ]
+        drawn["test"] = [group for group, hit in zip(groups, touches, strict=True) if hit]
+        groups = [group for group, hit in zip(groups, touches, strict=True) if not hit]
+    for side, size in sizes.items():
         drawn[side] = _draw(groups, side, size, seed)
         taken = {group.key for group in drawn[side]}
         groups = [group for group in groups if group.key not in taken]
@@ -156,6 +171,8 @@ def make_split(corpus: Corpus, *, seed: int, labelled: int, dev: int, test: int)
     for position, example in enumerate(corpus.examples):
         side = side_of[position]
         if example.label is None and side != "unlabelled":
+            side = "left_out"
+        if given_test and side == "test" and example.id not in given_test:
             side = "left_out"
         ids[side].append(example.id)
         counts[side]["rows"] += 1
@@ -261,13 +278,20 @@ def read_split(path: str | Path, corpus: Corpus) -> Split:
 
 
 def load_or_freeze(
-    corpus: Corpus, folder: str | Path, *, seed: int, labelled: int, dev: int, test: int
+    corpus: Corpus,
+    folder: str | Path,
+    *,
+    seed: int,
+    labelled: int,
+    dev: int,
+    test: int,
+    given_test: Set[str] = frozenset(),
 ) -> Split:
     """The frozen split of this name, or a new one. BadInput if the frozen one has other sizes."""
-    asked = {"labelled": labelled, "dev": dev, "test": test}
+    asked = {"labelled": labelled, "dev": dev, "test": len(given_test) or test}
     path = Path(folder, f"{_name(corpus, seed, labelled)}.json")
     if not path.exists():
-        split = make_split(corpus, seed=seed, **asked)
+        split = make_split(corpus, seed=seed, **asked, given_test=given_test)
         freeze(split, folder)
         return split
     split = read_split(path, corpus)

@@ -5,7 +5,8 @@ One view of the data (labelled, unlabelled, its strong copies, dev, test) is one
     <view>.tfrecord-00000-of-00004         records; record i of the view is in shard i % 4
     <view>.tfrecord-00000-of-00004.index   NumPy array of (offset, size, length), one per record
     features.json, dataset_info.json       for tfds.builder_from_directory(folder)
-    manifest.json                          what the view was made from, counts, sha256 of each file
+    manifest.json                          what the view was made from, counts, sha256 of each
+                                           file, share of records that another row has as well
 
 A folder gets its name only when it is complete, so a killed writer leaves no half view. A record's
 features are id (bytes), input_ids (bytes of little-endian int32, four times cheaper to parse than
@@ -14,7 +15,9 @@ of these: id a str, input_ids int32 [length], the rest ints.
 """
 
 import contextlib
+import copy
 import errno
+import hashlib
 import itertools
 import json
 import mmap
@@ -22,6 +25,7 @@ import os
 import secrets
 import shutil
 import struct
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -33,7 +37,7 @@ from tensorflow_datasets.proto.tf_example_generated_pb2 import Example
 from ssl_guard.assets import sha256_file
 from ssl_guard.errors import BadInput
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 INTEGERS = ("second", "cut", "label", "index", "copy")
 INDEX_DTYPE = np.dtype([("offset", "<i8"), ("size", "<i8"), ("length", "<i4")])
 
@@ -58,13 +62,14 @@ def write_shards(
     replaced = building.with_name(f"{building.name}.old")
     try:
         building.mkdir(parents=True)
-        shards, cut_rows = _write_records(building, view, iter(rows), num_shards)
+        shards, cut_rows, repeated = _write_records(building, view, iter(rows), num_shards)
         _write_tfds_metadata(building, view, shards)
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "view": view,
             "count": sum(shard["records"] for shard in shards),
             "cut_rows": cut_rows,
+            "repeated_share": repeated,
             "made_from": made_from,
             "shards": shards,
         }
@@ -90,8 +95,8 @@ def write_shards(
 
 def _write_records(
     folder: Path, view: str, rows: Iterator[dict], num_shards: int
-) -> tuple[list[dict], int]:
-    """The shards' manifest entries and the number of rows that were cut."""
+) -> tuple[list[dict], int, float]:
+    """The shards' manifest entries, the number of rows that were cut, and `repeated_share`."""
     first = list(itertools.islice(rows, num_shards))
     if not first:
         raise BadInput(f"the view {view!r} has no rows; nothing was written to its folder.")
@@ -99,6 +104,7 @@ def _write_records(
         folder / f"{view}.tfrecord-{shard:05d}-of-{len(first):05d}" for shard in range(len(first))
     ]
     indices, cut_rows = [[] for _ in paths], 0
+    contents, owners = array("Q"), array("q")
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(path.open("wb")) for path in paths]
         for number, row in enumerate(itertools.chain(first, rows)):
@@ -110,6 +116,9 @@ def _write_records(
             file.write(data)
             file.write(FOOTER.pack(_masked_crc(data)))
             cut_rows += row["cut"] > 0
+            tokens = np.ascontiguousarray(row["input_ids"], "<i4").tobytes()
+            contents.frombytes(hashlib.blake2b(tokens, digest_size=8).digest())
+            owners.append(row["index"])
     shards = []
     for path, index in zip(paths, indices, strict=True):
         index_path = path.with_name(path.name + ".index")
@@ -124,7 +133,20 @@ def _write_records(
                 "index_sha256": sha256_file(index_path),
             }
         )
-    return shards, cut_rows
+    return shards, cut_rows, repeated_share(np.asarray(contents), np.asarray(owners))
+
+
+def repeated_share(contents: np.ndarray, owners: np.ndarray) -> float:
+    """Share of the records that are equal to a record of another row.
+
+    contents: uint64 [records], hashes; owners: int64 [records], the row that each is a copy of.
+    """
+    order = np.lexsort((owners, contents))
+    contents, owners = contents[order], owners[order]
+    first = np.flatnonzero(np.r_[True, contents[1:] != contents[:-1]])  # of each distinct content
+    last = np.r_[first[1:], len(contents)] - 1
+    shared = owners[first] != owners[last]
+    return float((last - first + 1)[shared].sum() / len(contents))
 
 
 def _write_tfds_metadata(folder: Path, view: str, shards: list[dict]) -> None:
@@ -229,6 +251,7 @@ class Records(Sequence):
             index[shard :: len(self._paths)] = np.load(f"{path}.index", allow_pickle=False)
         self._offset, self._size = index["offset"], index["size"]
         self.lengths = np.ascontiguousarray(index["length"])
+        self._numbers = np.arange(len(self.lengths))  # of the records among those of the files
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -238,12 +261,18 @@ class Records(Sequence):
             raise IndexError(f"record {i} of {len(self)}")
         return self.gather([i % len(self)])[0]
 
+    def subset(self, indices: np.ndarray) -> "Records":
+        """The records of these numbers, as Records of their own on the same files."""
+        part = copy.copy(self)
+        part._numbers, part.lengths = self._numbers[indices], self.lengths[indices]
+        return part
+
     def gather(self, indices: Iterable[int]) -> list[dict]:
         """The records at these positions (0 <= i < len), in this order.
 
         Raises BadInput, naming shard and record, when a record does not match its CRC.
         """
-        return [self._read(int(i)) for i in indices]
+        return [self._read(int(self._numbers[i])) for i in indices]
 
     def _read(self, i: int) -> dict:
         shard, offset, size = i % len(self._maps), self._offset[i], int(self._size[i])

@@ -90,12 +90,23 @@ class Tokenizer:
 
         Raises BadInput, naming the row's number in this call, for a text that is not Unicode.
         """
+        return [self.join(*ids) for ids in self.ids(prompt, response)]
+
+    def ids(
+        self, prompt: Sequence[str], response: Sequence[str | None]
+    ) -> list[tuple[list[int], list[int] | None]]:
+        """What `encode` joins and cuts: the whole texts' ids, without special tokens."""
         prompts = self._ids(prompt)
         responses = iter(self._ids([text for text in response if text is not None]))
         return [
-            self._join(first, None if text is None else next(responses))
+            (first, None if text is None else next(responses))
             for first, text in zip(prompts, response, strict=True)
         ]
+
+    def room(self, pair: bool) -> int:
+        """Tokens of text that fit beside the special tokens of a prompt alone or of a pair."""
+        special = len(self._middle) + len(self._close) if pair else len(self._end)
+        return self.max_length - len(self._open) - special
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         try:
@@ -109,7 +120,8 @@ class Tokenizer:
             raise
         return [encoding.ids for encoding in encodings]
 
-    def _join(self, prompt: list[int], response: list[int] | None) -> Encoded:
+    def join(self, prompt: list[int], response: list[int] | None) -> Encoded:
+        """One text of ids, cut to max_length as `encode` cuts."""
         close = self._end if response is None else self._middle
         tail = [] if response is None else response + self._close
         room = self.max_length - len(self._open) - len(close) - len(tail)  # for the prompt

@@ -15,6 +15,7 @@ import numpy as np
 
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.data.tokenizer import Encoded, Tokenizer
+from ssl_guard.errors import BadInput
 
 Ids = list[int]
 PROMPT_SHARE = 4  # at least 1 / PROMPT_SHARE of a window is left to a long prompt
@@ -23,7 +24,7 @@ PROMPT_SHARE = 4  # at least 1 / PROMPT_SHARE of a window is left to a long prom
 def spans(length: int, size: int, stride: int) -> list[tuple[int, int]]:
     """(start, end) of windows of `size` that begin every `stride`; the last one ends at the end."""
     last = max(0, length - size)
-    starts = [*range(0, last, min(stride, size)), last]
+    starts = [*range(0, last, max(1, min(stride, size))), last]
     return [(start, min(start + size, length)) for start in starts]
 
 
@@ -47,8 +48,14 @@ def encode(
     """The windows of every text (a response of None is a prompt alone); none has anything cut.
 
     stride: tokens from the beginning of one window to that of the next. Score each and take
-    `most_harmful`.
+    `most_harmful`. Raises BadInput for a stride below 1 and for a max_length without room for both
+    texts of a pair.
     """
+    if stride < 1 or tokenizer.room(True) < PROMPT_SHARE:
+        raise BadInput(
+            f"windows with a stride of {stride} and max_length={tokenizer.max_length} cannot cover "
+            f"a text: the stride must be at least 1 and a pair needs room for {PROMPT_SHARE} tokens."
+        )
     return [
         [tokenizer.join(*part) for part in cover(*ids, tokenizer.room(ids[1] is not None), stride)]
         for ids in tokenizer.ids(prompt, response)
@@ -83,4 +90,6 @@ class Windowed(Sequence):
         """The rows at these positions, in this order."""
         indices = list(indices)
         rows = self._rows.gather(indices)
-        return [row | {"windows": int(self.counts[i])} for i, row in zip(indices, rows, strict=True)]
+        return [
+            row | {"windows": int(self.counts[i])} for i, row in zip(indices, rows, strict=True)
+        ]

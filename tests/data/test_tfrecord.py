@@ -196,9 +196,9 @@ def test_settings_are_compared_as_json(tmp_path):
         ("{", "not a manifest of shards"),
         ("[]", "not a manifest of shards"),
         ("{}", "not a manifest of shards"),
-        ('{"schema_version": 1}', "not a manifest of shards"),
-        ('{"schema_version": 1, "view": "strong", "made_from": 3}', "not a manifest of shards"),
-        ('{"schema_version": 2, "files": []}', "schema version 2 and this code reads 1"),
+        ('{"schema_version": 2}', "not a manifest of shards"),
+        ('{"schema_version": 2, "view": "strong", "made_from": 3}', "not a manifest of shards"),
+        ('{"schema_version": 3, "files": []}', "schema version 3 and this code reads 2"),
     ],
 )
 def test_a_manifest_that_is_none_is_refused(tmp_path, text, message):

@@ -59,6 +59,28 @@ def load(
     return make_corpus(name, task, _prepare_and_read(builder, data_dir), licence)
 
 
+def with_test(corpus: Corpus, test: Corpus) -> tuple[Corpus, frozenset[str]]:
+    """One corpus of both, and the ids of the test rows: those of `test` that have a label.
+
+    Raises BadInput for an id that is in both, and for a test corpus without both classes.
+    """
+    rows = tuple(example for example in test.examples if example.label is not None)
+    ids = frozenset(example.id for example in rows)
+    if len({example.label for example in rows}) < 2:
+        raise BadInput(
+            f"config.data.test_corpus: {test.name} needs harmful and safe rows: check its labels."
+        )
+    shared = sorted(ids & {example.id for example in corpus.examples})
+    if shared:
+        raise BadInput(
+            f"{corpus.name} and the test corpus {test.name} share {len(shared)} ids, such as "
+            f"{shared[0]}: a test row must be in no other corpus, and ids unique."
+        )
+    licence = " and ".join(sorted({corpus.licence, test.licence}))
+    name = f"{corpus.name}-{test.name}"
+    return make_corpus(name, corpus.task, corpus.examples + rows, licence), ids
+
+
 def _prepare_and_read(
     builder_class: type[tfds.core.DatasetBuilder],
     data_dir: str | Path,

@@ -1,0 +1,206 @@
+"""What per-example state costs at a pool of a million examples, as a share of a train step.
+
+    python experiments/speed/bookkeeping.py              # measure, write bookkeeping.json, table
+    python experiments/speed/bookkeeping.py --table      # the table alone
+
+A variant's steps at the small and at the large pool take turns in one process, state donated, and
+so do its `target` alone (the method's bookkeeping and masks, on given logits) and FixMatch's. The
+step that ends an epoch, which takes quantiles over the pool, is timed as `target` alone, too.
+"""
+
+import functools
+import json
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tabulate import tabulate
+
+from ssl_guard import algorithms, models, optim, provenance, schedules, steps
+from ssl_guard.writer import write_json
+
+RECORD = Path(__file__).with_suffix(".json")
+MODEL, BATCH, LENGTH, TOTAL = "all-MiniLM-L6-v2", 16, 128, 1_000_000
+FREEZE = ("encoder/embeddings", "encoder/layer_[012]")  # as in the configs: the cheapest step
+POOLS = {"small": 1_000, "large": 1_000_000}
+STEPS, CALLS, ENDS = 5, 60, 3  # timed ones, after one that is not
+VARIANTS = {  # name: (algorithm, hyper-parameters, heads)
+    "fixmatch": ("fixmatch", {}, 1),
+    "flexmatch": ("flexmatch", {}, 1),
+    "marginmatch, fixed": ("marginmatch", {"threshold": "fixed"}, 1),
+    "marginmatch, agreement": ("marginmatch", {"threshold": "agreement"}, 1),
+    "marginmatch, virtual": ("marginmatch", {"threshold": "virtual"}, 1),
+    "multimatch, 3 heads": ("multimatch", {}, 3),
+}
+
+
+def random_batch(rng: np.random.Generator, pool: int) -> dict:
+    """BATCH rows of LENGTH tokens in every view, without padding."""
+
+    def view():
+        ids = rng.integers(1000, 20000, (BATCH, LENGTH)).astype(np.int32)
+        ones, row = np.ones_like(ids), np.arange(BATCH, dtype=np.int32)
+        zeros = np.zeros_like(ids)
+        return {"input_ids": ids, "attention_mask": ones, "token_type_ids": zeros, "row": row}
+
+    ones = np.ones(BATCH, np.float32)
+    labels = rng.integers(0, 2, BATCH).astype(np.int32)
+    batch = {
+        "labelled": view() | {"label": labels, "weight": ones, "index": np.arange(BATCH)},
+        "weak": view(),
+        "strong": view(),
+        "index": rng.permutation(pool)[:BATCH].astype(np.int32),
+        "weight": ones,
+        "hidden_label": -np.ones(BATCH, np.int32),
+    }
+    return jax.device_put(batch)
+
+
+def timed(call, state, *arguments) -> tuple[float, object]:
+    """Seconds of call(state, ...) -> (state, ...), and the state."""
+    begin = time.perf_counter()
+    state = jax.block_until_ready(call(state, *arguments))[0]
+    return time.perf_counter() - begin, state
+
+
+def measure_steps(algorithm, heads: int) -> dict[str, list[float]]:
+    """Seconds of whole train steps at both pools, taking turns."""
+    model = models.build(MODEL, num_classes=2 + algorithm.extra_classes, num_heads=heads)
+    rng, calls, states, batches = np.random.default_rng(0), {}, {}, {}
+    for name, pool in POOLS.items():
+        batches[name] = random_batch(rng, pool)
+        params = models.init_from_pretrained(model, MODEL, jax.random.key(0), batches[name]["weak"])
+        tx = optim.build(
+            params,
+            schedule=functools.partial(
+                schedules.warmup_cosine, peak=1e-5, warmup_steps=10, total_steps=TOTAL
+            ),
+            weight_decay=5e-4,
+            layer_decay=0.75,
+            num_layers=model.config.num_hidden_layers,
+            clip_norm=1.0,
+            freeze=FREEZE,
+        )
+        step = functools.partial(
+            steps.train_step,
+            apply=model.apply,
+            stages=model.stages,
+            algorithm=algorithm,
+            tx=tx,
+            total_steps=TOTAL,
+            steps_per_epoch=TOTAL,  # no epoch ends here
+            freeze=FREEZE,
+        )
+        calls[name] = jax.jit(step, donate_argnums=0)
+        states[name] = steps.init_state(
+            jax.random.key(1),
+            params,
+            algorithm=algorithm,
+            tx=tx,
+            pool_size=pool,
+            num_classes=2,
+            num_heads=heads,
+        )
+    seconds = {name: [] for name in POOLS}
+    for _ in range(STEPS + 1):
+        for name in POOLS:
+            spent, states[name] = timed(calls[name], states[name], batches[name])
+            seconds[name].append(spent)
+    return {name: values[1:] for name, values in seconds.items()}
+
+
+def measure_target(algorithm, heads: int, base) -> dict:
+    """Seconds of `target` alone at both pools and of the base's, and of those that end an epoch."""
+    rng = np.random.default_rng(0)
+    clock = functools.partial(
+        algorithms.Clock, jnp.int32(5), jnp.float32(0.5), jnp.int32(1), rng=jax.random.key(0)
+    )
+
+    def call(state, logits, batch, clock, algorithm):
+        return algorithm.target(state, logits, batch, clock, algorithms.LOCAL)
+
+    seconds, sizes, ends, compared = {}, {}, [], {}
+    for name, pool, method in [*((n, p, algorithm) for n, p in POOLS.items()), ("base", 1, base)]:
+        shape = (BATCH, heads, 2 + method.extra_classes)
+        logits = {
+            view: jnp.asarray(rng.normal(size=shape) * 3, jnp.float32)
+            for view in ("labelled", "weak", "strong")
+        }
+        index = rng.integers(pool, size=BATCH) if pool < BATCH else rng.permutation(pool)[:BATCH]
+        batch = {"index": jnp.asarray(index, jnp.int32), "weight": jnp.ones(BATCH)}
+        state = jax.tree.map(jnp.copy, method.init_state(pool, 2, heads))
+        sizes[name] = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        function = jax.jit(functools.partial(call, algorithm=method), donate_argnums=0)
+        compared[name] = [function, state, logits, batch]
+        seconds[name] = []
+    for _ in range(CALLS + 1):
+        for name, (function, state, logits, batch) in compared.items():
+            spent, compared[name][1] = timed(function, state, logits, batch, clock(jnp.bool(False)))
+            seconds[name].append(spent)
+    function, state, logits, batch = compared["large"]
+    for _ in range(ENDS):
+        spent, state = timed(function, state, logits, batch, clock(jnp.bool(True)))
+        ends.append(spent)
+    return {
+        "target_seconds": {name: values[1:] for name, values in seconds.items()},
+        "epoch_end_seconds": ends,
+        "state_bytes": sizes["large"],
+    }
+
+
+def measure() -> dict:
+    """The record of all variants."""
+    base = algorithms.build("fixmatch")
+    record = {"model": MODEL, "batch": BATCH, "length": LENGTH, "pools": POOLS, "variants": {}}
+    for name, (method, hyper_parameters, heads) in VARIANTS.items():
+        algorithm = algorithms.build(method, **hyper_parameters)
+        record["variants"][name] = measure_target(algorithm, heads, base) | {
+            "step_seconds": measure_steps(algorithm, heads)
+        }
+        print(name, "done", file=sys.stderr)
+    return record | {"provenance": provenance.collect()}
+
+
+def table(record: dict) -> str:
+    """GitHub Markdown; times are medians."""
+    steps_per_epoch = record["pools"]["large"] // record["batch"]
+    rows = []
+    for name, found in record["variants"].items():
+        small, large = (np.median(found["step_seconds"][pool]) for pool in ("small", "large"))
+        target = np.median(found["target_seconds"]["large"])
+        end = np.median(found["epoch_end_seconds"])
+        share = (target + end / steps_per_epoch) / large
+        rows.append(
+            [
+                name,
+                f"{found['state_bytes'] / 1e6:.0f}",
+                f"{1e3 * small:.0f}",
+                f"{1e3 * large:.0f}",
+                f"{large / small:.3f}",
+                f"{1e3 * target:.2f}",
+                f"{1e3 * np.median(found['target_seconds']['base']):.2f}",
+                f"{end:.2f}",
+                f"{100 * share:.3f}",
+            ]
+        )
+    titles = [
+        "",
+        "state, MB",
+        "step, ms: pool 1e3",
+        "pool 1e6",
+        "ratio",
+        "bookkeeping alone, ms",
+        "FixMatch's, ms",
+        "end of an epoch, s",
+        "bookkeeping, % of a step",
+    ]
+    return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
+
+
+if __name__ == "__main__":
+    if "--table" not in sys.argv:
+        write_json(RECORD, measure())
+    print(table(json.loads(RECORD.read_text())))

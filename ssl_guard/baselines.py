@@ -1,0 +1,83 @@
+"""Logistic regression on fixed features: the rivals that use no unlabelled text, and SetFit's head.
+
+scikit-learn's LogisticRegression with an L2 penalty of 1 / C and classes weighted to count equally.
+The features are
+
+    logistic_regression   the pretrained encoder's pooled states, of unit length
+    setfit                the same, after the steps of `algorithms/setfit.py`
+    tfidf_logistic        TF-IDF of words, pairs of words, and runs of 3 and 4 characters, of the
+                          prompt and the response as one text; vocabulary of the labelled rows
+
+Features and labels of the labelled rows alone are fitted; dev chooses C (where there is a choice)
+and the threshold.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_union
+from sklearn.preprocessing import normalize
+
+from ssl_guard import evaluate
+from ssl_guard.data.schema import Example
+from ssl_guard.data.tfrecord import Records
+from ssl_guard.errors import BadInput
+
+
+def logistic(features, labels: np.ndarray, C: float) -> LogisticRegression:
+    """Fits the head. features: [rows, n], dense or sparse; labels: int [rows], both classes."""
+    return LogisticRegression(C=C, class_weight="balanced", max_iter=5000).fit(features, labels)
+
+
+def harmful(head: LogisticRegression, features) -> np.ndarray:
+    """Harmful probability of every row, float64 [rows]."""
+    return head.predict_proba(features)[:, 1]
+
+
+def encoder_features(feature_fn: Callable, params, records: Records, **how) -> np.ndarray:
+    """Pooled states of every record scaled to unit length, float64 [rows, width].
+
+    feature_fn(params, batch) -> [batch, width]; how: the arguments of `evaluate.outputs`.
+    """
+    return normalize(evaluate.outputs(feature_fn, params, records, **how))
+
+
+def predict(features: Callable, params, records: Records, *, labelled: Records, C: float):
+    """Harmful probability of every record, float64 [rows], by a head fitted on the labelled ones.
+
+    features(params, records) -> [rows, n].
+    """
+    head = logistic(features(params, labelled), evaluate.labels_of(labelled), C)
+    return harmful(head, features(params, records))
+
+
+def text_features(texts: dict[str, list[Example]]) -> Callable:
+    """features(side) -> sparse [rows, n] for a side of `texts`, fitted on "labelled"."""
+
+    def of(side):
+        return [f"{example.prompt}\n{example.response or ''}" for example in texts[side]]
+
+    union = make_union(
+        TfidfVectorizer(ngram_range=(1, 2)),
+        TfidfVectorizer(ngram_range=(3, 4), analyzer="char"),
+    ).fit(of("labelled"))
+    return lambda side: union.transform(of(side))
+
+
+def fit(
+    features: Callable, labels: dict[str, np.ndarray], *, grid: tuple[float, ...], select_by: str
+) -> tuple[LogisticRegression, dict[str, float]]:
+    """The head whose C is the best on dev, the smallest of equally good ones, and its dev scores.
+
+    features(side) -> [rows, n] and labels, int [rows], for "labelled" and "dev"; select_by: a name
+    of `evaluate.dev_scores`. Raises BadInput for a grid that is empty or not positive.
+    """
+    if not grid or min(grid) <= 0:
+        raise BadInput(f"C = {grid} of the logistic regression: give one or more numbers above 0.")
+    labelled, dev = features("labelled"), features("dev")
+    heads = [logistic(labelled, labels["labelled"], C) for C in sorted(grid)]
+    scores = [evaluate.dev_scores(labels["dev"], harmful(head, dev)) for head in heads]
+    best = int(np.argmax([score[select_by] for score in scores]))
+    return heads[best], scores[best] | {"C": heads[best].C}

@@ -29,7 +29,6 @@ from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
 from ssl_guard.models import convert
 from ssl_guard.prepare import Prepared, prepare
-from ssl_guard.state import TrainState
 from ssl_guard.writer import Writer, read, write_json
 
 HELD_OUT = 4  # random stream of a seed; data.pipeline has those below
@@ -162,7 +161,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
 
     def new_state():
         key = jax.random.key(config.seed)
-        return TrainState(jnp.zeros((), jnp.int32), params, None, tx.init(params), {}, key)
+        return mlm_step.State(jnp.zeros((), jnp.int32), params, tx.init(params), key)
 
     write_json(workdir / "config.json", config_module.as_json(config))
     with Checkpoints(workdir / "checkpoints") as checkpoints:

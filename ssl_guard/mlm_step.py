@@ -19,9 +19,18 @@ from ssl_guard import optim
 from ssl_guard.metrics import Metrics
 from ssl_guard.models.classifier import seeds_of
 from ssl_guard.models.dropout import keep_mask, random_bits
-from ssl_guard.state import TrainState
 
 MASKED, RANDOM = 0.8, 0.1  # of the chosen words; the others stay
+
+
+class State(NamedTuple):
+    """step: int32 [], updates done so far; params: of models.MaskedLM; opt_state: optax's; rng: a
+    typed key, never advanced."""
+
+    step: Int[Array, ""]
+    params: Any
+    opt_state: Any
+    rng: jax.Array
 
 
 class Vocabulary(NamedTuple):
@@ -97,7 +106,7 @@ def _per_place(batch: dict, places):
 
 
 def mlm_step(
-    state: TrainState,
+    state: State,
     batch: dict,
     *,
     apply: Any,
@@ -105,7 +114,7 @@ def mlm_step(
     vocabulary: Vocabulary,
     rate: float,
     freeze: tuple[str, ...] = (),
-) -> tuple[TrainState, Metrics]:
+) -> tuple[State, Metrics]:
     """One update on a batch like the "labelled" view of steps.py; its labels are not read."""
     key = jax.random.fold_in(state.rng, state.step)
 

@@ -13,7 +13,6 @@ from ssl_guard import mlm, mlm_step, models, prepare
 from ssl_guard.data import packing
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
-from ssl_guard.state import TrainState
 from ssl_guard.writer import read
 from tests.test_train import final_checkpoint, timeless
 
@@ -159,7 +158,7 @@ def test_a_step_learns_and_freezes(tmp_path):
         "head": {"out": jnp.asarray(rng.normal(size=(4, 5000)), jnp.float32)},
     }
     batch, tx, key = padded(texts(4), 40), optax.sgd(0.5), jax.random.key(2)
-    state = TrainState(jnp.array(3), params, None, tx.init(params), {}, key)
+    state = mlm_step.State(jnp.array(3), params, tx.init(params), key)
     options = dict(apply=apply, vocabulary=VOCABULARY, rate=0.15)
     after, metrics = mlm_step.mlm_step(state, batch, tx=tx, freeze=("encoder",), **options)
     step_key = jax.random.fold_in(key, 3)

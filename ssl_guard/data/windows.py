@@ -54,7 +54,7 @@ def encode(
     if stride < 1 or tokenizer.room(True) < PROMPT_SHARE:
         raise BadInput(
             f"windows with a stride of {stride} and max_length={tokenizer.max_length} cannot cover "
-            f"a text: the stride must be at least 1 and a pair needs room for {PROMPT_SHARE} tokens."
+            f"texts: the stride must be at least 1 and a pair needs {PROMPT_SHARE} tokens of room."
         )
     return [
         [tokenizer.join(*part) for part in cover(*ids, tokenizer.room(ids[1] is not None), stride)]

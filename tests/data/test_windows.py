@@ -79,7 +79,7 @@ def test_encoded_windows_are_texts_like_any_other(minilm):
     assert all(part.second == len(part.input_ids) for part in found[1])
     assert all(part.second == found[2][0].second < len(part.input_ids) for part in found[2])
     for length, stride in ((16, 0), (6, 1)):
-        with pytest.raises(BadInput, match="cannot cover a text"):
+        with pytest.raises(BadInput, match="cannot cover texts"):
             windows.encode(Tokenizer(minilm, length), ["a"], [None], stride=stride)
 
 

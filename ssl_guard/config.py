@@ -34,6 +34,9 @@ def default() -> ConfigDict:
     data.harmful_values = ()  # for files: label values that mean harmful, instead of the usual ones
     data.safe_values = ()  # (1, true, harmful, unsafe; 0, false, safe, unharmful)
     data.task = "response_harm"  # response_harm (prompt and response) or prompt_harm
+    data.prompt_corpus = (
+        ""  # prompts with labels of their own: both tasks, a head each, in one model
+    )
     data.labelled = 100  # labelled rows, half of them harmful
     data.all_labels = False  # the unlabelled rows' hidden labels are used too: the ceiling
     data.dev = 150  # rows that choose the step and the threshold

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from ssl_guard import metrics, provenance, sharding
 from ssl_guard.data import pipeline, windows
+from ssl_guard.data.schema import TASKS
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
 from ssl_guard.prepare import Prepared
@@ -110,11 +111,27 @@ def write_report(
         )
         for kind, values in scores.items()
     }
+    tasks = pipeline.tasks_of(prepared.test)
+    by_task = {
+        name: {
+            kind: test_report(
+                labels[rows],
+                values[rows],
+                dev[kind]["threshold"],
+                groups[rows],
+                resamples=config.eval.bootstrap,
+            )
+            for kind, values in scores.items()
+        }
+        for number, name in enumerate(TASKS)
+        if len(set(labels[rows := np.flatnonzero(tasks == number)])) == 2 and len(set(tasks)) > 1
+    }
     write_predictions(workdir / "predictions.jsonl", prepared.test, groups, **scores)
     report = {
         "weights": "ema" if "ema" in test else "raw",
         "dev": dev,
         "test": test,
+        "test_by_task": by_task,
         "algorithm": config.algorithm,
         "seed": config.seed,
         "selected_step": selected_step,

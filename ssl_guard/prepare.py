@@ -72,6 +72,9 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         labels=values or None,
     )
     corpus, given_test = load(data.corpus), frozenset()
+    if data.prompt_corpus:
+        prompts = load(data.prompt_corpus, task="prompt_harm")
+        corpus = corpora.with_prompts(corpus, prompts)
     if data.test_corpus:
         corpus, given_test = corpora.with_test(corpus, load(data.test_corpus))
     split = splits.load_or_freeze(

@@ -64,8 +64,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     fitted = config.algorithm in algorithms.FITTED
     if not fitted:
         algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
-        if config.data.packing and algorithm.forward is not None:
-            raise BadInput(f"{config.algorithm}: {steps_module.NOT_PACKED}")
+        _check_inside(config, algorithm)
+    elif config.eval.windows:
+        raise BadInput(f"{config.algorithm} reads whole texts: set config.eval.windows = 0.")
     config_module.refuse_other(workdir, config)
     if (workdir / "report.json").exists():
         return json.loads((workdir / "report.json").read_text())
@@ -326,12 +327,30 @@ def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) ->
     checkpoints.wait()
 
 
+def _check_inside(config, algorithm: algorithms.Algorithm) -> None:
+    """Raises BadInput for what a method that works inside the model cannot have."""
+    if algorithm.forward is None and not algorithm.logistic_head:
+        return
+    if config.data.packing and algorithm.forward is not None:
+        raise BadInput(f"{config.algorithm}: {steps_module.NOT_PACKED}")
+    for key, value in (
+        ("data.prompt_corpus", config.data.prompt_corpus),
+        ("eval.windows", algorithm.logistic_head and config.eval.windows),
+    ):
+        if value:
+            raise BadInput(
+                f"{config.algorithm} works inside the model and does not go with config.{key} = "
+                f"{value!r}: unset it."
+            )
+
+
 def _build_model(config, prepared: Prepared, extra_classes: int = 0):
     """The classifier and its initial parameters: a pretrained encoder under random heads."""
     model = models.build(
         prepared.model_folder,
         num_classes=2 + extra_classes,
         num_heads=config.model.num_heads,
+        num_tasks=2 if config.data.prompt_corpus else 1,
         num_layers=config.model.num_layers,
         pooling=config.model.pooling,
         head=config.model.head,

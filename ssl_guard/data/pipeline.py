@@ -53,6 +53,8 @@ def train_batches(
         labelled: {input_ids, attention_mask, token_type_ids: int32 [Bl, L], row, label, index (the
                    record's number): int32 [Bl], weight: float32 [Bl]}
         weak, strong: {input_ids, attention_mask, token_type_ids: int32 [Bu, L], row: int32 [Bu]}
+        and in every view task: int32 [B], the place in schema.TASKS of what the row asks, which
+        its having a response tells
         index: int32 [Bu], position in the pool; hidden_label: int32 [Bu], -1 where unknown
         weight: float32 [Bu], 0 where a pool row occurs in the global batch for the second time
     `row` is the place in the global batch.
@@ -138,6 +140,7 @@ def train_batches(
                 )
             else:
                 batch[name] = _pad(rows, length, pad_id, first_row=mine.start)
+            batch[name]["task"] = _tasks(rows)
             if name == "labelled":
                 batch[name]["label"] = np.array([row["label"] for row in rows], np.int32)
                 batch[name]["weight"] = np.ones(len(rows), np.float32)
@@ -197,9 +200,19 @@ def eval_batches(
         else:
             length = buckets[np.searchsorted(buckets, records.lengths[positions[-1]])]
             batch = _pad(rows, length, pad_id, first_row=0)
+        batch["task"] = _tasks(rows)
         batch["label"] = np.array([row["label"] for row in rows], np.int32)
         batch["weight"] = (np.arange(batch_size) < len(positions)).astype(np.float32)
         yield batch, positions
+
+
+def tasks_of(records: Records) -> np.ndarray:
+    """int32 [rows]: the place in schema.TASKS of every record's task."""
+    return _tasks(records.gather(range(len(records))))
+
+
+def _tasks(rows: list[dict]) -> np.ndarray:
+    return np.array([row["second"] < len(row["input_ids"]) for row in rows], np.int32)
 
 
 def token_counts(batch: dict) -> tuple[int, int]:

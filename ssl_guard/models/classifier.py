@@ -62,6 +62,7 @@ def build(
     *,
     num_classes: int = 2,
     num_heads: int = 1,
+    num_tasks: int = 1,
     num_layers: int = 0,
     pooling: str = "mean",
     head: str = "mlp",
@@ -71,11 +72,13 @@ def build(
 ) -> Classifier:
     """A classifier shaped by the config.json of a model; its weights are not read.
 
-    `num_layers` keeps the lowest encoder layers only, 0 keeps all. `pooling` is "cls" or "mean",
-    `head` "linear" or "mlp". `dropout` is the rate everywhere: in the encoder, in place of the
-    rates of config.json, and before the head. `dtype`, "float32" or "bfloat16", is that of the
-    encoder's matrix products. `remat` computes the insides of every layer again in the backward
-    pass: less memory, more time, the same numbers. Raises BadInput on what cannot be built.
+    With several tasks each has `num_heads` heads of its own, and a row gets the logits of its task,
+    which the batch then holds as task, int32 [batch]; `stages` do not know of tasks. `num_layers` keeps the
+    lowest encoder layers only, 0 keeps all. `pooling` is "cls" or "mean", `head` "linear" or "mlp".
+    `dropout` is the rate everywhere: in the encoder, in place of the rates of config.json, and
+    before the head. `dtype`, "float32" or "bfloat16", is that of the encoder's matrix products.
+    `remat` computes the insides of every layer again in the backward pass: less memory, more time,
+    the same numbers. Raises BadInput on what cannot be built.
     """
     for key, value, known in (
         ("pooling", pooling, heads.POOLINGS),
@@ -104,7 +107,7 @@ def build(
         attention_probs_dropout_prob=dropout,
     )
     encoder = encoder(config, dtype, remat)
-    classifiers = heads.Heads(num_heads, num_classes, head, dropout)
+    classifiers = heads.Heads(num_tasks * num_heads, num_classes, head, dropout)
 
     def init(rng, batch):
         encoder_rng, head_rng = jax.random.split(rng)
@@ -146,7 +149,8 @@ def build(
 
     def apply(params, batch, rng, train):
         pooled = features(params, batch, rng, train)
-        return classify(params, pooled, batch["row"], rng, train)
+        logits = classify(params, pooled, batch["row"], rng, train)
+        return logits if num_tasks == 1 else heads.of_task(logits, batch["task"], num_tasks)
 
     return Classifier(init, apply, config, Stages(words, features, classify), encoder)
 

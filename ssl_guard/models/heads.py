@@ -47,6 +47,14 @@ def pool_packed(
     return total / jnp.maximum(mine.sum(axis=(1, 2)), 1)[:, None]
 
 
+def of_task(
+    logits: Float[Array, "batch all classes"], task: Int[Array, " batch"], num_tasks: int
+) -> Float[Array, "batch heads classes"]:
+    """The logits of each row's own task, whose heads stand together in `logits`."""
+    by_task = logits.reshape(len(logits), num_tasks, -1, logits.shape[-1])
+    return jnp.take_along_axis(by_task, task[:, None, None, None], axis=1)[:, 0]
+
+
 class Heads(nn.Module):
     """Independent classifiers on one pooled vector, in float32.
 

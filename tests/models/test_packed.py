@@ -1,6 +1,7 @@
 """A text's logits and gradients are those of a row of its own, with dropout as well."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -170,3 +171,34 @@ def test_methods_that_work_inside_the_model_refuse_packed_rows(model):
                 tx=None,
                 total_steps=1,
             )
+
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 40}
+KINDS = {
+    "roberta": {"pad_token_id": 0, "intermediate_size": 24},
+    "distilbert": {"dim": 16, "n_layers": 1, "n_heads": 4, "hidden_dim": 24},
+    "electra": {"embedding_size": 8, "intermediate_size": 24},
+    "mpnet": {"pad_token_id": 0, "intermediate_size": 24},
+    "deberta-v2": {
+        "relative_attention": True,
+        "position_buckets": 4,
+        "pos_att_type": ["c2p", "p2c"],
+        "intermediate_size": 24,
+    },
+    "modernbert": {"intermediate_size": 24, "local_attention": 4, "num_hidden_layers": 2},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_architecture_packs_with_its_dropout(tmp_path, random_like, kind):
+    config = {"model_type": kind, "max_position_embeddings": 40, **SMALL, **KINDS[kind]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    classifier = build(tmp_path, num_classes=3, num_heads=2, dropout=0.2)
+    alone, packed = views()
+    params = random_like(jax.eval_shape(classifier.init, jax.random.key(0), alone), 0.3)
+    logits, other = (
+        jax.jit(classifier.apply, static_argnums=3)(params, batch, jax.random.key(1), True)
+        for batch in (alone, packed)
+    )
+    assert np.ptp(logits) > 0.1
+    np.testing.assert_allclose(other, logits, atol=TOLERANCE)

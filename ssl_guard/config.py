@@ -7,6 +7,7 @@ are strings, numbers and tuples of them. Any key can be overridden on the comman
 
 import difflib
 import json
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -33,12 +34,16 @@ def default() -> ConfigDict:
     data.harmful_values = ()  # for files: label values that mean harmful, instead of the usual ones
     data.safe_values = ()  # (1, true, harmful, unsafe; 0, false, safe, unharmful)
     data.task = "response_harm"  # response_harm (prompt and response) or prompt_harm
+    data.prompt_corpus = (
+        ""  # prompts with labels of their own: both tasks, a head each, in one model
+    )
     data.labelled = 100  # labelled rows, half of them harmful
     data.all_labels = False  # the unlabelled rows' hidden labels are used too: the ceiling
     data.dev = 150  # rows that choose the step and the threshold
     data.test = 250  # rows that are read once, at the end; unread with a test_corpus
     data.max_length = 256  # tokens of a pair; longer ones lose the start of the prompt first
     data.buckets = (64, 128, 192, 256)  # padded lengths, so the compiled shapes of the train step
+    data.packing = False  # several short texts in one row of max_length; the same numbers, cheaper
     data.window_steps = 16  # rows of so many steps are sorted by length together
 
     config.augment = augment = ConfigDict()  # strong views of the unlabelled rows, made once
@@ -95,6 +100,7 @@ def default() -> ConfigDict:
 
     config.eval = ConfigDict()
     config.eval.batch = 32
+    config.eval.windows = 0  # tokens from one window of a long text to the next; 0 cuts long texts
     config.eval.bootstrap = 1000  # resamples behind each 95% interval
 
     config.compilation_cache = (
@@ -162,6 +168,11 @@ def check(config: ConfigDict) -> None:
     for key, (value, known) in choices.items():
         if value not in known:
             raise BadInput(f"config.{key} = {value!r} must be one of {', '.join(known)}.")
+    if not 0 <= config.eval.windows <= data.max_length:
+        raise BadInput(
+            f"config.eval.windows = {config.eval.windows} must be between 0 (long texts are cut) "
+            f"and config.data.max_length = {data.max_length}."
+        )
     if config.algorithm not in config:
         raise BadInput(
             f"config.algorithm = {config.algorithm!r} has no group config.{config.algorithm} for "
@@ -212,3 +223,20 @@ def leaves(config: ConfigDict, prefix: str = "") -> dict:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def refuse_other(workdir: Path, config: ConfigDict) -> None:
+    """Raises BadInput for the workdir of a run of another config."""
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    mine, theirs = as_json(config), json.loads(path.read_text())
+    other = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+    if other:
+        changes = ", ".join(
+            f"{k} ({theirs.get(k)!r} there, {mine.get(k)!r} now)" for k in other[:3]
+        )
+        raise BadInput(
+            f"{workdir} holds a run of another config: {changes}"
+            f"{' and more' if len(other) > 3 else ''}; choose another --workdir."
+        )

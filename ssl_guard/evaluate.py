@@ -12,7 +12,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ssl_guard import metrics, provenance, sharding
-from ssl_guard.data import pipeline
+from ssl_guard.data import pipeline, windows
+from ssl_guard.data.schema import TASKS
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
 from ssl_guard.prepare import Prepared
@@ -20,11 +21,21 @@ from ssl_guard.writer import read, write_json
 
 
 def outputs(
-    fn: Callable, params, records: Records, *, batch_size: int, buckets, pad_id: int, mesh
+    fn: Callable,
+    params,
+    records: Records,
+    *,
+    batch_size: int,
+    buckets,
+    pad_id: int,
+    mesh,
+    pack_groups: int = 0,
 ) -> np.ndarray:
     """fn(params, batch), [batch, n], of every record: float64 [rows, n], in the records' order."""
     parts, places = [], []
-    batches = pipeline.eval_batches(records, batch_size=batch_size, buckets=buckets, pad_id=pad_id)
+    batches = pipeline.eval_batches(
+        records, batch_size=batch_size, buckets=buckets, pad_id=pad_id, pack_groups=pack_groups
+    )
     for batch, positions in batches:
         values = jax.device_get(fn(params, sharding.put_batch(batch, mesh)))
         parts.append(values[: len(positions)])
@@ -41,6 +52,9 @@ def outputs(
 
 def predict(predict_fn: Callable, params, records: Records, **how) -> np.ndarray:
     """Harmful probability of every record, float64 [rows]; the arguments are those of `outputs`."""
+    if isinstance(records, windows.Windowed):
+        scores = predict(predict_fn, params, records.windows, **how)
+        return windows.most_harmful(scores, records.owner)
     return outputs(predict_fn, params, records, **how)[:, 1]
 
 
@@ -97,11 +111,27 @@ def write_report(
         )
         for kind, values in scores.items()
     }
+    tasks = pipeline.tasks_of(prepared.test)
+    by_task = {
+        name: {
+            kind: test_report(
+                labels[rows],
+                values[rows],
+                dev[kind]["threshold"],
+                groups[rows],
+                resamples=config.eval.bootstrap,
+            )
+            for kind, values in scores.items()
+        }
+        for number, name in enumerate(TASKS)
+        if len(set(labels[rows := np.flatnonzero(tasks == number)])) == 2 and len(set(tasks)) > 1
+    }
     write_predictions(workdir / "predictions.jsonl", prepared.test, groups, **scores)
     report = {
         "weights": "ema" if "ema" in test else "raw",
         "dev": dev,
         "test": test,
+        "test_by_task": by_task,
         "algorithm": config.algorithm,
         "seed": config.seed,
         "selected_step": selected_step,
@@ -130,12 +160,14 @@ def _training_summary(workdir: Path) -> dict:
 
 
 def write_predictions(path: Path, records: Records, groups: np.ndarray, **scores: np.ndarray):
-    """One JSON line a row: id, group, label and the named scores; never the text."""
+    """One JSON line a row: id, group, label, the named scores and, if long texts are scored in
+    windows, how many; never the text."""
     rows = records.gather(range(len(records)))
     lines = []
     for i, row in enumerate(rows):
         values = {name: round(float(value[i]), 7) for name, value in scores.items()}
         line = {"id": row["id"], "group": int(groups[i]), "label": int(row["label"]), **values}
+        line |= {"windows": row["windows"]} if "windows" in row else {}
         lines.append(json.dumps(line) + "\n")
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(lines))

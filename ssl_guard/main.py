@@ -10,7 +10,7 @@ import json
 from absl import flags
 from ml_collections import config_flags
 
-from ssl_guard import cli, runtime
+from ssl_guard import cli, mlm, runtime
 from ssl_guard.train import train_and_evaluate
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
@@ -20,6 +20,10 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; the same on
 def main(argv: list[str]) -> None:
     config, workdir = cli.required(CONFIG, "config"), cli.required(WORKDIR, "workdir")
     runtime.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
+    if config.algorithm == "mlm":
+        report = mlm.pretrain(config, workdir)
+        print(f"{workdir}/encoder: held out {json.dumps(report['held_out'])}")
+        return
     report = train_and_evaluate(config, workdir)
     test = report["test"][report["weights"]]
     shown = {

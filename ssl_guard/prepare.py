@@ -26,7 +26,7 @@ from ssl_guard import algorithms, cli
 from ssl_guard import config as config_module
 from ssl_guard.assets import sha256_file
 from ssl_guard.augment.run import augment
-from ssl_guard.data import corpora, splits
+from ssl_guard.data import corpora, splits, windows
 from ssl_guard.data.schema import Example
 from ssl_guard.data.tfrecord import Records, open_shards, write_shards
 from ssl_guard.data.tokenizer import Tokenizer
@@ -72,6 +72,9 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         labels=values or None,
     )
     corpus, given_test = load(data.corpus), frozenset()
+    if data.prompt_corpus:
+        prompts = load(data.prompt_corpus, task="prompt_harm")
+        corpus = corpora.with_prompts(corpus, prompts)
     if data.test_corpus:
         corpus, given_test = corpora.with_test(corpus, load(data.test_corpus))
     split = splits.load_or_freeze(
@@ -144,6 +147,14 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
             copies=config.augment.copies,
             seed=config.seed,
         )
+    stride = config.eval.windows
+    for name in ("dev", "test") if stride else ():
+        parts = view(
+            f"{name}-windows",
+            lambda name=name: _encode_windows(tokenizer, rows[name], stride),
+            stride=stride,
+        )
+        records[name] = windows.Windowed(records[name], parts)
     groups = np.empty(len(rows["test"]), np.int64)
     for number, members in enumerate(
         splits.near_duplicate_groups([e.prompt for e in rows["test"]])
@@ -170,6 +181,7 @@ def _summary(
 ) -> dict:
     """Counts for the report: rows and harmful rows per side, rows that were cut, groups."""
     strong = records["strong"]
+    windowed = {name: r for name, r in records.items() if isinstance(r, windows.Windowed)}
     cut = {name: r.manifest["cut_rows"] for name, r in records.items() if r is not None}
     return {
         "corpus": corpus.name,
@@ -181,6 +193,7 @@ def _summary(
             name: sum(example.label == 1 for example in examples) for name, examples in rows.items()
         },
         "rows_longer_than_max_length": cut,
+        "windows": {name: len(r.windows) for name, r in windowed.items()},
         "repeated_views": 0.0 if strong is None else strong.manifest["repeated_share"],
         "test_groups": int(groups.max()) + 1,
     }
@@ -210,6 +223,23 @@ def _encode(tokenizer: Tokenizer, rows: Iterable[Row]) -> Iterator[dict]:
                 "input_ids": tokens.input_ids,
                 "second": tokens.second,
                 "cut": tokens.cut,
+                "label": -1 if example.label is None else example.label,
+                "index": index,
+                "copy": copy,
+            }
+
+
+def _encode_windows(tokenizer: Tokenizer, rows: list[Example], stride: int) -> Iterator[dict]:
+    """Tokenised records of the windows of the rows; `copy` is the number of the window."""
+    prompts, responses = [e.prompt for e in rows], [e.response for e in rows]
+    encoded = windows.encode(tokenizer, prompts, responses, stride=stride)
+    for index, (example, parts) in enumerate(zip(rows, encoded, strict=True)):
+        for copy, part in enumerate(parts):
+            yield {
+                "id": example.id,
+                "input_ids": part.input_ids,
+                "second": part.second,
+                "cut": part.cut,
                 "label": -1 if example.label is None else example.label,
                 "index": index,
                 "copy": copy,

@@ -14,7 +14,7 @@ A batch is a dict of arrays (batch sizes are global ones, L is one padded length
     hidden_label: int32 [B_u], -1 where unknown; read by the diagnostics, never by the loss
 
 `row` is the row's place in the global batch. Dropout is keyed by it, so that the same batch gives
-the same numbers on any number of devices.
+the same numbers on any number of devices. Views may be packed, see data/packing.py.
 """
 
 from collections.abc import Callable
@@ -31,6 +31,11 @@ from ssl_guard.errors import BadInput
 from ssl_guard.losses import Term, weighted
 from ssl_guard.metrics import Metrics
 from ssl_guard.state import TrainState, Watch
+
+NOT_PACKED = (
+    "the method works inside the model, where texts must have rows of their own: set "
+    "config.data.packing = False."
+)
 
 Apply = Callable[[Any, dict, jax.Array | None, bool], Float[Array, "batch heads classes"]]
 
@@ -111,6 +116,8 @@ def train_step(
             "the method works inside the model, not on its logits alone: give train_step "
             "stages=models.build(...).stages, or your own model's (see models.Stages)."
         )
+    if algorithm.forward is not None and "text" in batch["labelled"]:
+        raise BadInput(NOT_PACKED)
     across = LOCAL
     if axis_name is not None:
         across = Across(

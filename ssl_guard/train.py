@@ -64,7 +64,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     fitted = config.algorithm in algorithms.FITTED
     if not fitted:
         algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
-    _refuse_other_config(workdir, config)
+        _check_inside(config, algorithm)
+    elif config.eval.windows:
+        raise BadInput(f"{config.algorithm} reads whole texts: set config.eval.windows = 0.")
+    config_module.refuse_other(workdir, config)
     if (workdir / "report.json").exists():
         return json.loads((workdir / "report.json").read_text())
     if fitted:  # nothing to train in steps
@@ -83,6 +86,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         unlabelled_batch=config.train.unlabelled_batch,
         buckets=tuple(config.data.buckets),
         window_steps=config.data.window_steps,
+        pack_groups=_pack_groups(config),
         pad_id=prepared.tokenizer.pad_id,
     )
     iterator = iter(batches)
@@ -324,12 +328,30 @@ def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) ->
     checkpoints.wait()
 
 
+def _check_inside(config, algorithm: algorithms.Algorithm) -> None:
+    """Raises BadInput for what a method that works inside the model cannot have."""
+    if algorithm.forward is None and not algorithm.logistic_head:
+        return
+    if config.data.packing and algorithm.forward is not None:
+        raise BadInput(f"{config.algorithm}: {steps_module.NOT_PACKED}")
+    for key, value in (
+        ("data.prompt_corpus", config.data.prompt_corpus),
+        ("eval.windows", algorithm.logistic_head and config.eval.windows),
+    ):
+        if value:
+            raise BadInput(
+                f"{config.algorithm} works inside the model and does not go with config.{key} = "
+                f"{value!r}: unset it."
+            )
+
+
 def _build_model(config, prepared: Prepared, extra_classes: int = 0):
     """The classifier and its initial parameters: a pretrained encoder under random heads."""
     model = models.build(
         prepared.model_folder,
         num_classes=2 + extra_classes,
         num_heads=config.model.num_heads,
+        num_tasks=2 if config.data.prompt_corpus else 1,
         num_layers=config.model.num_layers,
         pooling=config.model.pooling,
         head=config.model.head,
@@ -354,8 +376,14 @@ def _how_to_evaluate(config, prepared: Prepared, mesh) -> dict:
         "batch_size": config.eval.batch,
         "buckets": tuple(config.data.buckets),
         "pad_id": prepared.tokenizer.pad_id,
+        "pack_groups": _pack_groups(config),
         "mesh": mesh,
     }
+
+
+def _pack_groups(config) -> int:
+    """One group of texts per device packs them (data/packing.py), 0 packs nothing."""
+    return jax.device_count() if config.data.packing else 0
 
 
 def _features_fn(config, model: models.Classifier, prepared: Prepared, mesh):
@@ -366,23 +394,6 @@ def _features_fn(config, model: models.Classifier, prepared: Prepared, mesh):
         jax.jit(step, out_shardings=sharding.replicated(mesh)),
         **_how_to_evaluate(config, prepared, mesh),
     )
-
-
-def _refuse_other_config(workdir: Path, config: ConfigDict) -> None:
-    """Raises BadInput for the workdir of a run of another config."""
-    path = workdir / "config.json"
-    if not path.exists():
-        return
-    mine, theirs = config_module.as_json(config), json.loads(path.read_text())
-    other = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
-    if other:
-        changes = ", ".join(
-            f"{k} ({theirs.get(k)!r} there, {mine.get(k)!r} now)" for k in other[:3]
-        )
-        raise BadInput(
-            f"{workdir} holds a run of another config: {changes}"
-            f"{' and more' if len(other) > 3 else ''}; choose another --workdir."
-        )
 
 
 def _short(row: dict) -> str:

@@ -12,8 +12,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # (level 1, "data" and "augment") and the model side (the rest) apart below level 3.
 LEVELS = {
     4: {"main"},
-    3: {"train", "evaluate", "prepare", "report", "baselines", "monitor"},
-    2: {"steps", "sharding", "checkpoint"},
+    3: {"train", "mlm", "evaluate", "prepare", "report", "baselines", "monitor"},
+    2: {"steps", "mlm_step", "sharding", "checkpoint"},
     1: {"state", "optim", "schedules", "algorithms", "observatory", "models", "data", "augment"},
     0: {
         "losses",

@@ -24,3 +24,12 @@ def test_the_table_over_seeds_comes_from_the_run_records():
     sweep = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sweep)
     assert table_in(RECORDS / "README.md") == sweep.table().strip()
+
+
+def test_the_table_of_speeds_comes_from_its_records(monkeypatch):
+    folder = Path("experiments/speed")
+    monkeypatch.syspath_prepend(str(folder))
+    spec = importlib.util.spec_from_file_location("encoders", folder / "encoders.py")
+    encoders = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(encoders)
+    assert table_in(folder / "README.md") == encoders.table().strip()

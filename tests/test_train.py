@@ -16,7 +16,8 @@ from ssl_guard import algorithms, prepare, report, steps, train
 from ssl_guard.errors import BadInput
 from ssl_guard.writer import read
 
-CONFIGS = sorted(path.stem for path in Path("configs").glob("*.py"))
+# mlm trains an encoder, not a classifier: test_mlm.py
+CONFIGS = sorted({path.stem for path in Path("configs").glob("*.py")} - {"mlm"})
 LABELS_ALONE = (
     "supervised",
     "supervised_full",

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import grain
 import numpy as np
 
+from ssl_guard.data import packing
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
 
@@ -30,6 +31,7 @@ def train_batches(
     pad_id: int,
     copies: int = 1,
     window_steps: int = 16,
+    pack_groups: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.IterDataset:
@@ -43,12 +45,16 @@ def train_batches(
     buckets: rising padded lengths, the last one no shorter than any record.
     window_steps: rows of so many consecutive steps are sorted by length and dealt out to batches,
         longest with longest; the steps of a window then come in random order.
+    pack_groups: the number of devices packs several texts into one row of the last bucket's length,
+        see data/packing.py; batches then get texts of all lengths. 0 gives every text a row.
 
     A batch is a dict of NumPy arrays (Bl, Bu: a process's rows; L: the step's bucket, one for all
     views, so the compiled shapes of a step are at most the buckets):
         labelled: {input_ids, attention_mask, token_type_ids: int32 [Bl, L], row, label, index (the
                    record's number): int32 [Bl], weight: float32 [Bl]}
         weak, strong: {input_ids, attention_mask, token_type_ids: int32 [Bu, L], row: int32 [Bu]}
+        and in every view task: int32 [B], the place in schema.TASKS of what the row asks, which
+        its having a response tells
         index: int32 [Bu], position in the pool; hidden_label: int32 [Bu], -1 where unknown
         weight: float32 [Bu], 0 where a pool row occurs in the global batch for the second time
     `row` is the place in the global batch.
@@ -74,8 +80,15 @@ def train_batches(
                 f"a batch of {batch_sizes[name]} rows cannot be split over {process_count} "
                 "processes; make it a multiple."
             )
+    if pack_groups:
+        packing.check_groups(pack_groups, process_count, **{v: batch_sizes[v] for v in views})
     if weak is not None:
         first_copy = np.random.default_rng([seed, COPIES]).integers(copies, size=len(weak))
+
+    def deal(rows, lengths, epoch, batch):
+        if pack_groups:
+            return packing.dealt(rows, lengths, batch)
+        return _by_length(lengths, epoch, batch)
 
     @functools.lru_cache(maxsize=2)
     def plan(window: int) -> dict[str, np.ndarray]:
@@ -83,15 +96,18 @@ def train_batches(
         order = np.random.default_rng([seed, STEP_ORDER, window]).permutation(window_steps)
         size = window_steps * labelled_batch
         rows, epoch = _stream(seed, LABELLED, len(labelled), window * size, size)
-        numbers = {"labelled": rows[_by_length(labelled.lengths[rows], epoch, labelled_batch)]}
+        numbers = {"labelled": rows[deal(rows, labelled.lengths[rows], epoch, labelled_batch)]}
         if weak is not None:
             size = window_steps * unlabelled_batch
             rows, epoch = _stream(seed, UNLABELLED, len(weak), window * size, size)
             lengths, augmented = weak.lengths[rows], rows * copies
             if strong is not None:
                 augmented += (first_copy[rows] + epoch) % copies
-                lengths = np.maximum(lengths, strong.lengths[augmented])
-            dealt = _by_length(lengths, epoch, unlabelled_batch)
+                # Padded together, the longer one counts; packed, the occurrences of a row must tie.
+                mean = strong.lengths.reshape(-1, copies).mean(axis=1)
+                other = mean[rows] if pack_groups else strong.lengths[augmented]
+                lengths = lengths + other if pack_groups else np.maximum(lengths, other)
+            dealt = deal(rows, lengths, epoch, unlabelled_batch)
             numbers |= {"weak": rows[dealt], "strong": augmented[dealt]}
         return {name: numbers[name][order] for name in views}
 
@@ -100,12 +116,31 @@ def train_batches(
         numbers = {name: table[place] for name, table in plan(window).items()}
         longest = max(views[name].lengths[numbers[name]].max() for name in views)
         length = buckets[np.searchsorted(buckets, longest)]
+        if pack_groups:
+            length = buckets[-1]
+            lengths = {name: views[name].lengths[numbers[name]] for name in views}
+            plans = {name: packing.plan(lengths[name], length, pack_groups) for name in views}
+            rows_per_text = packing.share_for(
+                plans, {name: batch_sizes[name] // pack_groups for name in views}
+            )
+            groups = pack_groups // process_count
         batch = {}
         for name, records in views.items():
             share = batch_sizes[name] // process_count
             mine = slice(process_index * share, (process_index + 1) * share)
             rows = records.gather(numbers[name][mine])
-            batch[name] = _pad(rows, length, pad_id, first_row=mine.start)
+            if pack_groups:
+                batch[name] = packing.pack(
+                    rows,
+                    plans[name][process_index * groups : (process_index + 1) * groups],
+                    share=rows_per_text,
+                    length=length,
+                    pad_id=pad_id,
+                    first_row=mine.start,
+                )
+            else:
+                batch[name] = _pad(rows, length, pad_id, first_row=mine.start)
+            batch[name]["task"] = _tasks(rows)
             if name == "labelled":
                 batch[name]["label"] = np.array([row["label"] for row in rows], np.int32)
                 batch[name]["weight"] = np.ones(len(rows), np.float32)
@@ -132,25 +167,52 @@ def train_batches(
 
 
 def eval_batches(
-    records: Records, *, batch_size: int, buckets: Sequence[int], pad_id: int
+    records: Records,
+    *,
+    batch_size: int,
+    buckets: Sequence[int],
+    pad_id: int,
+    pack_groups: int = 0,
 ) -> Iterator[tuple[dict, np.ndarray]]:
     """Every record once: (batch like "labelled" above, positions int64 [rows]).
 
     Rows are sorted by length, each batch is padded to the bucket of its longest row, and the last
     one filled up with rows of weight 0. positions are the records of the rows that count, which
-    come first: `scores[positions] = predictions[: len(positions)]`.
+    come first: `scores[positions] = predictions[: len(positions)]`. With pack_groups (see
+    train_batches) a batch is `batch_size` texts of all lengths, packed.
     """
     _check_buckets(records, buckets)
     order = np.argsort(records.lengths, kind="stable")
-    for start in range(0, len(order), batch_size):
-        positions = order[start : start + batch_size]
+    count = -(-len(order) // batch_size)
+    if pack_groups:
+        packing.check_groups(pack_groups, 1, evaluation=batch_size)
+        parts = [order[i::count] for i in range(count)]
+    else:
+        parts = [order[i * batch_size :][:batch_size] for i in range(count)]
+    for positions in parts:
         rows = records.gather(positions)
         rows += [rows[-1]] * (batch_size - len(rows))
-        length = buckets[np.searchsorted(buckets, records.lengths[positions[-1]])]
-        batch = _pad(rows, length, pad_id, first_row=0)
+        if pack_groups:
+            lengths, length = [len(row["input_ids"]) for row in rows], buckets[-1]
+            plan = packing.plan(lengths, length, pack_groups)
+            share = packing.share_for({"": plan}, {"": batch_size // pack_groups})
+            batch = packing.pack(rows, plan, share=share, length=length, pad_id=pad_id, first_row=0)
+        else:
+            length = buckets[np.searchsorted(buckets, records.lengths[positions[-1]])]
+            batch = _pad(rows, length, pad_id, first_row=0)
+        batch["task"] = _tasks(rows)
         batch["label"] = np.array([row["label"] for row in rows], np.int32)
         batch["weight"] = (np.arange(batch_size) < len(positions)).astype(np.float32)
         yield batch, positions
+
+
+def tasks_of(records: Records) -> np.ndarray:
+    """int32 [rows]: the place in schema.TASKS of every record's task."""
+    return _tasks(records.gather(range(len(records))))
+
+
+def _tasks(rows: list[dict]) -> np.ndarray:
+    return np.array([row["second"] < len(row["input_ids"]) for row in rows], np.int32)
 
 
 def token_counts(batch: dict) -> tuple[int, int]:

@@ -36,8 +36,9 @@ class Tokenizer:
     The caller checks `max_length` against the encoder's positions and `vocab_size` against its
     embedding table.
 
-    Attributes: max_length, vocab_size, pad_id (ints), and sha256, a hash of the loaded tokenizer
-    (vocabulary, merges, normalisation: whatever decides the ids) and max_length.
+    Attributes: max_length, vocab_size, pad_id (ints), mask_id (an int, or None where there is no
+    mask token), special_ids (the ints of all special tokens), and sha256, a hash of the loaded
+    tokenizer (vocabulary, merges, normalisation: whatever decides the ids) and max_length.
 
     Raises BadInput for a folder without a usable fast tokenizer and for a max_length that leaves no
     room for one token of text.
@@ -77,6 +78,8 @@ class Tokenizer:
             raise BadInput(f"the tokenizer in {folder} has no padding token; choose another model.")
         self.max_length = max_length
         self.pad_id = int(tokenizer.pad_token_id)
+        self.mask_id = tokenizer.mask_token_id
+        self.special_ids = tuple(sorted(tokenizer.all_special_ids))
         self.vocab_size = len(tokenizer)
         # The loaded state and not tokenizer.json: settings in tokenizer_config.json, such as
         # do_lower_case, change the ids as well.
@@ -88,12 +91,23 @@ class Tokenizer:
 
         Raises BadInput, naming the row's number in this call, for a text that is not Unicode.
         """
+        return [self.join(*ids) for ids in self.ids(prompt, response)]
+
+    def ids(
+        self, prompt: Sequence[str], response: Sequence[str | None]
+    ) -> list[tuple[list[int], list[int] | None]]:
+        """What `encode` joins and cuts: the whole texts' ids, without special tokens."""
         prompts = self._ids(prompt)
         responses = iter(self._ids([text for text in response if text is not None]))
         return [
-            self._join(first, None if text is None else next(responses))
+            (first, None if text is None else next(responses))
             for first, text in zip(prompts, response, strict=True)
         ]
+
+    def room(self, pair: bool) -> int:
+        """Tokens of text that fit beside the special tokens of a prompt alone or of a pair."""
+        special = len(self._middle) + len(self._close) if pair else len(self._end)
+        return self.max_length - len(self._open) - special
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         try:
@@ -107,7 +121,8 @@ class Tokenizer:
             raise
         return [encoding.ids for encoding in encodings]
 
-    def _join(self, prompt: list[int], response: list[int] | None) -> Encoded:
+    def join(self, prompt: list[int], response: list[int] | None) -> Encoded:
+        """One text of ids, cut to max_length as `encode` cuts."""
         close = self._end if response is None else self._middle
         tail = [] if response is None else response + self._close
         room = self.max_length - len(self._open) - len(close) - len(tail)  # for the prompt

@@ -1,6 +1,15 @@
 """Encoders, heads and pretrained weights. The only place that imports flax.linen."""
 
 from ssl_guard.models.classifier import Classifier, Stages, build, init_from_pretrained
+from ssl_guard.models.masked_lm import MaskedLM, build_masked_lm
 from ssl_guard.models.pretrained import resolve
 
-__all__ = ["Classifier", "Stages", "build", "init_from_pretrained", "resolve"]
+__all__ = [
+    "Classifier",
+    "MaskedLM",
+    "Stages",
+    "build",
+    "build_masked_lm",
+    "init_from_pretrained",
+    "resolve",
+]

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from ssl_guard.errors import BadInput
 from ssl_guard.models import convert, heads
 from ssl_guard.models.architectures import read_config
-from ssl_guard.models.dropout import row_seeds
+from ssl_guard.models.dropout import row_seeds, token_seeds
+from ssl_guard.models.layers import positions
 from ssl_guard.models.pretrained import resolve
 
 
@@ -37,19 +38,23 @@ class Stages(NamedTuple):
 
 class Classifier(NamedTuple):
     """A text classifier. A batch holds input_ids, attention_mask and token_type_ids, int32
-    [batch, length], and row, int32 [batch]: the rows' places in the global batch.
+    [batch, length], and row, int32 [batch]: the rows' places in the global batch. A packed batch
+    (data/packing.py) also holds text, int32 [rows, length], and its first three are [rows, length];
+    what comes out is the same, one row per text.
 
     init(rng, batch) -> params: {"encoder": ..., "head": ...}, float32, all random.
     apply(params, batch, rng, train) -> logits, float32 [batch, heads, classes]. `train` is static;
     `rng` is read, for dropout, only if it is True.
     config: the encoder's config, hashable; config.hf_names are the names for models.convert.
     stages: `apply` in parts.
+    encoder: the Flax module itself.
     """
 
     init: Callable[..., Any]
     apply: Callable[..., jax.Array]
     config: Any
     stages: Stages
+    encoder: Any
 
 
 def build(
@@ -57,6 +62,7 @@ def build(
     *,
     num_classes: int = 2,
     num_heads: int = 1,
+    num_tasks: int = 1,
     num_layers: int = 0,
     pooling: str = "mean",
     head: str = "mlp",
@@ -66,11 +72,13 @@ def build(
 ) -> Classifier:
     """A classifier shaped by the config.json of a model; its weights are not read.
 
-    `num_layers` keeps the lowest encoder layers only, 0 keeps all. `pooling` is "cls" or "mean",
-    `head` "linear" or "mlp". `dropout` is the rate everywhere: in the encoder, in place of the
-    rates of config.json, and before the head. `dtype`, "float32" or "bfloat16", is that of the
-    encoder's matrix products. `remat` computes the insides of every layer again in the backward
-    pass: less memory, more time, the same numbers. Raises BadInput on what cannot be built.
+    With several tasks each has `num_heads` heads of its own, and a row gets the logits of its task,
+    which the batch then holds as task, int32 [batch]; `stages` do not know of tasks. `num_layers` keeps the
+    lowest encoder layers only, 0 keeps all. `pooling` is "cls" or "mean", `head` "linear" or "mlp".
+    `dropout` is the rate everywhere: in the encoder, in place of the rates of config.json, and
+    before the head. `dtype`, "float32" or "bfloat16", is that of the encoder's matrix products.
+    `remat` computes the insides of every layer again in the backward pass: less memory, more time,
+    the same numbers. Raises BadInput on what cannot be built.
     """
     for key, value, known in (
         ("pooling", pooling, heads.POOLINGS),
@@ -99,7 +107,7 @@ def build(
         attention_probs_dropout_prob=dropout,
     )
     encoder = encoder(config, dtype, remat)
-    classifiers = heads.Heads(num_heads, num_classes, head, dropout)
+    classifiers = heads.Heads(num_tasks * num_heads, num_classes, head, dropout)
 
     def init(rng, batch):
         encoder_rng, head_rng = jax.random.split(rng)
@@ -114,6 +122,15 @@ def build(
         return params["encoder"]["embeddings"]["word"]["embedding"][batch["input_ids"]]
 
     def features(params, batch, rng, train, *, words=None, mix=None, depth=1.0):
+        if "text" in batch:
+            if words is not None or mix is not None:
+                raise BadInput(
+                    "the words or states of packed rows cannot be replaced or mixed: set "
+                    "config.data.packing = False"
+                )
+            hidden = hidden_states(encoder, params["encoder"], batch, rng, train)
+            place = positions(batch["attention_mask"], segments_of(batch))
+            return heads.pool_packed(hidden, batch["text"], place, batch["row"], pooling)
         seeds = row_seeds(rng, batch["row"]) if train else None
         mask = batch["attention_mask"]
         inputs = batch["input_ids"], mask, batch["token_type_ids"]
@@ -132,9 +149,31 @@ def build(
 
     def apply(params, batch, rng, train):
         pooled = features(params, batch, rng, train)
-        return classify(params, pooled, batch["row"], rng, train)
+        logits = classify(params, pooled, batch["row"], rng, train)
+        return logits if num_tasks == 1 else heads.of_task(logits, batch["task"], num_tasks)
 
-    return Classifier(init, apply, config, Stages(words, features, classify))
+    return Classifier(init, apply, config, Stages(words, features, classify), encoder)
+
+
+def segments_of(batch: dict):
+    """int32 [rows, length]: each packed token's text, counted from 1 in its row; 0 for pads."""
+    starts = jnp.diff(batch["text"], axis=1, prepend=-1) != 0
+    return jnp.where(batch["attention_mask"] > 0, jnp.cumsum(starts, axis=1), 0)
+
+
+def seeds_of(batch: dict, rng):
+    """The dropout seeds of a batch: of its rows, or of its tokens if it is packed."""
+    if "text" not in batch:
+        return row_seeds(rng, batch["row"])
+    return token_seeds(rng, batch["text"], positions(batch["attention_mask"], segments_of(batch)))
+
+
+def hidden_states(encoder, params, batch: dict, rng, train: bool):
+    """The encoder's states of a batch, packed or not: [rows, length, width]."""
+    seeds = seeds_of(batch, rng) if train else None
+    segments = segments_of(batch) if "text" in batch else None
+    inputs = batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]
+    return encoder.apply({"params": params}, *inputs, seeds, segments=segments)
 
 
 def init_from_pretrained(classifier: Classifier, name_or_folder: str | Path, rng, batch):

@@ -14,6 +14,8 @@ from jaxtyping import Array, Float, Int, Key, UInt32
 # Odd constants, one per axis of a row, that no small combination brings back to 0 modulo 2^32.
 _STRIDES = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D)
 
+Seeds = UInt32[Array, "batch 2"] | UInt32[Array, "batch length 3"]  # row_seeds, token_seeds
+
 
 def _mix(h: UInt32[Array, "..."], word: UInt32[Array, "..."] | int = 0) -> UInt32[Array, "..."]:
     """The integer hash lowbias32 (C. Wellons, "Prospecting for hash functions", 2018), with a
@@ -25,25 +27,52 @@ def _mix(h: UInt32[Array, "..."], word: UInt32[Array, "..."] | int = 0) -> UInt3
 
 def row_seeds(rng: Key[Array, ""] | UInt32[Array, "2"], row: Int[Array, "batch"]):
     """Two words for every row, uint32 [batch, 2], from the step's key and the rows' places."""
-    words = jax.random.bits(rng, (1, 2), jnp.uint32)
-    return _mix(words + _mix(row.astype(jnp.uint32))[:, None])
+    words = jax.random.bits(rng, (*(1 for _ in row.shape), 2), jnp.uint32)
+    return _mix(words + _mix(row.astype(jnp.uint32))[..., None])
 
 
-def keep_mask(shape: tuple[int, ...], rate: float, seeds: UInt32[Array, "batch 2"], site: int):
-    """True where a number is kept, bool [batch, ...]: each with probability 1 - rate."""
-    words = _mix(seeds + np.uint32(site * _STRIDES[0] % 2**32))
-    first, second = (words[:, i].reshape(-1, *(1 for _ in shape[1:])) for i in (0, 1))
+def token_seeds(rng, text: Int[Array, "batch length"], position: Int[Array, "batch length"]):
+    """The seeds of packed rows, uint32 [batch, length, 3]: for every token the two words of its
+    text's row and its position in the text. Dropout then keeps what it keeps in unpacked rows."""
+    place = position.astype(jnp.uint32)[..., None]
+    return jnp.concatenate([row_seeds(rng, text), place], axis=-1)
+
+
+def random_bits(shape: tuple[int, ...], seeds: Seeds, site: int) -> UInt32[Array, "batch ..."]:
+    """32 bits for every number of an array [batch, ...].
+
+    With the seeds of packed rows the shape is [batch, length, ...], or [batch, attn, length,
+    length], where the first `length` is the one of the token that the row of numbers belongs to.
+    """
+    words = _mix(seeds[..., :2] + np.uint32(site * _STRIDES[0] % 2**32))
+    packed = seeds.ndim == 3
+    tokens = (len(shape) - 2, len(shape) - 1) if len(shape) == 4 else (1,)
+
+    def along(x, axis):  # [batch] or [batch, length], the length as that axis of the shape
+        axes = [n if i == 0 or (packed and i == axis) else 1 for i, n in enumerate(shape)]
+        return x.reshape(axes)
+
+    first, second = (along(words[..., i], tokens[0]) for i in (0, 1))
     position = first
     for axis, stride in enumerate(_STRIDES[: len(shape) - 1], start=1):
-        axes = [n if i == axis else 1 for i, n in enumerate(shape)]
-        position = position + jax.lax.broadcasted_iota(jnp.uint32, axes, axis) * np.uint32(stride)
-    return _mix(position, second) >= np.uint32(round(rate * 2**32))
+        if packed and axis in tokens:
+            count = along(seeds[..., 2], axis)
+        else:
+            axes = [n if i == axis else 1 for i, n in enumerate(shape)]
+            count = jax.lax.broadcasted_iota(jnp.uint32, axes, axis)
+        position = position + count * np.uint32(stride)
+    return _mix(position, second)
+
+
+def keep_mask(shape: tuple[int, ...], rate: float, seeds: Seeds, site: int):
+    """True where a number is kept, bool [batch, ...]: each with probability 1 - rate."""
+    return random_bits(shape, seeds, site) >= np.uint32(round(rate * 2**32))
 
 
 def dropout(
     x: Float[Array, "batch ..."],
     rate: float,
-    seeds: UInt32[Array, "batch 2"] | None,
+    seeds: Seeds | None,
     site: int,
 ) -> Float[Array, "batch ..."]:
     """Inverted dropout of `x`, at most four axes with the batch first; `x` itself without seeds.

@@ -7,7 +7,8 @@ All encoders are called alike, float32 or bfloat16 hidden states [batch, length,
 
 input_ids, attention_mask (1 for real tokens, 0 for the pads after them), token_type_ids (unread by
     an architecture without them): int32 [batch, length].
-seeds: uint32 [batch, 2] of dropout.row_seeds, None for no dropout. Site 1 and up are the encoder's.
+seeds: of dropout.row_seeds, or of dropout.token_seeds with segments; None for no dropout. Site 1
+    and up are the encoder's.
 words: float32 [batch, length, width of the word table], read in place of the word embeddings.
 segments: int32 [batch, length], the numbers of the texts that share a row: from 1, each text in one
     piece, 0 for pads. A text then gets the states that it has in a row of its own. The caller sees
@@ -23,9 +24,10 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int
 
 from ssl_guard.errors import BadInput
+from ssl_guard.models.dropout import Seeds
 from ssl_guard.models.layers import ACTIVATIONS, PostNormLayer, attention_bias, positions, remat
 
 
@@ -161,7 +163,7 @@ def through(
     layers: Sequence[Callable[..., jax.Array]],
     x: Float[Array, "batch length width"],
     attention_mask: Int[Array, "batch length"],
-    seeds: UInt32[Array, "batch 2"] | None,
+    seeds: Seeds | None,
     segments: Int[Array, "batch length"] | None = None,
     *,
     mix: Callable | None = None,

@@ -27,6 +27,34 @@ def pool(
     return (hidden * mask).sum(axis=1) / jnp.maximum(mask.sum(axis=1), 1)
 
 
+def pool_packed(
+    hidden: Float[Array, "rows length width"],
+    text: Int[Array, "rows length"],
+    position: Int[Array, "rows length"],
+    row: Int[Array, " batch"],
+    pooling: str,
+) -> Float[Array, "batch width"]:
+    """`pool` of every text of packed rows, in the order of `row`, float32.
+
+    text: the `row` of each token's text, -1 for pads; position: the token's place in its text.
+    """
+    mine = text[None] == row[:, None, None]
+    if pooling == "cls":
+        mine = mine & (position == 0)[None]
+    mine = mine.astype(jnp.float32)
+    # A product, because a segment_sum's gradient is a gather and its forward a scatter.
+    total = jnp.einsum("brl,rlw->bw", mine, hidden.astype(jnp.float32))
+    return total / jnp.maximum(mine.sum(axis=(1, 2)), 1)[:, None]
+
+
+def of_task(
+    logits: Float[Array, "batch all classes"], task: Int[Array, " batch"], num_tasks: int
+) -> Float[Array, "batch heads classes"]:
+    """The logits of each row's own task, whose heads stand together in `logits`."""
+    by_task = logits.reshape(len(logits), num_tasks, -1, logits.shape[-1])
+    return jnp.take_along_axis(by_task, task[:, None, None, None], axis=1)[:, 0]
+
+
 class Heads(nn.Module):
     """Independent classifiers on one pooled vector, in float32.
 

@@ -5,9 +5,9 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int
 
-from ssl_guard.models.dropout import dropout
+from ssl_guard.models.dropout import Seeds, dropout
 
 INIT = nn.initializers.normal(0.02)  # of every matrix and table, as BERT does
 
@@ -94,7 +94,7 @@ def attend(
     value: Float[Array, "batch length attn head"],
     bias: Float[Array, "batch #attn #length length"],
     dropout_rate: float,
-    seeds: UInt32[Array, "batch 2"] | None,
+    seeds: Seeds | None,
     site: int,
     *,
     scale: float | None = None,
@@ -158,7 +158,7 @@ class SelfAttention(nn.Module):
         self,
         x: Float[Array, "batch length width"],
         bias: Float[Array, "batch #attn #length length"],
-        seeds: UInt32[Array, "batch 2"] | None,
+        seeds: Seeds | None,
     ) -> Float[Array, "batch length width"]:
         width = x.shape[-1]
         query, key, value = (
@@ -202,7 +202,7 @@ class PostNormLayer(nn.Module):
         self,
         x: Float[Array, "batch length width"],
         bias: Float[Array, "batch #attn #length length"],
-        seeds: UInt32[Array, "batch 2"] | None,
+        seeds: Seeds | None,
     ) -> Float[Array, "batch length width"]:
         attention = SelfAttention(
             self.attn, self.attention_dropout, self.dtype, self.site, name="attention"

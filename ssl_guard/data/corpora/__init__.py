@@ -81,6 +81,28 @@ def with_test(corpus: Corpus, test: Corpus) -> tuple[Corpus, frozenset[str]]:
     return make_corpus(name, corpus.task, corpus.examples + rows, licence), ids
 
 
+def with_prompts(corpus: Corpus, prompts: Corpus) -> Corpus:
+    """One corpus for both tasks: rows of `corpus`, pairs, and of `prompts`, prompts alone.
+
+    A row's task is told by whether it has a response. Raises BadInput for pairs that are none, and
+    for an id that is in both.
+    """
+    if any(example.response is None for example in corpus.examples):
+        raise BadInput(
+            f"config.data.prompt_corpus is given, but {corpus.name} has rows without a response: "
+            "set config.data.task = response_harm."
+        )
+    shared = {e.id for e in corpus.examples} & {e.id for e in prompts.examples}
+    if shared:
+        raise BadInput(
+            f"{corpus.name} and the prompt corpus {prompts.name} share {len(shared)} ids, such as "
+            f"{min(shared)}: make them unique."
+        )
+    licence = " and ".join(sorted({corpus.licence, prompts.licence}))
+    rows = corpus.examples + prompts.examples
+    return make_corpus(f"{corpus.name}-{prompts.name}", "both", rows, licence)
+
+
 def _prepare_and_read(
     builder_class: type[tfds.core.DatasetBuilder],
     data_dir: str | Path,

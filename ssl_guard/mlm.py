@@ -1,0 +1,241 @@
+"""Continued pre-training of an encoder on a run's own texts, by masked words.
+
+    python -m ssl_guard.main --config=configs/mlm.py --workdir=runs/mlm
+
+The texts are the labelled and unlabelled rows of the frozen split, never dev or test; a few of them
+are held out to watch the loss. `workdir/encoder/` is then the folder of a model like any other:
+
+    python -m ssl_guard.main --config=configs/uda.py --config.model.name=runs/mlm/encoder ...
+"""
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from ssl_guard import config as config_module
+from ssl_guard import metrics, mlm_step, models, optim, provenance, schedules, sharding
+from ssl_guard.checkpoint import Checkpoints, template_of
+from ssl_guard.data import pipeline
+from ssl_guard.data.tfrecord import Records
+from ssl_guard.errors import BadInput
+from ssl_guard.models import convert
+from ssl_guard.prepare import Prepared, prepare
+from ssl_guard.writer import Writer, read, write_json
+
+HELD_OUT = 4  # random stream of a seed; data.pipeline has those below
+
+
+class Texts(Sequence):
+    """Some rows of one or two views, read like data.tfrecord.Records."""
+
+    def __init__(self, views: Sequence[Records], rows: np.ndarray):
+        self._views, self._rows = views, rows
+        self.lengths = np.concatenate([view.lengths for view in views])[rows]
+        self.manifest = views[0].manifest
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: int) -> dict:
+        return self.gather([i])[0]
+
+    def gather(self, indices: Iterable[int]) -> list[dict]:
+        """The records at these positions, in this order."""
+        first = len(self._views[0])
+        rows = [int(self._rows[i]) for i in indices]
+        return [self._views[0][row] if row < first else self._views[1][row - first] for row in rows]
+
+
+def texts_of(prepared: Prepared, *, held_out: int, seed: int) -> tuple[Texts, Texts]:
+    """The texts to learn from and those held out. Raises BadInput if none would be left."""
+    views = [view for view in (prepared.labelled, prepared.unlabelled) if view is not None]
+    order = np.random.default_rng([seed, HELD_OUT]).permutation(sum(map(len, views)))
+    if held_out >= len(order):
+        raise BadInput(
+            f"config.mlm.held_out = {held_out} leaves nothing of {len(order)} texts: lower it."
+        )
+    return Texts(views, order[held_out:]), Texts(views, order[:held_out])
+
+
+def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
+    """Runs to the end, or on from the last checkpoint, and returns the report.
+
+    A finished run returns at once; a workdir of another config is refused. Raises BadInput for
+    anything the user can put right.
+    """
+    workdir = Path(workdir)
+    config_module.check(config)
+    config_module.refuse_other(workdir, config)
+    if (workdir / "report.json").exists():
+        return json.loads((workdir / "report.json").read_text())
+
+    prepared = prepare(config, views=("weak",))
+    tokenizer = prepared.tokenizer
+    if tokenizer.mask_id is None:
+        raise BadInput(
+            f"the tokenizer of {config.model.name} has no mask token, so nothing can be masked; "
+            "choose another model."
+        )
+    learned, held_out = texts_of(prepared, held_out=config.mlm.held_out, seed=config.seed)
+    mesh = sharding.make_mesh()
+    sharding.check_batch_sizes(mesh, **{"mlm.batch": config.mlm.batch})
+    batching = {
+        "buckets": tuple(config.data.buckets),
+        "pad_id": tokenizer.pad_id,
+        "pack_groups": jax.device_count() if config.data.packing else 0,
+    }
+    iterator = iter(
+        pipeline.train_batches(
+            learned,
+            None,
+            None,
+            seed=config.seed,
+            steps=config.train.steps,
+            labelled_batch=config.mlm.batch,
+            unlabelled_batch=0,
+            window_steps=config.data.window_steps,
+            **batching,
+        )
+    )
+
+    model = models.build_masked_lm(
+        prepared.model_folder,
+        num_layers=config.model.num_layers,
+        dropout=config.model.dropout,
+        dtype=config.model.dtype,
+    )
+    token = jnp.zeros((1, 1), jnp.int32)
+    row = {"input_ids": token, "attention_mask": token, "token_type_ids": token, "row": token[0]}
+    params = model.init(jax.random.fold_in(jax.random.key(config.seed), 1), row)
+    tx = optim.build(
+        params,
+        schedule=functools.partial(
+            schedules.warmup_cosine,
+            peak=config.optim.lr,
+            warmup_steps=config.optim.warmup_steps,
+            total_steps=config.train.steps,
+        ),
+        weight_decay=config.optim.weight_decay,
+        layer_decay=config.optim.layer_decay,
+        num_layers=model.config.num_hidden_layers,
+        clip_norm=config.optim.clip_norm,
+        freeze=tuple(config.optim.freeze),
+    )
+    words = dict(
+        apply=model.apply,
+        vocabulary=mlm_step.Vocabulary(
+            tokenizer.vocab_size, tokenizer.mask_id, tokenizer.special_ids
+        ),
+        rate=config.mlm.rate,
+    )
+    everywhere = sharding.replicated(mesh)
+    step = jax.jit(
+        functools.partial(mlm_step.mlm_step, tx=tx, freeze=tuple(config.optim.freeze), **words),
+        out_shardings=everywhere,
+        donate_argnums=0,
+    )
+    guess = jax.jit(
+        functools.partial(mlm_step.guess, train=False, **words), out_shardings=everywhere
+    )
+
+    def held_out_scores(params) -> dict:
+        """Every evaluation hides the same words: row and key are the same."""
+        parts = []
+        for number, (batch, _) in enumerate(
+            pipeline.eval_batches(held_out, batch_size=config.mlm.batch, **batching)
+        ):
+            key = jax.random.fold_in(jax.random.key(config.seed), number)
+            _, part = guess(params, sharding.put_batch(batch, mesh), key)
+            parts.append(jax.device_get(part))
+        scores = metrics.merge(parts)
+        return {"loss": scores["loss/mlm"], "accuracy": scores["mlm/accuracy"]}
+
+    def new_state():
+        key = jax.random.key(config.seed)
+        return mlm_step.State(jnp.zeros((), jnp.int32), params, tx.init(params), key)
+
+    write_json(workdir / "config.json", config_module.as_json(config))
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        # Resume order: 1. state, 2. position of the data, 3. metrics up to that step.
+        template = template_of(jax.eval_shape(new_state), everywhere)
+        if checkpoints.latest is None:
+            state = jax.device_put(new_state(), everywhere)
+        else:
+            state, position, _ = checkpoints.restore(checkpoints.latest, template)
+            iterator.set_state(position)
+        with Writer(
+            workdir, resume_step=checkpoints.latest or 0, tensorboard=config.train.tensorboard
+        ) as writer:
+            _train(config, state, iterator, step, held_out_scores, mesh, checkpoints, writer)
+        best = checkpoints.best
+        state, _, meta = checkpoints.restore(best, template)
+    convert.save_pretrained(
+        workdir / "encoder", state.params["encoder"], model.config, prepared.model_folder
+    )
+    rows = read(workdir / "metrics.jsonl")
+    report = {
+        "algorithm": "mlm",
+        "seed": config.seed,
+        "selected_step": best,
+        "steps": config.train.steps,
+        "texts": {"learned": len(learned), "held_out": len(held_out)},
+        "held_out": meta["held_out"],
+        "data": prepared.summary,
+        "training": {"seconds": round(sum(row["time/seconds"] for row in rows), 1)},
+        "provenance": provenance.collect(**prepared.hashes),
+    }
+    write_json(workdir / "report.json", report)
+    return report
+
+
+def _train(config, state, iterator, step_fn, held_out_scores, mesh, checkpoints, writer) -> None:
+    """Steps from state.step to the end, with a checkpoint at each interval."""
+    total = config.train.steps
+    pending, tokens, computed, since = [], 0, 0, time.monotonic()
+    steps = range(int(state.step) + 1, total + 1)
+    for step in tqdm(steps, desc="mlm", disable=not sys.stderr.isatty(), leave=False):
+        batch = next(iterator)["labelled"]
+        real, padded = pipeline.token_counts(batch)
+        tokens, computed = tokens + real, computed + padded
+        batch = sharding.put_batch(batch, mesh)
+        with jax.transfer_guard("disallow"):
+            state, step_metrics = step_fn(state, batch)
+        pending.append(step_metrics)
+        evaluates = step % config.train.eval_every_steps == 0 or step == total
+        if not (evaluates or step % config.train.log_every_steps == 0):
+            continue
+        row = metrics.merge(jax.device_get(pending))
+        if not np.isfinite(row["loss/mlm"] + row["grad_norm"]):
+            raise BadInput(
+                f"the loss is not a number at step {step}: lower config.optim.lr; the last "
+                "checkpoint is from before that."
+            )
+        seconds = time.monotonic() - since
+        row |= {
+            "time/seconds": seconds,
+            "time/tokens_per_second": tokens / seconds,
+            "data/padding_share": 1 - tokens / computed,
+        }
+        if evaluates:
+            scores = held_out_scores(state.params)
+            row |= {f"held_out/{name}": value for name, value in scores.items()}
+        writer.write(step, row)
+        if evaluates:
+            checkpoints.save(
+                step,
+                state,
+                data=iterator.get_state(),
+                meta={"held_out": scores},
+                selection=-scores["loss"],
+            )
+        pending, tokens, computed, since = [], 0, 0, time.monotonic()
+    checkpoints.wait()

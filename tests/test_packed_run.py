@@ -1,0 +1,37 @@
+"""A packed run: the same method on the same texts, with less padding."""
+
+import importlib
+
+import pytest
+
+from ssl_guard import steps, train
+from ssl_guard.data import packing
+from ssl_guard.errors import BadInput
+from ssl_guard.writer import read
+
+
+def smoke(folder, name):
+    config = importlib.import_module(f"configs.{name}").get_config("smoke")
+    config.data.dir, config.data.packing = str(folder / "data"), True
+    config.train.steps = config.train.eval_every_steps = 6
+    return config
+
+
+def test_a_packed_run_trains_in_few_shapes_and_pads_little(tmp_path, monkeypatch):
+    traced, original = [], steps.train_step
+
+    def counting(state, batch, **static):
+        traced.append(batch["labelled"]["text"].shape)
+        return original(state, batch, **static)
+
+    monkeypatch.setattr(steps, "train_step", counting)
+    result = train.train_and_evaluate(smoke(tmp_path, "supervised"), tmp_path / "run")
+    assert len(traced) == len(set(traced)) <= len(packing.SHARES)
+    assert 0 <= result["test"]["raw"]["f1"]["value"] <= 1
+    assert all("loss/supervised" in row for row in read(tmp_path / "run" / "metrics.jsonl"))
+
+
+def test_a_method_inside_the_model_is_refused_before_it_claims_the_workdir(tmp_path):
+    with pytest.raises(BadInput, match="vat: .* set config.data.packing = False"):
+        train.train_and_evaluate(smoke(tmp_path, "vat"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

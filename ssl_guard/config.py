@@ -63,6 +63,8 @@ def default() -> ConfigDict:
         "float32"  # float32 or bfloat16 for the encoder's arithmetic; weights stay float32
     )
 
+    model.remat = False  # True: compute layers again in the backward pass, for less memory
+
     config.optim = optim = ConfigDict()
     optim.lr = (
         2e-4  # peak learning rate of the head; the encoder's layers get less, see layer_decay

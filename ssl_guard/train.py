@@ -357,11 +357,13 @@ def _build_model(config, prepared: Prepared, extra_classes: int = 0):
         head=config.model.head,
         dropout=config.model.dropout,
         dtype=config.model.dtype,
+        remat=config.model.remat,
     )
-    if config.data.max_length > model.config.max_position_embeddings:
+    longest = model.config.max_tokens
+    if longest is not None and config.data.max_length > longest:
         raise BadInput(
             f"config.data.max_length = {config.data.max_length} is more than the "
-            f"{model.config.max_position_embeddings} positions of {config.model.name}: lower it "
+            f"{longest} positions of {config.model.name}: lower it "
             "and config.data.buckets."
         )
     token = jnp.zeros((1, 1), jnp.int32)

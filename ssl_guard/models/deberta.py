@@ -103,6 +103,11 @@ class DebertaConfig(EncoderConfig):
             raise BadInput("hidden_size must be a multiple of conv_groups")
 
     @property
+    def max_tokens(self):
+        """Distances beyond the longest share its embedding, so they set no limit."""
+        return self.max_position_embeddings if self.position_biased_input else None
+
+    @property
     def longest(self) -> int:
         """The largest distance that is told apart."""
         if self.max_relative_positions < 1:

@@ -71,6 +71,11 @@ class EncoderConfig:
                 found[field.name] = values[key]
         return cls(**found)
 
+    @property
+    def max_tokens(self) -> int | None:
+        """Tokens of the longest text that the encoder has positions for; None for any length."""
+        return self.max_position_embeddings
+
     def to_json(self) -> dict[str, Any]:
         """The keys of config.json that a classifier may have changed."""
         return {self.key("num_hidden_layers"): self.num_hidden_layers}
@@ -112,7 +117,7 @@ def places(
     length = input_ids.shape[1]
     if segments is not None:
         return positions((segments > 0).astype(jnp.int32), segments)
-    check_length(length, config.max_position_embeddings)
+    check_length(length, config.max_tokens)
     return jnp.arange(length)[None]
 
 
@@ -125,7 +130,7 @@ def places_after_padding(
     """Places counted from padding + 1, as fairseq does: the token `padding` has none, its row of
     the table is `padding`."""
     if segments is None:
-        check_length(input_ids.shape[1], config.max_position_embeddings - padding - 1)
+        check_length(input_ids.shape[1], config.max_tokens)
     real = (input_ids != padding).astype(jnp.int32)
     if segments is not None:
         real = real * (segments > 0)

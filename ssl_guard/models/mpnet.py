@@ -45,6 +45,10 @@ class MPNetConfig(EncoderConfig):
     vocab_size: int = 30527
     relative_attention_num_buckets: int = option(BUCKETS, minimum=BUCKETS)
 
+    @property
+    def max_tokens(self):
+        return self.max_position_embeddings - PADDING - 1
+
 
 def buckets(distances: np.ndarray) -> np.ndarray:
     """The row of the table for key place - query place, int [...]: exact when near, then

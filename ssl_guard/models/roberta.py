@@ -29,6 +29,11 @@ class RobertaConfig(EncoderConfig):
     vocab_size: int = 50265
     type_vocab_size: int = 2
     pad_token_id: int = option(1, minimum=0)
+
+    @property
+    def max_tokens(self):
+        return self.max_position_embeddings - self.pad_token_id - 1
+
     position_embedding_type: str = "absolute"
     is_decoder: bool = False
 

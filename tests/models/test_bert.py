@@ -86,11 +86,14 @@ def test_batch_longer_than_the_positions_is_bad_input():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_act": "relu"}, "hidden_act='relu' is not supported"),
+        ({"hidden_act": "mish"}, "hidden_act='mish' is not supported; supported are 'gelu', "),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
         ({"is_decoder": True}, "is_decoder"),
         ({"num_attention_heads": 5}, "multiple of num_attention_heads"),
         ({"vocab_size": True}, "vocab_size=True must be a whole number"),
+        ({"layer_norm_eps": "1e-5"}, "layer_norm_eps='1e-5' must be a number of at least 0"),
+        ({"layer_norm_eps": float("nan")}, "layer_norm_eps=nan must be a number"),
+        ({"hidden_dropout_prob": -0.1}, "hidden_dropout_prob=-0.1 must be a number"),
         ({"hidden_size": 0}, "hidden_size=0 must be a whole number"),
     ],
 )

@@ -1,3 +1,5 @@
+import json
+
 import jax
 import ml_dtypes
 import numpy as np
@@ -28,7 +30,7 @@ def rewrite(folder, change):
 
 def load(saved):
     classifier, encoder, folder = saved
-    return convert.load(folder / "model.safetensors", encoder, classifier.config.hf_names)
+    return convert.load(folder, encoder, classifier.config.hf_names)
 
 
 def assert_trees_equal(one, two):
@@ -150,3 +152,103 @@ def test_lowest_layers_only(write_config, batch, random_like):
     write_config(num_hidden_layers=2)  # now the third layer is nobody's
     with pytest.raises(BadInput, match="unexpected tensor encoder.layer.2"):
         init_from_pretrained(part, folder, jax.random.key(0), batch)
+
+
+@pytest.fixture
+def sharded(saved):
+    """The same model with its weights in two shards and an index: (classifier, encoder, folder)."""
+    _, _, folder = saved
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    listed = {}
+    for number, part in enumerate((names[:9], names[9:]), start=1):
+        file = f"model-0000{number}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / file)
+        listed |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": listed}))
+    return saved
+
+
+def test_shards_are_one_model(sharded):
+    assert_trees_equal(load(sharded), sharded[1])
+
+
+def test_a_missing_shard_is_named(sharded):
+    (sharded[2] / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(BadInput, match="has no model-00002-of-00002.safetensors"):
+        load(sharded)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda listed: listed.pop(NAME), f"does not list there, {NAME}"),
+        (lambda listed: listed.update(extra=listed[NAME]), "lacks a tensor that .* lists, extra"),
+    ],
+)
+def test_shards_and_their_index_must_agree(sharded, change, message):
+    file = sharded[2] / "model.safetensors.index.json"
+    values = json.loads(file.read_text())
+    change(values["weight_map"])
+    file.write_text(json.dumps(values))
+    with pytest.raises(BadInput, match=message):
+        load(sharded)
+
+
+def test_a_torn_shard_is_bad_input(sharded):
+    file = sharded[2] / "model-00001-of-00002.safetensors"
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(BadInput, match="model-00001-of-00002.safetensors cannot be read"):
+        load(sharded)
+
+
+def test_save_pretrained_keeps_the_config_and_the_tokenizer(saved, tmp_path):
+    classifier, encoder, folder = saved
+    values = json.loads((folder / "config.json").read_text())
+    source = {"architectures": ["X"], "torch_dtype": "float16", "n": 1}
+    (folder / "config.json").write_text(json.dumps(values | source))
+    (folder / "merges.txt").write_text("a b")
+    (folder / "notes.txt").write_text("not of the model")
+    out = convert.save_pretrained(tmp_path / "out", encoder, classifier.config, folder)
+    written = json.loads((out / "config.json").read_text())
+    assert written == values | {"architectures": ["X"], "n": 1, "dtype": "float32"}
+    assert {file.name for file in out.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "vocab.txt",
+        "merges.txt",
+    }
+    assert_trees_equal(convert.load(out, encoder, classifier.config.hf_names), encoder)
+    convert.save_pretrained(out, encoder, classifier.config, out)  # in place
+    assert json.loads((out / "config.json").read_text()) == written
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lm_head.dense.weight",
+        "classifier.out_proj.bias",
+        "vocab_transform.weight",
+        "pre_classifier.bias",
+        "qa_outputs.weight",
+        "discriminator_predictions.dense.weight",
+        "generator_lm_head.bias",
+        "lm_predictions.lm_head.bias",
+        "mask_predictions.dense.weight",
+        "head.norm.weight",
+        "decoder.bias",
+        "embeddings.token_type_ids",
+        "encoder.layer.0.attention.rotary_emb.inv_freq",
+    ],
+)
+def test_heads_and_buffers_of_other_models_are_left_out(saved, name):
+    rewrite(saved[2], lambda tensors: tensors | {name: np.ones(3, np.int64)})
+    assert_trees_equal(load(saved), saved[1])
+
+
+@pytest.mark.parametrize("name", ["adapter.weight", "embeddings.extra", "encoder.lm_head.weight"])
+def test_no_other_tensor_is_left_out(saved, name):
+    rewrite(saved[2], lambda tensors: tensors | {name: np.ones(3, np.float32)})
+    with pytest.raises(BadInput, match=f"unexpected tensor {name}"):
+        load(saved)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from ssl_guard.models import build
-from ssl_guard.models.bert import Embeddings
-from ssl_guard.models.layers import PostNormLayer
+from ssl_guard.models.layers import Embeddings, PostNormLayer
 
 TOLERANCE = 1e-5
 SHARE = np.array([0.7, 0.6, 0.5, 0.9], np.float32)
@@ -26,6 +25,12 @@ def model(write_config, batch, random_like):
     classifier = build(write_config(num_hidden_layers=2), num_classes=3, dropout=0.2)
     shapes = jax.eval_shape(classifier.init, jax.random.key(0), batch)
     return classifier, random_like(shapes, 0.3), {k: v[:4] for k, v in batch.items()}
+
+
+def embed(params, ids, types, words=None):
+    """The embeddings of a text in the classifier's encoder."""
+    embeddings = Embeddings(vocab=40, positions=32, types=2, width=16, epsilon=1e-12)
+    return embeddings.apply({"params": params}, ids, jnp.arange(8)[None], types, words)
 
 
 def pad(batch, length):
@@ -59,14 +64,13 @@ def test_words_are_added_before_positions_and_the_norm(model):
     table = params["encoder"]["embeddings"]["word"]["embedding"]
     np.testing.assert_array_equal(words, table[batch["input_ids"]])
     inputs = batch["input_ids"], batch["token_type_ids"]
-    embeddings = Embeddings(classifier.config)
-    moved = embeddings.apply({"params": params["encoder"]["embeddings"]}, *inputs, words + noise)
+    moved = embed(params["encoder"]["embeddings"], *inputs, words + noise)
     # The same by another table: one word id per token, each with its own noise.
     ids = np.arange(32).reshape(4, 8)
     other = np.zeros_like(table)
     other[ids] = words + noise
     changed = params["encoder"]["embeddings"] | {"word": {"embedding": other}}
-    expected = embeddings.apply({"params": changed}, ids, inputs[1])
+    expected = embed(changed, ids, inputs[1])
     np.testing.assert_allclose(moved, expected, atol=TOLERANCE)
 
 
@@ -95,7 +99,7 @@ def test_rows_are_mixed_above_a_layer(model, depth, layer):
     union = np.maximum(mask, mask[PARTNER])
     assert (union != mask).any()
     inputs = batch["input_ids"], batch["token_type_ids"]
-    x = Embeddings(config).apply({"params": encoder["embeddings"]}, *inputs)
+    x = embed(encoder["embeddings"], *inputs)
     for number in (1, 2):
         real = mask if number <= layer else union
         bias = jnp.where(real[:, None, None, :, 0] > 0, 0.0, -1e9)

@@ -9,6 +9,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes and dtypes in the annotations are checked where arithmetic happens.
+install_import_hook(
+    [f"ssl_guard.{name}" for name in ("losses", "algorithms", "steps")],
+    "beartype.beartype",
+)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Eight devices on few cores: programs that wait for each other in flight could starve one another.

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 from scipy.special import log_softmax, rel_entr, softmax
 
 from ssl_guard import losses
@@ -11,11 +12,12 @@ from ssl_guard import losses
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(5, 2, 3)).astype(np.float32) * 4
 PROBS = softmax(RNG.normal(size=(5, 2, 3)), axis=-1).astype(np.float32)
+ON_DEVICE = jnp.asarray(LOGITS), jnp.asarray(PROBS)  # annotations refuse NumPy's arrays
 
 
 def test_cross_entropy_equals_scipy():
     expected = -(PROBS * log_softmax(LOGITS, axis=-1)).sum(-1)
-    np.testing.assert_allclose(losses.cross_entropy(LOGITS, PROBS), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.cross_entropy(*ON_DEVICE), expected, rtol=1e-5)
 
 
 def test_cross_entropy_with_labels_picks_the_label():
@@ -27,7 +29,7 @@ def test_cross_entropy_with_labels_picks_the_label():
 
 def test_kl_divergence_is_of_target_to_prediction():
     expected = rel_entr(PROBS, softmax(LOGITS, axis=-1)).sum(-1)
-    np.testing.assert_allclose(losses.kl_divergence(LOGITS, PROBS), expected, rtol=1e-4)
+    np.testing.assert_allclose(losses.kl_divergence(*ON_DEVICE), expected, rtol=1e-4)
     assert not np.allclose(expected, rel_entr(softmax(LOGITS, axis=-1), PROBS).sum(-1), rtol=1e-2)
 
 
@@ -54,4 +56,10 @@ def test_entropy_of_a_certain_row_is_zero_with_finite_gradient():
 
 def test_squared_error_is_a_mean_over_classes():
     expected = ((softmax(LOGITS, axis=-1) - PROBS) ** 2).mean(-1)
-    np.testing.assert_allclose(losses.squared_error(LOGITS, PROBS), expected, rtol=1e-4)
+    np.testing.assert_allclose(losses.squared_error(*ON_DEVICE), expected, rtol=1e-4)
+
+
+def test_the_shapes_in_annotations_are_checked():
+    """conftest switches it on; without, a row of probabilities would be broadcast in silence."""
+    with pytest.raises(TypeCheckError, match="probs"):
+        losses.squared_error(ON_DEVICE[0], ON_DEVICE[1][:1])

@@ -70,7 +70,7 @@ def batches():
         labels = rng.integers(0, 2, LABELLED).astype(np.int32)
         weight = np.ones(LABELLED, np.float32)
         weight[-3:] = 0  # padded rows, all on the last devices
-        yield {
+        batch = {
             "labelled": view(LABELLED)
             | {
                 "label": labels,
@@ -83,6 +83,7 @@ def batches():
             "weight": (rng.random(UNLABELLED) < 0.8).astype(np.float32),
             "hidden_label": rng.integers(-1, 2, UNLABELLED).astype(np.int32),
         }
+        yield jax.tree.map(jnp.asarray, batch)  # annotations refuse NumPy's arrays
 
 
 def make(name, **arguments):

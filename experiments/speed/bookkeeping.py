@@ -1,6 +1,6 @@
 """What per-example state costs at a pool of a million examples, as a share of a train step.
 
-    python experiments/speed/bookkeeping.py              # measure, write bookkeeping.json, table
+    python experiments/speed/bookkeeping.py              # what bookkeeping.json lacks, then table
     python experiments/speed/bookkeeping.py --table      # the table alone
 
 A variant's steps at the small and at the large pool take turns in one process, state donated, and
@@ -10,6 +10,7 @@ step that ends an epoch, which takes quantiles over the pool, is timed as `targe
 
 import functools
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -151,17 +152,23 @@ def measure_target(algorithm, heads: int, base) -> dict:
     }
 
 
-def measure() -> dict:
-    """The record of all variants."""
-    base = algorithms.build("fixmatch")
+def measure(path: Path) -> None:
+    """Measures the variants that the record has not yet, and writes it after each."""
     record = {"model": MODEL, "batch": BATCH, "length": LENGTH, "pools": POOLS, "variants": {}}
+    if path.exists():
+        record = json.loads(path.read_text())
+    base = algorithms.build("fixmatch")
     for name, (method, hyper_parameters, heads) in VARIANTS.items():
+        if name in record["variants"]:
+            continue
         algorithm = algorithms.build(method, **hyper_parameters)
-        record["variants"][name] = measure_target(algorithm, heads, base) | {
-            "step_seconds": measure_steps(algorithm, heads)
+        record["variants"][name] = {
+            "load_average": os.getloadavg()[0],  # before: a busy machine shows here
+            **measure_target(algorithm, heads, base),
+            "step_seconds": measure_steps(algorithm, heads),
         }
+        write_json(path, record | {"provenance": provenance.collect()})
         print(name, "done", file=sys.stderr)
-    return record | {"provenance": provenance.collect()}
 
 
 def table(record: dict) -> str:
@@ -202,5 +209,5 @@ def table(record: dict) -> str:
 
 if __name__ == "__main__":
     if "--table" not in sys.argv:
-        write_json(RECORD, measure())
+        measure(RECORD)
     print(table(json.loads(RECORD.read_text())))

@@ -232,7 +232,7 @@ def running_mean(
 
 
 def masked_quantile(
-    values: Float[Array, " n"], mask: Bool[Array, " n"], quantile: float
+    values: Float[Array, " n"], mask: Bool[Array, " n"], quantile: float | Float[Array, ""]
 ) -> Float[Array, ""]:
     """np.quantile(values[mask], quantile, method="linear") in fixed shapes; 0 for an empty set."""
     last = jnp.maximum(mask.sum() - 1, 0)
@@ -244,7 +244,9 @@ def masked_quantile(
 
 
 def agreement_cutoffs(
-    margins: Float[Array, "pool teachers classes"], agreed: Int[Array, " pool"], quantile: float
+    margins: Float[Array, "pool teachers classes"],
+    agreed: Int[Array, " pool"],
+    quantile: float | Float[Array, ""],
 ) -> Float[Array, " classes"]:
     """For each class c, the quantile of margins[i, :, c] of the examples with agreed[i] == c, all
     teachers taken together; 0 for a class of no example. Sorts: once an epoch, not once a step."""
@@ -257,7 +259,7 @@ def agreement_cutoffs(
 
 
 def is_drawn(
-    index: Int[Array, " batch"], seed: Int[Array, ""], share: float
+    index: Int[Array, " batch"], seed: Int[Array, ""], share: float | Float[Array, ""]
 ) -> Bool[Array, " batch"]:
     """Whether pool examples are in the random set of this seed, each with probability `share`."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), index)

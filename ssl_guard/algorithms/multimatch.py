@@ -138,7 +138,7 @@ def judge(
     labels: Int[Array, "batch heads"],
     margins: Float[Array, "batch heads classes"],
     cutoff: Float[Array, "heads classes"],
-    difficult_weight: float,
+    difficult_weight: float | Float[Array, ""],
 ) -> tuple[Float[Array, "batch heads classes"], Float[Array, "batch heads"]]:
     """For each row and taught head, the one-hot pseudo-label and its weight 0, 1 or w_d.
 

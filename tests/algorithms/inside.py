@@ -95,6 +95,7 @@ def run_inside(algorithm, stages, params, batch, progress=1.0, state=(), *, step
     clock = algorithms.Clock(
         jnp.int32(step), jnp.float32(progress), jnp.int32(0), jnp.bool(False), key(step)
     )
+    params, batch = jax.tree.map(jnp.asarray, (params, batch))  # annotations refuse NumPy's
     logits = algorithm.forward(stages, params, batch, clock, algorithms.LOCAL)
     seen = jax.lax.stop_gradient(logits)
     state, target = algorithm.target(state, seen, batch, clock, algorithms.LOCAL)

@@ -46,6 +46,7 @@ def run(algorithm, logits, batch, progress, state=(), *, step=0, epoch=0, epoch_
     clock = algorithms.Clock(
         jnp.int32(step), jnp.float32(progress), jnp.int32(epoch), jnp.bool(epoch_ends)
     )
+    logits, batch = jax.tree.map(jnp.asarray, (logits, batch))  # annotations refuse NumPy's
     state, target = algorithm.target(state, logits, batch, clock, algorithms.LOCAL)
     return state, target, algorithm.loss(logits, target, batch, clock)
 
@@ -96,6 +97,7 @@ def mean_consistency(logits, probs, weights, valid):
 def strong_gradient(algorithm, logits, target, batch, name="unlabelled"):
     """Gradient of one term's number with respect to the strong logits, at the end of a run."""
     clock = algorithms.Clock(jnp.int32(0), jnp.float32(1), jnp.int32(0), jnp.bool(False))
+    logits, batch = jax.tree.map(jnp.asarray, (logits, batch))
 
     def objective(strong):
         term = algorithm.loss(logits | {"strong": strong}, target, batch, clock)[name]

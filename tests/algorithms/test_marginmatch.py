@@ -241,7 +241,7 @@ def test_the_virtual_class_over_epochs_and_draws():
         if int(state["draw"]["number"]) != before:  # a new set E, of which nothing is known
             assert int(state["draw"]["number"]) == step // 8
             loops.virtual = {}
-            drawn = marginmatch.is_drawn(np.arange(POOL), state["draw"]["seed"], 0.3)
+            drawn = marginmatch.is_drawn(jnp.arange(POOL), state["draw"]["seed"], 0.3)
             sets.append(set(np.flatnonzero(drawn)))
         active = 5 <= step < 90
         probs, weight, virtual = loops.step(

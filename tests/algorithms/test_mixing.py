@@ -74,6 +74,6 @@ def test_every_device_mixes_its_rows_as_one_device_would():
 def test_sharpen():
     probs = np.array([[0.6, 0.3, 0.1], [1.0, 0.0, 0.0], [1 / 3] * 3], np.float32)
     squares = probs**2 / (probs**2).sum(-1, keepdims=True)
-    np.testing.assert_allclose(sharpen(probs, 0.5), squares, rtol=1e-5)
-    np.testing.assert_allclose(sharpen(probs, 1.0), probs, rtol=1e-5)
+    np.testing.assert_allclose(sharpen(jnp.asarray(probs), 0.5), squares, rtol=1e-5)
+    np.testing.assert_allclose(sharpen(jnp.asarray(probs), 1.0), probs, rtol=1e-5)
     assert np.isfinite(sharpen(jnp.full((1, 1000), 1e-3), 0.01)).all()

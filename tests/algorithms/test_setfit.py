@@ -77,7 +77,7 @@ def test_the_gradient_reaches_the_encoder_and_not_the_head(tmp_path):
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient["head"]))
 
 
-@pytest.mark.parametrize("C", [0, -1.0, float("nan")])
+@pytest.mark.parametrize("C", [0.0, -1.0, float("nan")])
 def test_a_penalty_that_is_none(C):
     with pytest.raises(BadInput, match="config.setfit: C = .* must be positive"):
         algorithms.build("setfit", C=C)

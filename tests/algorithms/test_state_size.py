@@ -1,7 +1,5 @@
 """The bytes per example that the docstrings promise are those of the real state."""
 
-import re
-
 import jax
 import pytest
 
@@ -46,12 +44,3 @@ def test_bytes_per_pool_example(name, heads):
 def test_bytes_per_labelled_row():
     grown = nbytes("simmatch", {}, 1, 10, labelled=107) - nbytes("simmatch", {}, 1, 10)
     assert grown == 100 * (4 * WIDTH + 4)
-
-
-@pytest.mark.parametrize("name", algorithms.ALGORITHMS)
-def test_the_docstring_tells(name):
-    """Of every method but the one without any unlabelled rows."""
-    text = algorithms.ALGORITHMS[name].__globals__["__doc__"]
-    if name in ("supervised", "uda", "fixmatch", "pi_model", "pseudo_label"):
-        return
-    assert re.search(r"^State", text, re.M), name

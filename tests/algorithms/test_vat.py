@@ -1,6 +1,7 @@
 """VAT against its equations in NumPy, float64: the paper's finite difference where we have none."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from inside import (
@@ -92,7 +93,9 @@ def test_noise_is_of_length_epsilon_on_real_tokens_and_follows_key_and_row():
     d = np.asarray(draw(key(0), rows, (6, 7, 3)))
     pads = rows["attention_mask"] == 0
     assert pads.any() and (d[pads] == 0).all() and (d[~pads] != 0).all()
-    np.testing.assert_allclose((np.asarray(vat.unit(d)) ** 2).sum((1, 2)), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        (np.asarray(vat.unit(jnp.asarray(d))) ** 2).sum((1, 2)), 1, rtol=1e-5
+    )
     part = {name: array[[4, 2]] for name, array in rows.items()}
     np.testing.assert_array_equal(draw(key(0), part, (2, 7, 3)), d[[4, 2]])
     longer = rows | {"attention_mask": np.pad(rows["attention_mask"], ((0, 0), (0, 2)))}
@@ -104,7 +107,7 @@ def test_unit_of_tiny_and_of_nothing():
     x = np.zeros((3, 2, 2), np.float32)
     x[0, 0] = 3e-30, 4e-30
     x[1, 1] = 3e30, 4e30
-    norms = np.asarray(vat.unit(x))
+    norms = np.asarray(vat.unit(jnp.asarray(x)))
     np.testing.assert_allclose(norms[0, 0], [0.6, 0.8], rtol=1e-6)
     np.testing.assert_allclose(norms[1, 1], [0.6, 0.8], rtol=1e-6)
     assert (norms[2] == 0).all()

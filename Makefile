@@ -12,6 +12,9 @@ PYTHON ?= $(shell $(call try,$(call candidates,3.12 3.11),3.12 3.11))
 PYTHON311 ?= $(shell $(call try,$(call candidates,3.11),3.11))
 LOCK := requirements/py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
 
+# Tests spend their time compiling, on one core; a file's tests share what they compiled.
+PARALLEL := -n 2 --dist loadfile
+
 .PHONY: demo test lint parity tfdata clean
 demo: .venv/installed
 	.venv/bin/python -m ssl_guard.main --config=configs/uda.py --workdir=runs/uda
@@ -19,14 +22,14 @@ demo: .venv/installed
 	.venv/bin/python -m ssl_guard.report runs/uda runs/supervised
 
 test: .venv/installed lint
-	.venv/bin/python -m pytest -W error tests --ignore=tests/parity --ignore=tests/tfdata
+	.venv/bin/python -m pytest $(PARALLEL) -W error tests --ignore=tests/parity --ignore=tests/tfdata
 
 lint: .venv/installed
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 
 # Python 3.11 for the CPU build of torch; it also proves the lower bounds of setup.py's Python.
 parity: .venv-parity/installed
-	.venv-parity/bin/python -m pytest tests/parity tests/models \
+	.venv-parity/bin/python -m pytest $(PARALLEL) tests/parity tests/models \
 		"tests/test_train.py::test_every_config_trains_and_reports[uda]"
 
 tfdata: .venv-tfdata/installed

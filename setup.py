@@ -37,7 +37,13 @@ setup(
         "transformers>=5.0",
     ],
     extras_require={
-        "test": ["beartype>=0.20", "hypothesis>=6.100", "pytest>=8.2", "ruff>=0.12"],
+        "test": [
+            "beartype>=0.20",
+            "hypothesis>=6.100",
+            "pytest>=8.2",
+            "pytest-xdist>=3.6",
+            "ruff>=0.12",
+        ],
         "parity": ["torch>=2.6"],  # PyTorch transformers as the reference
         "tfdata": ["tensorflow-cpu>=2.20"],  # proves that tf.data and TFDS read the shards
         "tensorboard": ["tensorboardX>=2.6"],

@@ -114,3 +114,20 @@ def test_the_readme_loop_runs():
     exec(code, names)  # noqa: S102  our own README
     assert int(names["state"].step) == 1
     assert np.isfinite(jax.device_get(names["metrics"]["loss/total"][0]))
+
+
+def test_a_test_corpus_of_its_own(tmp_path):
+    """Its labelled rows are the test side, whatever config.data.test says."""
+    write_rows(tmp_path / "mine.jsonl")
+    config = config_for(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "mine.jsonl").read_text().splitlines()]
+    with (tmp_path / "exam.jsonl").open("w") as file:
+        for i, row in enumerate(rows[60:90]):
+            row |= {"text": f"Exam {i} asks of {i * 3} ships", "id": f"exam{i}"}
+            file.write(json.dumps(row) + "\n")
+    config.data.test_corpus = str(tmp_path / "exam.jsonl")
+    report = train.train_and_evaluate(config, tmp_path / "run")
+    assert report["data"]["rows"]["test"] == 30
+    assert report["data"]["corpus"] == "mine-exam"
+    lines = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
+    assert {json.loads(line)["id"] for line in lines} == {f"exam{i}" for i in range(30)}

@@ -368,3 +368,38 @@ def test_real_corpus(tmp_path):
         "seed 0 no longer gives the rows that published numbers were measured on: groups or the "
         "order of drawing changed, so raise SCHEMA_VERSION and measure again"
     )
+
+
+# a test corpus of its own
+
+
+def test_given_test_rows_are_the_test_side_and_their_near_duplicates_are_left_out(tmp_path):
+    pool = corpus_of(alone(40, 0) + alone(40, 1), "pool")
+    twin = f"{pool.examples[7].prompt} again"  # a near-duplicate of a row of the pool
+    rows = [*[(f"test{i} row{i} number {i} here", i % 2) for i in range(10)], (twin, 0)]
+    examples = [
+        Example(f"t{i}", prompt, None, label, None, "made up", "none")
+        for i, (prompt, label) in enumerate(rows)
+    ]
+    unlabelled = Example("t-unknown", "who knows what this is", None, None, None, "made up", "none")
+    test = make_corpus("exam", "prompt_harm", [*examples, unlabelled], "none")
+    both, ids = corpora.with_test(pool, test)
+    assert both.name == "pool-exam" and len(both.examples) == 91 and len(ids) == 11
+    split = splits.load_or_freeze(
+        both, tmp_path, seed=0, labelled=10, dev=10, test=250, given_test=ids
+    )
+    assert set(split.test) == ids
+    assert split.left_out == (pool.examples[7].id,)
+    assert len(split.labelled) == 10 and len(split.dev) == 10 and len(split.unlabelled) == 59
+    again = splits.load_or_freeze(
+        both, tmp_path, seed=0, labelled=10, dev=10, test=3, given_test=ids
+    )
+    assert again == split  # `test` is unread
+
+
+def test_a_test_corpus_must_have_ids_of_its_own_and_both_classes():
+    pool = corpus_of(alone(4, 0) + alone(4, 1), "pool")
+    with pytest.raises(BadInput, match="share 8 ids"):
+        corpora.with_test(pool, pool)
+    with pytest.raises(BadInput, match="needs harmful and safe rows"):
+        corpora.with_test(pool, corpus_of(alone(4, 0), "exam"))

@@ -4,13 +4,17 @@ import importlib.util
 import re
 from pathlib import Path
 
+import pytest
+
 from ssl_guard import report
 
 RECORDS = Path("experiments/first_light")
 
 
-def table_in(path):
-    return re.search(r"<!-- table.*? -->\n(.*?)<!-- /table -->", path.read_text(), re.S)[1].strip()
+def table_in(path, of=""):
+    """The table between the marks, the first one or that of a command that holds `of`."""
+    marks = rf"<!-- table[^>]*{re.escape(of)}[^>]*-->\n(.*?)<!-- /table -->"
+    return re.search(marks, path.read_text(), re.S)[1].strip()
 
 
 def test_the_first_table_comes_from_the_run_records():
@@ -19,17 +23,25 @@ def test_the_first_table_comes_from_the_run_records():
     assert table_in(Path("README.md")) == expected.strip()
 
 
-def test_the_table_over_seeds_comes_from_the_run_records():
-    spec = importlib.util.spec_from_file_location("sweep", RECORDS / "sweep.py")
-    sweep = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sweep)
-    assert table_in(RECORDS / "README.md") == sweep.table().strip()
+@pytest.mark.parametrize(
+    "script",
+    [
+        "first_light/sweep.py",
+        "methods/sweep.py",
+        "speed/encoders.py",
+        "speed/deberta.py",
+        "speed/bookkeeping.py",
+    ],
+)
+def test_the_tables_of_the_experiments_come_from_their_records(script, monkeypatch):
+    path = Path("experiments") / script
+    monkeypatch.syspath_prepend(str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert table_in(path.parent / "README.md", of=f"{script} --table") == module.table().strip()
 
 
-def test_the_table_of_speeds_comes_from_its_records(monkeypatch):
-    folder = Path("experiments/speed")
-    monkeypatch.syspath_prepend(str(folder))
-    spec = importlib.util.spec_from_file_location("encoders", folder / "encoders.py")
-    encoders = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(encoders)
-    assert table_in(folder / "README.md") == encoders.table().strip()
+def test_the_methods_table_in_the_readme_is_the_experiments():
+    table = table_in(Path("README.md"), of="methods/sweep.py")
+    assert table == table_in(Path("experiments/methods/README.md"))

@@ -171,7 +171,8 @@ if __name__ == "__main__":
         measure_missing(arguments.torch_python, arguments.only)
         readme = HERE / "README.md"
         marks = r"(<!-- table.*? -->\n).*?(<!-- /table -->)"
-        readme.write_text(
-            re.sub(marks, lambda m: f"{m[1]}{table()}\n{m[2]}", readme.read_text(), flags=re.S)
+        text = re.sub(  # its own table, the first
+            marks, lambda m: f"{m[1]}{table()}\n{m[2]}", readme.read_text(), count=1, flags=re.S
         )
+        readme.write_text(text)
     print(table())

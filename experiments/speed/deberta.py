@@ -1,0 +1,117 @@
+"""DeBERTa's relative terms, shifted into place against gathered: forward, and with the gradient.
+
+    python experiments/speed/deberta.py              # measures deberta.json, writes the table
+    python experiments/speed/deberta.py --table      # the table alone
+
+A layer's attention scores at the size of deberta-v3-base: contents, content to distance, distance
+to content. The usual way gathers, for every row and head, the score of each pair of tokens from the
+table of buckets; models/deberta.py multiplies with the 2 length - 1 distances that there are and
+shifts. Both take turns in one process; their largest difference is in the record.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tabulate import tabulate
+
+from ssl_guard import provenance
+from ssl_guard.models.deberta import DebertaConfig, rows_of_distances
+from ssl_guard.models.layers import shift
+from ssl_guard.writer import write_json
+
+RECORD = Path(__file__).with_suffix(".json")
+ATTN, HEAD, TOKENS, ROUNDS = 12, 64, 2048, 7
+CONFIG = DebertaConfig(
+    hidden_size=ATTN * HEAD,
+    num_attention_heads=ATTN,
+    position_buckets=256,
+    max_relative_positions=512,
+    relative_attention=True,
+    pos_att_type=("c2p", "p2c"),
+)
+
+
+def plain(query, key, table_key, table_query):
+    """Contents alone: what BERT computes."""
+    return jnp.einsum("bqhd,bkhd->bhqk", query, key)
+
+
+def shifted(query, key, table_key, table_query):
+    """As the encoder does."""
+    length = query.shape[1]
+    rows = rows_of_distances(CONFIG, length - 1 - np.arange(2 * length - 1))
+    c2p = shift(jnp.einsum("bqhd,mhd->bhqm", query, table_key[rows]))
+    p2c = shift(jnp.einsum("bkhd,mhd->bhkm", key, table_query[rows[::-1]]))
+    return plain(query, key, table_key, table_query) + c2p + p2c.swapaxes(2, 3)
+
+
+def gathered(query, key, table_key, table_query):
+    """Scores with every bucket, of which each pair of tokens gathers its own."""
+    places = np.arange(query.shape[1])
+    rows = rows_of_distances(CONFIG, places[:, None] - places[None])[None, None]
+    c2p = jnp.einsum("bqhd,mhd->bhqm", query, table_key)
+    p2c = jnp.einsum("bkhd,mhd->bhkm", key, table_query)
+    # From the key's side, the pair's distance is that of (query, key), transposed.
+    p2c = jnp.take_along_axis(p2c, rows.swapaxes(2, 3), axis=3).swapaxes(2, 3)
+    return plain(query, key, table_key, table_query) + jnp.take_along_axis(c2p, rows, axis=3) + p2c
+
+
+def measure(length: int) -> dict:
+    """Seconds of every way, forward and with the gradient, in turns."""
+    rng = np.random.default_rng(length)
+    shape = (TOKENS // length, length, ATTN, HEAD)
+    inputs = [rng.normal(size=shape) for _ in range(2)]
+    inputs += [rng.normal(size=(2 * CONFIG.span, ATTN, HEAD)) for _ in range(2)]
+    inputs = [jnp.asarray(x, jnp.float32) for x in inputs]
+    ways = {}
+    for way in (plain, shifted, gathered):
+        ways[way.__name__, "forward"] = jax.jit(way)
+        loss = lambda *inputs, way=way: jnp.square(way(*inputs)).sum()  # noqa: E731
+        ways[way.__name__, "with gradient"] = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))
+    results = {name: jax.block_until_ready(step(*inputs)) for name, step in ways.items()}
+    difference = jnp.abs(results["shifted", "forward"] - results["gathered", "forward"]).max()
+    seconds = {name: [] for name in ways}
+    for number in range(ROUNDS):
+        for name in list(ways)[:: 1 if number % 2 == 0 else -1]:
+            start = time.perf_counter()
+            jax.block_until_ready(ways[name](*inputs))
+            seconds[name].append(time.perf_counter() - start)
+    return {
+        "seconds": {f"{way}, {mode}": values for (way, mode), values in seconds.items()},
+        "largest_difference": float(difference),
+        "largest_score": float(jnp.abs(results["gathered", "forward"]).max()),
+    }
+
+
+def table() -> str:
+    """Medians in milliseconds and the ratio of each round, gathered to shifted."""
+    rows = []
+    for length, record in json.loads(RECORD.read_text())["lengths"].items():
+        for mode in ("forward", "with gradient"):
+            times = {way: np.array(record["seconds"][f"{way}, {mode}"]) for way in
+                     ("plain", "shifted", "gathered")}  # fmt: skip
+            ratio = times["gathered"] / times["shifted"]
+            medians = [f"{1000 * np.median(t):.0f}" for t in times.values()]
+            spread = f"{np.median(ratio):.2f} [{ratio.min():.2f}, {ratio.max():.2f}]"
+            rows.append([length, mode, *medians, spread])
+    titles = [
+        "length",
+        "",
+        "contents alone, ms",
+        "shifted, ms",
+        "gathered, ms",
+        "gathered / shifted",
+    ]
+    return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
+
+
+if __name__ == "__main__":
+    if "--table" not in sys.argv:
+        lengths = {str(length): measure(length) for length in (128, 256)}
+        write_json(RECORD, {"lengths": lengths, "provenance": provenance.collect()})
+    print(table())

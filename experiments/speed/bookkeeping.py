@@ -171,8 +171,9 @@ def measure(path: Path) -> None:
         print(name, "done", file=sys.stderr)
 
 
-def table(record: dict) -> str:
+def table() -> str:
     """GitHub Markdown; times are medians."""
+    record = json.loads(RECORD.read_text())
     steps_per_epoch = record["pools"]["large"] // record["batch"]
     rows = []
     for name, found in record["variants"].items():
@@ -210,4 +211,4 @@ def table(record: dict) -> str:
 if __name__ == "__main__":
     if "--table" not in sys.argv:
         measure(RECORD)
-    print(table(json.loads(RECORD.read_text())))
+    print(table())

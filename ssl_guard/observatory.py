@@ -37,11 +37,11 @@ def pseudo_label_metrics(
     weak: logits of the weak view, whose margins are counted, if there are any; valid: 0 for rows
     that do not count. The pseudo-label of a row is the class of the largest mean target.
 
-    used: used rows, a step. mask_rate: share of valid rows that no head uses. confidence: mean
-    largest probability on the weak view, or in the target if there is none. accuracy: agreement
-    with the hidden label among used rows. By class of the pseudo-label: mask_rate_c, confidence_c,
-    accuracy_c (the precision of class c; its impurity is what is missing to 1), share_c (of the
-    used rows), margins_c (shares of MARGINS).
+    mask_rate: share of valid rows that no head uses. confidence: mean largest probability on the
+    weak view, or in the target if there is none. accuracy: agreement with the hidden label among
+    used rows. By class of the pseudo-label: mask_rate_c, confidence_c, accuracy_c (the precision of
+    class c; its impurity is what is missing to 1), share_c (of the used rows), margins_c (shares of
+    MARGINS).
     """
     used = (target.weight.max(axis=1) > 0).astype(jnp.float32) * valid
     probs = target.probs.mean(axis=1)
@@ -51,7 +51,6 @@ def pseudo_label_metrics(
     known = used * (hidden_label >= 0)
     right = known * (label == hidden_label)
     metrics = {
-        "pseudo/used": (used.sum(), jnp.ones(())),
         "pseudo/mask_rate": ((valid - used).sum(), valid.sum()),
         "pseudo/confidence": ((confidence * valid).sum(), valid.sum()),
         "pseudo/accuracy": (right.sum(), known.sum()),

@@ -181,6 +181,8 @@ def train_step(
                 target, seen.get("weak"), batch["weight"], batch["hidden_label"]
             )
         )
+        # A count of the global batch: it would be wrong to sum its weight over devices.
+        metrics["pseudo/used"] = (metrics["pseudo/share_0"][1], jnp.ones(()))
     next_state = TrainState(
         step=state.step + 1,
         params=params,

@@ -1,14 +1,15 @@
 """Trains the cells of this experiment that have no record yet, then prints the table.
 
-    python experiments/methods/sweep.py --corpora=DIR           # train what is missing, the table
-    python experiments/methods/sweep.py --corpora=DIR fixmatch multimatch     # these methods alone
-    python experiments/methods/sweep.py --table                 # the table alone
+    python experiments/methods/sweep.py --corpora=DIR           # train what is missing, the tables
+    python experiments/methods/sweep.py --corpora=DIR --length=long supervised uda   # these alone
+    python experiments/methods/sweep.py --table                 # the tables alone
 
 DIR holds prompt_harm.jsonl.gz, whose rows have id, source, prompt and prompt_harmful. A cell is one
-method and one seed; the seed draws labelled and dev rows, head, order and dropout. Cells resume, so
-several processes may share the work: each takes the next cell that nobody has begun.
+method, one seed and one length of training; the seed draws labelled and dev rows, head, order and
+dropout. An interrupted cell goes on from its last checkpoint.
 """
 
+import argparse
 import gzip
 import json
 import shutil
@@ -29,7 +30,9 @@ METHODS = (
     "supervised_full", "setfit", "logistic_regression", "tfidf_logistic",
 )  # fmt: skip
 KEPT = ("config.json", "metrics.jsonl", "predictions.jsonl", "report.json")
-# Short runs of small batches: a cell must end within ten minutes on two cores.
+# Steps, unlabelled rows a step, steps from one evaluation to the next. Long is what ends in ten
+# minutes on two cores: three passes over the pool, where short takes half a pass.
+LENGTHS = {"short": (100, 16, 50), "long": (300, 32, 100)}
 SETTINGS = {
     "data.corpus": "data/wildguard_train.jsonl",
     "data.test_corpus": "data/wildguard_test.jsonl",
@@ -39,10 +42,7 @@ SETTINGS = {
     "data.max_length": 128,
     "data.buckets": "(64,128)",
     "model.dtype": "bfloat16",
-    "train.steps": 100,
     "train.labelled_batch": 8,
-    "train.unlabelled_batch": 16,
-    "train.eval_every_steps": 50,
     "train.log_every_steps": 10,
     "observatory.scored_rows": 200,
 }
@@ -77,41 +77,51 @@ def write_corpora(folder: Path) -> None:
         path.write_text("".join(lines))
 
 
-def train(method: str, seed: int) -> None:
+def train(method: str, seed: int, length: str) -> None:
     """Runs a cell, resuming it if it was interrupted, and keeps its record."""
-    workdir, record = RUNS / f"{method}-{seed}", HERE / f"{method}-{seed}"
-    if (record / "report.json").exists():
+    cell = Path(length, f"{method}-{seed}")
+    if (HERE / cell / "report.json").exists():
         return
-    settings = SETTINGS | OWN.get(method, {}) | {"seed": seed}
+    keys = ("train.steps", "train.unlabelled_batch", "train.eval_every_steps")
+    settings = SETTINGS | dict(zip(keys, LENGTHS[length], strict=True)) | OWN.get(method, {})
+    settings["seed"] = seed
     if method != TWIN:
-        settings["observatory.twin"] = str(RUNS / f"{TWIN}-{seed}")
+        settings["observatory.twin"] = str(RUNS / length / f"{TWIN}-{seed}")
     command = [sys.executable, "-m", "ssl_guard.main", f"--config=configs/{method}.py"]
-    command += [f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in settings.items())]
+    command += [f"--workdir={RUNS / cell}", *(f"--config.{k}={v}" for k, v in settings.items())]
     subprocess.run(command, check=True)
-    record.mkdir(exist_ok=True)
+    (HERE / cell).mkdir(parents=True, exist_ok=True)
     for name in KEPT:  # the report comes last: it says that the record is whole
-        shutil.copy(workdir / name, record / name)
+        shutil.copy(RUNS / cell / name, HERE / cell / name)
 
 
 def table() -> str:
-    """Mean, spread and gain on the twin of every method that has records."""
-    methods = {}
-    for method in METHODS:
-        cells = [HERE / f"{method}-{seed}" for seed in SEEDS]
-        runs = [report.load(cell) for cell in cells if (cell / "report.json").exists()]
-        if runs:
-            methods[method] = runs
-    return report.seeds_table(methods, twin=TWIN)
+    """Mean, spread and gain on the twin of every method that has records, for each length."""
+    parts = []
+    for length, (steps, rows, _) in LENGTHS.items():
+        methods = {}
+        for method in METHODS:
+            cells = [HERE / length / f"{method}-{seed}" for seed in SEEDS]
+            runs = [report.load(cell) for cell in cells if (cell / "report.json").exists()]
+            if runs:
+                methods[method] = runs
+        if methods:
+            table = report.seeds_table(methods, twin=TWIN)
+            parts.append(f"{length}: {steps} steps of {rows} unlabelled rows\n\n{table}")
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":
-    flags = [argument for argument in sys.argv[1:] if argument.startswith("--")]
-    chosen = [argument for argument in sys.argv[1:] if not argument.startswith("--")] or METHODS
-    for flag in flags:
-        if flag.startswith("--corpora="):
-            write_corpora(Path(flag.partition("=")[2]))
-    if "--table" not in flags:
-        for method in chosen:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("methods", nargs="*", metavar="method", help="all, if none is given")
+    parser.add_argument("--corpora", type=Path, help="folder of prompt_harm.jsonl.gz")
+    parser.add_argument("--length", default="short", choices=LENGTHS)
+    parser.add_argument("--table", action="store_true", help="the tables alone")
+    arguments = parser.parse_args()
+    if arguments.corpora:
+        write_corpora(arguments.corpora)
+    if not arguments.table:
+        for method in arguments.methods or METHODS:
             for seed in SEEDS:
-                train(method, seed)
+                train(method, seed, arguments.length)
     print(table())

@@ -8,7 +8,7 @@ A batch is a dict of arrays (batch sizes are global ones, L is one padded length
 
     labelled: input_ids, attention_mask, token_type_ids int32 [B_l, L], row int32 [B_l],
               label int32 [B_l], weight float32 [B_l], index int32 [B_l], position among the
-              labelled rows (read by SimMatch alone)
+              labelled rows (read by SimMatch, and where init_state got their number)
     weak, strong: input_ids, attention_mask, token_type_ids int32 [B_u, L], row int32 [B_u]
     index: int32 [B_u], position in the unlabelled pool; weight: float32 [B_u]
     hidden_label: int32 [B_u], -1 where unknown; read by the diagnostics, never by the loss
@@ -196,8 +196,9 @@ def train_step(
 
 
 def _watch(watch: Watch, logits, labelled: dict, across: Across) -> Watch:
-    """The margins with this step's labelled rows; a mixing method has no logits of these."""
-    if logits is None:
+    """The margins with this step's labelled rows; a mixing method has no logits of these, and who
+    gave init_state no labelled_size keeps none."""
+    if logits is None or watch.visits.size == 0:
         return watch
     margin = observatory.true_class_margins(logits, labelled["label"])
     index, weight, margin = across.gather((labelled["index"], labelled["weight"], margin))

@@ -160,15 +160,26 @@ def test_methods_that_work_inside_the_model_refuse_packed_rows(model):
     for change in ({"words": jnp.zeros((4, 16, 16))}, {"mix": lambda x: x}):
         with pytest.raises(BadInput, match="set config.data.packing = False"):
             classifier.stages.features(params, packed, None, False, **change)
+    tx = optax.sgd(0.1)
     for name in ("vat", "mixtext", "mixmatch"):
+        algorithm = algorithms.build(name)
+        state = steps.init_state(
+            jax.random.key(0),
+            params,
+            algorithm=algorithm,
+            tx=tx,
+            pool_size=4,
+            num_classes=2,
+            num_heads=1,
+        )
         with pytest.raises(BadInput, match="texts must have rows of their own"):
             steps.train_step(
-                None,
+                state,
                 {"labelled": packed},
                 apply=classifier.apply,
                 stages=classifier.stages,
-                algorithm=algorithms.build(name),
-                tx=None,
+                algorithm=algorithm,
+                tx=tx,
                 total_steps=1,
             )
 

@@ -1,6 +1,5 @@
 """The observatory of one run: alarms bound to its data, its twin, its part of the report."""
 
-import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -46,19 +45,28 @@ def account(config, prepared: Prepared, state, predict_fn: Callable, workdir: Pa
     return found
 
 
-def alarms_of(config, prepared: Prepared) -> Callable:
-    """rows -> {alarm: up}: the observatory's alarms for this run's data."""
+def judge_of(config, prepared: Prepared) -> Callable:
+    """A function: rows of metrics so far -> what the last one gets besides: its alarms as 0 or 1,
+    and how far the classes of its pseudo-labels are from those of the labelled rows."""
     labels = evaluate.labels_of(prepared.labelled)
+    prior = np.bincount(labels, minlength=2) / len(labels)
     settings = config.observatory
-    return functools.partial(
-        observatory.alarms,
-        prior=np.bincount(labels, minlength=2) / len(labels),
-        repeated=prepared.summary.get("repeated_views", 0.0),
-        idle_steps=settings.idle_steps,
-        window_steps=settings.window_steps,
-        max_kl=settings.max_kl,
-        max_repeated=settings.max_repeated,
-    )
+
+    def judge(rows):
+        alarms = observatory.alarms(
+            rows,
+            prior=prior,
+            repeated=prepared.summary.get("repeated_views", 0.0),
+            idle_steps=settings.idle_steps,
+            window_steps=settings.window_steps,
+            max_kl=settings.max_kl,
+            max_repeated=settings.max_repeated,
+        )
+        divergence = observatory.prior_divergence(rows[-1], prior)
+        found = {} if divergence is None else {"pseudo/kl_to_prior": divergence}
+        return found | {f"alarm/{name}": float(up) for name, up in alarms.items()}
+
+    return judge
 
 
 def twin_curves(twin: str, prepared: Prepared) -> dict[int, list[float]] | None:

@@ -39,8 +39,8 @@ class Run(NamedTuple):
     """What stays the same from the first step to the last.
 
     train_step(state, batch), predict_fn(params, records): compiled; teacher: the weights that the
-    pseudo-labels come from, "raw" or "ema"; shadow(row, step, scores=dev scores) and alarms(rows):
-    the observatory's, with the data they need.
+    pseudo-labels come from, "raw" or "ema"; shadow(row, step, scores=dev scores) and judge(rows):
+    of observatory and monitor, with the data they need.
     """
 
     prepared: Prepared
@@ -50,7 +50,7 @@ class Run(NamedTuple):
     predict_fn: Callable
     teacher: str
     shadow: Callable
-    alarms: Callable
+    judge: Callable
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
@@ -163,7 +163,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
             labels=evaluate.labels_of(prepared.dev),
             twin=monitor.twin_curves(config.observatory.twin, prepared),
         ),
-        alarms=monitor.alarms_of(config, prepared),
+        judge=monitor.judge_of(config, prepared),
     )
 
     # The state: shapes first, then values, from the newest checkpoint if there is one.
@@ -306,11 +306,11 @@ def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) ->
             row |= run.shadow(row, step, scores=scores[run.teacher])
             tqdm.write(f"step {step}/{total}  {_short(row)}  dev F1 {chosen['f1']:.3f}  "
                        f"AUPRC {chosen['auprc']:.3f}", file=sys.stderr)  # fmt: skip
-        alarms = run.alarms([*writer.rows, {"step": step, **row}])
-        row |= {f"alarm/{name}": float(up) for name, up in alarms.items()}
+        judged = run.judge([*writer.rows, {"step": step, **row}])
+        row |= judged
         if config.brake:
             row["brake"] = braked
-            braked = float(any(alarms.values()))
+            braked = float(any(judged[name] for name in judged if name.startswith("alarm/")))
             brake = jax.device_put(np.float32(braked), state.watch.brake.sharding)
             state = state._replace(watch=state.watch._replace(brake=brake))
         writer.write(step, row)

@@ -306,6 +306,10 @@ def test_a_healthy_run_raises_nothing(folder, twin):
     assert not any(alarm["at_the_end"] for alarm in found["alarms"].values())
     assert rows[-1]["brake"] == 0.0
     assert rows[-1]["pseudo/accuracy"] == 1.0 and rows[-1]["shadow/precision"] == 1.0
+    shares = [rows[-1][f"pseudo/share_{c}"] for c in (0, 1)]
+    assert rows[-1]["pseudo/kl_to_prior"] == pytest.approx(
+        scipy.stats.entropy(shares, [0.5, 0.5]), abs=1e-6
+    )
     assert len(found["label_next"]) == 20
     assert all(row.keys() == {"id", "score"} for row in found["label_next"])
 

@@ -88,7 +88,7 @@ def test_unusable_files_end_in_one_sentence(tmp_path, rows, changes, words):
 
 
 def test_the_readme_loop_runs():
-    """The README's snippet, with a batch, trains the real encoder by one step."""
+    """The README's snippets, with a batch, train the real encoder by a step each."""
     rng = np.random.default_rng(0)
 
     def view(rows):
@@ -100,19 +100,19 @@ def test_the_readme_loop_runs():
             "row": np.arange(rows, dtype=np.int32),
         }
 
-    ones = np.ones(4, np.float32)
+    ones = np.ones(8, np.float32)
     batch = {
-        "labelled": view(4) | {"label": np.array([0, 1, 0, 1], np.int32), "weight": ones},
-        "weak": view(4),
-        "strong": view(4),
-        "index": np.arange(4, dtype=np.int32),
+        "labelled": view(8) | {"label": np.tile(np.int32([0, 1]), 4), "weight": ones},
+        "weak": view(8),
+        "strong": view(8),
+        "index": np.arange(8, dtype=np.int32),
         "weight": ones,
-        "hidden_label": -np.ones(4, np.int32),
+        "hidden_label": -np.ones(8, np.int32),
     }
-    code = re.search(r"```python\n(.*?)```", Path("README.md").read_text(), re.S)[1]
     names = {"batch": batch}
-    exec(code, names)  # noqa: S102  our own README
-    assert int(names["state"].step) == 1
+    for code in re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.S):
+        exec(code, names)  # noqa: S102  our own README
+    assert int(names["state"].step) == 2  # one under jit, one inside shard_map
     assert np.isfinite(jax.device_get(names["metrics"]["loss/total"][0]))
 
 

@@ -30,10 +30,19 @@ class BertConfig(EncoderConfig):
     """The keys of a BERT's config.json that shape the encoder."""
 
     hf_names: ClassVar[dict[str, str]] = HF_NAMES
+    hf_head: ClassVar[dict[str, str]] = {
+        "dense": "cls.predictions.transform.dense",
+        "norm": "cls.predictions.transform.LayerNorm",
+        "": "cls.predictions",
+    }
 
     type_vocab_size: int = 2
     position_embedding_type: str = "absolute"
     is_decoder: bool = False
+
+    @property
+    def head_act(self):
+        return self.hidden_act
 
 
 class BertEncoder(nn.Module):

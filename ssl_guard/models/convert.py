@@ -59,6 +59,29 @@ def load(folder: str | Path, template, hf_names: dict[str, str], *, unused_layer
     return unflatten_dict(leaves, sep="/")
 
 
+def load_head(folder: str | Path, template, config) -> dict | None:
+    """The head that names masked words, shaped like `template` (masked_lm.Head's parameters), or
+    None if the folder's weights have none, or one with a table of words of its own.
+
+    A bias that the architecture leaves out is 0. Raises BadInput as `load` does.
+    """
+    values = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    if values.get("tie_word_embeddings") is False:
+        return None
+    shapes = {path: leaf.shape for path, leaf in flatten_dict(template, sep="/").items()}
+    wanted = {_head_name(path, config.hf_head): path for path in shapes}
+    leaves = {
+        wanted[name]: _checked(file, name, read(), wanted[name], shapes)
+        for file, name, read in _tensors(Path(folder))
+        if name in wanted
+    }
+    missing = shapes.keys() - leaves.keys()
+    if any(not path.endswith("bias") for path in missing):
+        return None
+    leaves |= {path: np.zeros(shapes[path], np.float32) for path in missing}
+    return unflatten_dict(leaves, sep="/")
+
+
 def save(file: str | Path, encoder, hf_names: dict[str, str]) -> Path:
     """Writes the encoder's parameters as a safetensors file that PyTorch transformers loads."""
     data = safetensors.numpy.save(to_hf(encoder, hf_names), metadata={"format": "pt"})
@@ -137,6 +160,11 @@ def _hf_name(path, hf_names):
     numbers = re.findall(r"\d+", module)
     name = hf_names[re.sub(r"\d+", "{}", module)].format(*numbers)
     return f"{name}.bias" if leaf == "bias" else f"{name}.weight"
+
+
+def _head_name(path, hf_head):
+    module, _, leaf = path.rpartition("/")
+    return f"{hf_head[module]}.{'bias' if leaf == 'bias' else 'weight'}"
 
 
 def _transposed(path, tensor):

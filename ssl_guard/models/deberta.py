@@ -57,6 +57,11 @@ class DebertaConfig(EncoderConfig):
         "layer_{}/convolution": "encoder.conv.conv",
         "layer_{}/convolution_norm": "encoder.conv.LayerNorm",
     }
+    hf_head: ClassVar[dict[str, str]] = {
+        "dense": "cls.predictions.transform.dense",
+        "norm": "cls.predictions.transform.LayerNorm",
+        "": "cls.predictions",
+    }
 
     vocab_size: int = 128100
     hidden_size: int = 1536
@@ -101,6 +106,10 @@ class DebertaConfig(EncoderConfig):
             raise BadInput(f"conv_kernel_size={self.conv_kernel_size} must be odd")
         if self.hidden_size % self.conv_groups:
             raise BadInput("hidden_size must be a multiple of conv_groups")
+
+    @property
+    def head_act(self):
+        return self.hidden_act
 
     @property
     def max_tokens(self):

@@ -27,6 +27,11 @@ class DistilBertConfig(EncoderConfig):
         "layer_{}/feed_forward/down": "transformer.layer.{}.ffn.lin2",
         "layer_{}/feed_forward_norm": "transformer.layer.{}.output_layer_norm",
     }
+    hf_head: ClassVar[dict[str, str]] = {
+        "dense": "vocab_transform",
+        "norm": "vocab_layer_norm",
+        "": "vocab_projector",
+    }
     hf_keys: ClassVar[dict[str, str]] = {
         "hidden_size": "dim",
         "num_hidden_layers": "n_layers",
@@ -39,6 +44,10 @@ class DistilBertConfig(EncoderConfig):
     }
 
     num_hidden_layers: int = 6
+
+    @property
+    def head_act(self):
+        return self.hidden_act
 
 
 class DistilBertEncoder(nn.Module):

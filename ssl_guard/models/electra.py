@@ -17,6 +17,11 @@ class ElectraConfig(EncoderConfig):
     """The keys of an ELECTRA's config.json that shape the encoder."""
 
     hf_names: ClassVar[dict[str, str]] = HF_NAMES | {"embeddings_projection": "embeddings_project"}
+    hf_head: ClassVar[dict[str, str]] = {  # of a generator; a discriminator has none
+        "dense": "generator_predictions.dense",
+        "norm": "generator_predictions.LayerNorm",
+        "": "generator_lm_head",
+    }
 
     embedding_size: int = 128
     hidden_size: int = 256

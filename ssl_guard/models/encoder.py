@@ -44,10 +44,12 @@ class EncoderConfig:
     """Keys that all architectures know, with the defaults that transformers gives them.
 
     hf_names: Flax module -> Hugging Face module; {} is the number of the layer.
+    hf_head: the same for the head that names masked words (masked_lm.Head); "" is the head itself.
     hf_keys: a field here -> its key in config.json, where they differ.
     """
 
     hf_names: ClassVar[dict[str, str]] = {}
+    hf_head: ClassVar[dict[str, str]] = {}
     hf_keys: ClassVar[dict[str, str]] = {}
 
     vocab_size: int = 30522
@@ -75,6 +77,11 @@ class EncoderConfig:
     def max_tokens(self) -> int | None:
         """Tokens of the longest text that the encoder has positions for; None for any length."""
         return self.max_position_embeddings
+
+    @property
+    def head_act(self) -> str:
+        """The activation in the head that names masked words."""
+        return "gelu"
 
     def to_json(self) -> dict[str, Any]:
         """The keys of config.json that a classifier may have changed."""

@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ssl_guard.models import convert
 from ssl_guard.models.classifier import build, hidden_states, init_from_pretrained
-from ssl_guard.models.layers import dense, gelu, layer_norm
+from ssl_guard.models.layers import ACTIVATIONS, dense, layer_norm
+from ssl_guard.models.pretrained import resolve
 
 
 class MaskedLM(NamedTuple):
-    """init(rng, batch) -> params {"encoder": ..., "head": ...}, from the model's weights, the head
-    at random.
+    """init(rng, batch) -> params {"encoder": ..., "head": ...}, from the model's weights; the head
+    is at random where these have none.
     apply(params, batch, places, rng, train) -> logits, float32 [rows, chosen, vocab], of the tokens
     at `places`, int32 [rows, chosen], of each row. Batches may be packed.
     config: the encoder's.
@@ -27,17 +29,19 @@ class MaskedLM(NamedTuple):
 
 
 class Head(nn.Module):
-    """Dense layer, GELU, LayerNorm, and a product with the table of words (Devlin et al. 2019)."""
+    """Dense layer, activation, LayerNorm, and a product with the table of words (Devlin et al.
+    2019)."""
 
     epsilon: float
     vocab: int
     dtype: str
+    activation: str = "gelu"
 
     @nn.compact
     def __call__(
         self, hidden: Float[Array, "rows chosen width"], words: Float[Array, "vocab embedding"]
     ) -> Float[Array, "rows chosen vocab"]:
-        x = gelu(dense(words.shape[-1], self.dtype, "dense")(hidden))
+        x = ACTIVATIONS[self.activation](dense(words.shape[-1], self.dtype, "dense")(hidden))
         x = layer_norm(self.epsilon, "norm")(x).astype(self.dtype)
         logits = jnp.einsum("rcw,vw->rcv", x, words.astype(self.dtype))
         bias = self.param("bias", nn.initializers.zeros, (self.vocab,))
@@ -50,8 +54,7 @@ def build_masked_lm(
     """For the options see `build`. Raises BadInput on what cannot be built."""
     classifier = build(name_or_folder, num_layers=num_layers, dropout=dropout, dtype=dtype)
     config, encoder = classifier.config, classifier.encoder
-    epsilon = getattr(config, "layer_norm_eps", 1e-12)
-    head = Head(epsilon, config.vocab_size, dtype)
+    head = Head(config.layer_norm_eps, config.vocab_size, dtype, config.head_act)
 
     def table(params):
         return params["embeddings"]["word"]["embedding"]
@@ -60,9 +63,11 @@ def build_masked_lm(
         params = init_from_pretrained(classifier, name_or_folder, rng, batch)["encoder"]
         hidden = jnp.zeros((1, 1, config.hidden_size))
         rng = jax.random.fold_in(rng, 2)
+        fresh = jax.jit(head.init)(rng, hidden, table(params))["params"]
+        stored = convert.load_head(resolve(name_or_folder), fresh, config)
         return {
             "encoder": params,
-            "head": jax.jit(head.init)(rng, hidden, table(params))["params"],
+            "head": fresh if stored is None else jax.tree.map(jnp.array, stored),
         }
 
     def apply(params, batch, places, rng, train):

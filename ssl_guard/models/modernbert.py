@@ -31,6 +31,7 @@ class ModernBertConfig(EncoderConfig):
         "layer_{}/feed_forward/down": "layers.{}.mlp.Wo",
         "final_norm": "final_norm",
     }
+    hf_head: ClassVar[dict[str, str]] = {"dense": "head.dense", "norm": "head.norm", "": "decoder"}
     hf_keys: ClassVar[dict[str, str]] = {
         "layer_norm_eps": "norm_eps",
         "hidden_act": "hidden_activation",

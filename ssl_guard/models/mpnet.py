@@ -41,6 +41,11 @@ class MPNetConfig(EncoderConfig):
         "layer_{}/feed_forward/down": "encoder.layer.{}.output.dense",
         "layer_{}/feed_forward_norm": "encoder.layer.{}.output.LayerNorm",
     }
+    hf_head: ClassVar[dict[str, str]] = {
+        "dense": "lm_head.dense",
+        "norm": "lm_head.layer_norm",
+        "": "lm_head",
+    }
 
     vocab_size: int = 30527
     relative_attention_num_buckets: int = option(BUCKETS, minimum=BUCKETS)

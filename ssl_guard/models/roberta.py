@@ -25,6 +25,11 @@ class RobertaConfig(EncoderConfig):
     """The keys of a RoBERTa's config.json that shape the encoder."""
 
     hf_names: ClassVar[dict[str, str]] = HF_NAMES
+    hf_head: ClassVar[dict[str, str]] = {
+        "dense": "lm_head.dense",
+        "norm": "lm_head.layer_norm",
+        "": "lm_head",
+    }
 
     vocab_size: int = 50265
     type_vocab_size: int = 2

@@ -1,9 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+import safetensors.numpy
 from scipy.special import erf
 
-from ssl_guard.models import build_masked_lm
+from ssl_guard.models import build, build_masked_lm, convert
 from ssl_guard.models.masked_lm import Head
 
 WIDTH, EMBEDDING, VOCAB = 6, 4, 11
@@ -49,3 +51,48 @@ def test_places_of_an_encoder_and_its_own_words(minilm):
     np.testing.assert_allclose(some[0], whole[0, jnp.array([2, 1])], atol=1e-5)
     np.testing.assert_allclose(some[1], whole[1, jnp.array([1, 0])], atol=1e-5)
     assert set(params["head"]) == {"dense", "norm", "bias"}, "no second table of words"
+
+
+STORED = {
+    "cls.predictions.transform.dense.weight": (16, 16),
+    "cls.predictions.transform.dense.bias": (16,),
+    "cls.predictions.transform.LayerNorm.weight": (16,),
+    "cls.predictions.transform.LayerNorm.bias": (16,),
+    "cls.predictions.bias": (40,),
+}
+
+
+@pytest.mark.parametrize(
+    "left_out, changes, loaded",
+    [
+        ((), {}, True),
+        (("cls.predictions.bias",), {}, True),  # a bias that is left out is 0
+        (("cls.predictions.transform.LayerNorm.weight",), {}, False),
+        (tuple(STORED), {}, False),
+        ((), {"tie_word_embeddings": False}, False),  # its table of words is another one
+    ],
+)
+def test_a_stored_head_is_read(write_config, batch, random_like, left_out, changes, loaded):
+    folder = write_config(**changes)
+    (folder / "vocab.txt").touch()
+    classifier = build(folder)
+    shapes = jax.eval_shape(classifier.init, jax.random.key(0), batch)["encoder"]
+    rng = np.random.default_rng(3)
+    head = {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, shape in STORED.items()
+        if name not in left_out
+    }
+    encoder = convert.to_hf(random_like(shapes), classifier.config.hf_names)
+    stored = {f"bert.{name}": tensor for name, tensor in encoder.items()} | head
+    safetensors.numpy.save_file(stored, folder / "model.safetensors")
+    model = build_masked_lm(folder, num_layers=0, dropout=0.0, dtype="float32")
+    found = model.init(jax.random.key(0), batch)["head"]
+    kernel = head.get("cls.predictions.transform.dense.weight")
+    if not loaded:
+        assert kernel is None or not np.allclose(found["dense"]["kernel"], kernel.T)
+        return
+    np.testing.assert_array_equal(found["dense"]["kernel"], kernel.T)
+    norm = head["cls.predictions.transform.LayerNorm.weight"]
+    np.testing.assert_array_equal(found["norm"]["scale"], norm)
+    np.testing.assert_array_equal(found["bias"], head.get("cls.predictions.bias", np.zeros(40)))

@@ -145,11 +145,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         predict_step = functools.partial(
             steps_module.predict_step, apply=model.apply, extra_classes=algorithm.extra_classes
         )
-        predict_fn = functools.partial(
+        scores_of = functools.partial(
             evaluate.predict,
             jax.jit(predict_step, out_shardings=everywhere),
             **_how_to_evaluate(config, prepared, mesh),
         )
+
+        def predict_fn(params, records):
+            return scores_of(model.for_scoring(params), records)
 
     run = Run(
         prepared,

@@ -22,6 +22,7 @@ def build(cell: dict):
     params = jax.jit(model.init)(jax.random.key(0), batch)
     if not train:
         apply = jax.jit(lambda params, batch: model.apply(params, batch, None, False))
+        params = model.for_scoring(params)  # once for all batches, as the evaluation does
         return lambda: apply(params, batch).block_until_ready()
 
     tx = optax.adamw(1e-5, weight_decay=0.01)

@@ -1,6 +1,7 @@
 """An encoder and its heads as two pure functions over a nested dict of parameters."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +49,8 @@ class Classifier(NamedTuple):
     config: the encoder's config, hashable; config.hf_names are the names for models.convert.
     stages: `apply` in parts.
     encoder: the Flax module itself.
+    for_scoring(params) -> params that give the same logits, for many calls of apply: the matrices
+        that every call would cast to bfloat16 are cast once. Not for training.
     """
 
     init: Callable[..., Any]
@@ -55,6 +58,7 @@ class Classifier(NamedTuple):
     config: Any
     stages: Stages
     encoder: Any
+    for_scoring: Callable[[Any], Any]
 
 
 def build(
@@ -152,7 +156,18 @@ def build(
         logits = classify(params, pooled, batch["row"], rng, train)
         return logits if num_tasks == 1 else heads.of_task(logits, batch["task"], num_tasks)
 
-    return Classifier(init, apply, config, Stages(words, features, classify), encoder)
+    def for_scoring(params):
+        if dtype == "float32":
+            return params
+
+        def cast(path, leaf):
+            name = "/".join(key.key for key in path)
+            return leaf.astype(dtype) if re.match(r"layer_\d+/.*kernel$", name) else leaf
+
+        return params | {"encoder": jax.tree_util.tree_map_with_path(cast, params["encoder"])}
+
+    stages = Stages(words, features, classify)
+    return Classifier(init, apply, config, stages, encoder, for_scoring)
 
 
 def segments_of(batch: dict):

@@ -163,3 +163,19 @@ def test_config_of_another_kind_is_bad_input(write_config):
         build(write_config(model_type="gpt2"))
     with pytest.raises(BadInput, match="config.json: hidden_act='mish' is not supported"):
         build(write_config(hidden_act="mish"))
+
+
+def test_scoring_weights_give_the_same_logits(write_config, batch, random_like):
+    """Bit for bit: a matrix is rounded once either way. What computes in float32 stays float32."""
+    half = build(write_config(), dtype="bfloat16")
+    params = random_like(jax.eval_shape(half.init, jax.random.key(0), batch), 0.3)
+    cast = half.for_scoring(jax.tree.map(jnp.asarray, params))
+    layer = cast["encoder"]["layer_0"]
+    assert layer["attention"]["query"]["kernel"].dtype == jnp.bfloat16
+    assert layer["attention_norm"]["scale"].dtype == jnp.float32
+    assert cast["head"]["dense_0"]["kernel"].dtype == jnp.float32
+    apply = jax.jit(half.apply, static_argnums=3)
+    np.testing.assert_array_equal(
+        apply(cast, batch, None, False), apply(params, batch, None, False)
+    )
+    assert build(write_config()).for_scoring(params) is params

@@ -78,7 +78,7 @@ def measure(cell: dict, sides: dict[str, Worker]) -> None:
     for number in range(ROUNDS):
         # Forwards and backwards, so that nobody is always the first.
         for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
-            time.sleep(0.05)  # the others' threads stop spinning
+            time.sleep(0.3)  # the others' threads stop spinning
             seconds[name].append(float(np.median(sides[name].ask(steps=steps[name])["seconds"])))
     mask = cells.batch(cell["size"], cell["length"])["attention_mask"]
     write_json(

@@ -240,3 +240,37 @@ def test_a_record_that_goes_bad_after_opening_is_noticed_when_read(tmp_path):
 def test_the_scalars_of_a_record_are_named_once():
     (row,) = make_rows(1)
     assert set(row) == {"id", "input_ids", *tfrecord.INTEGERS}
+
+
+def test_repeated_share_counts_what_another_row_has_too():
+    rng = np.random.default_rng(0)
+    for rows in (1, 2, 7, 60):
+        contents = rng.integers(0, max(2, rows // 2), rows).astype(np.uint64)
+        owners = rng.integers(0, max(1, rows // 3), rows)
+        expected = np.mean(
+            [
+                any(contents[i] == contents[j] and owners[i] != owners[j] for j in range(rows))
+                for i in range(rows)
+            ]
+        )
+        assert tfrecord.repeated_share(contents, owners) == pytest.approx(expected)
+
+
+def test_the_manifest_says_how_many_views_repeat_another_rows(tmp_path):
+    """Copies 0 and 1 of row 3 may be equal; row 4's first copy is what row 1 has."""
+    rows = list(make_rows(10))
+    rows[7]["input_ids"] = rows[6]["input_ids"]
+    rows[8]["input_ids"] = rows[2]["input_ids"]
+    manifest = write_shards(tmp_path / "v", "v", rows, num_shards=2, made_from={})
+    assert manifest["repeated_share"] == pytest.approx(0.2)
+
+
+def test_a_subset_reads_its_own_records(tmp_path):
+    write(tmp_path / "strong")
+    whole = read(tmp_path / "strong")
+    part = whole.subset(np.array([20, 3, 3]))
+    assert len(part) == 3
+    np.testing.assert_array_equal(part.lengths, whole.lengths[[20, 3, 3]])
+    for ours, number in zip(part.gather([0, 1, 2]), (20, 3, 3), strict=True):
+        assert_same(ours, whole[number])
+    assert_same(part.subset(np.array([1]))[0], whole[3])

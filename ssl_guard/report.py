@@ -104,7 +104,8 @@ def seeds_table(methods: dict[str, list[dict]], *, twin: str) -> str:
     methods: runs of `load` by the method's name, one a seed; twin: one of the names. The gain is
     the mean difference of F1 over seeds, with a 95% interval of a paired bootstrap over test rows:
     each resample is scored for all seeds. It is left out, as a dash, where the twin has no run of a
-    seed. `better` counts the seeds with a gain.
+    seed. `better` counts the seeds with a gain, `shadow alarm` those in which dev precision fell
+    below the twin's at some step: what a run knows of itself without a test label.
 
     Raises BadInput if the runs do not share the test rows.
     """
@@ -126,10 +127,20 @@ def seeds_table(methods: dict[str, list[dict]], *, twin: str) -> str:
         if method != twin and len(pairs) == len(runs):
             gain = _cell(_mean_gain(pairs)._asdict(), sign="+")
             better = f"{sum(_f1_gain(*pair) > 0 for pair in pairs)} of {len(pairs)}"
-        rows.append((np.mean(values["f1"]), [method, len(runs), *shown, gain, better]))
+        alarm = _seeds_with_alarm(list(runs.values()))
+        rows.append((np.mean(values["f1"]), [method, len(runs), *shown, gain, better, alarm]))
     rows = [row for _, row in sorted(rows, key=lambda row: -row[0])]
-    titles = ["test, %", "seeds", *SHOWN.values(), "F1 gain [95%]", "better"]
+    titles = ["test, %", "seeds", *SHOWN.values(), "F1 gain [95%]", "better", "shadow alarm"]
     return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
+
+
+def _seeds_with_alarm(runs: list[dict]) -> str:
+    """ "2 of 3", or a dash for runs without pseudo-labels, which have no alarms."""
+    ups = [
+        [row["alarm/shadow_precision"] for row in run["metrics"] if "alarm/shadow_precision" in row]
+        for run in runs
+    ]
+    return f"{sum(max(up) > 0 for up in ups)} of {len(ups)}" if all(ups) else "-"
 
 
 def _mean_and_spread(values: list[float]) -> str:

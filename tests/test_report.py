@@ -25,6 +25,9 @@ def run(method, seed, noise):
             "dev": {"raw": {"threshold": 0.4}},
             "test": {"raw": dict.fromkeys(report.SHOWN, value)},
         },
+        "metrics": [{"step": 1, "alarm/shadow_precision": float(seed == 1)}, {"step": 2}]
+        if method == "ours"
+        else [{"step": 1}],
         "predictions": [
             {"id": str(i), "group": i, "label": int(label), "raw": score}
             for i, (label, score) in enumerate(zip(LABELS, scores, strict=True))
@@ -42,7 +45,7 @@ def test_seeds_table_means_spreads_and_gains():
         for name, noise in (("twin", 0.6), ("ours", 0.3))
     }
     title, _, *rows = report.seeds_table(runs, twin="twin").splitlines()
-    assert cells(title)[-2:] == ["F1 gain [95%]", "better"]
+    assert cells(title)[-3:] == ["F1 gain [95%]", "better", "shadow alarm"]
     rows = {cells(row)[0]: cells(row) for row in rows}
     assert list(rows) == ["ours", "twin"]  # best F1 first
     f1 = {
@@ -54,23 +57,23 @@ def test_seeds_table_means_spreads_and_gains():
         expected = f"{100 * values.mean():.1f} ± {100 * values.std(ddof=1):.1f}"
         assert rows[name][2] == expected
     gain = f1["ours"] - f1["twin"]
-    value, low, high = rows["ours"][-2].replace("[", "").replace("]", "").replace(",", "").split()
+    value, low, high = rows["ours"][-3].replace("[", "").replace("]", "").replace(",", "").split()
     assert value == f"{100 * gain.mean():+.1f}"
     assert float(low) < float(value) < float(high)
-    assert rows["ours"][-1] == f"{(gain > 0).sum()} of 3"
-    assert rows["twin"][-2:] == ["-", "-"]
+    assert rows["ours"][-2:] == [f"{(gain > 0).sum()} of 3", "1 of 3"]
+    assert rows["twin"][-3:] == ["-", "-", "-"]
 
 
 def test_a_gain_needs_the_twin_of_every_seed():
     runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("ours", s, 0.3) for s in (0, 1)]}
     ours = next(r for r in report.seeds_table(runs, twin="twin").splitlines() if "ours" in r)
-    assert cells(ours)[-2:] == ["-", "-"]
+    assert cells(ours)[-3:] == ["-", "-", "1 of 2"]
 
 
 def test_the_gain_of_a_method_on_itself_is_zero():
     runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("twin", 0, 0.6)]}
     ours = next(r for r in report.seeds_table(runs, twin="twin").splitlines() if "ours" in r)
-    assert cells(ours)[-2] == "+0.0 [+0.0, +0.0]"
+    assert cells(ours)[-3] == "+0.0 [+0.0, +0.0]"
 
 
 def test_a_table_refuses_other_test_rows():

@@ -206,8 +206,8 @@ def history(rows: list[dict]) -> dict:
 def suspect_labels(
     margin_sum: np.ndarray, visits: np.ndarray, limit: int
 ) -> list[tuple[int, float]]:
-    """(labelled row, mean margin of its label over training) of the rows whose label the model
-    took for the wrong one on the whole, the worst first."""
+    """(labelled row, mean margin of its label over the steps so far) of the rows whose label the
+    model took for the wrong one on the whole, the worst first."""
     mean = margin_sum / np.maximum(visits, 1)
     worst = np.argsort(mean, kind="stable")[:limit]
     return [(int(i), float(mean[i])) for i in worst if visits[i] > 0 and mean[i] < 0]

@@ -25,6 +25,7 @@ def default() -> ConfigDict:
     data.dir = "data"  # prepared corpora, frozen splits and shards; shared by all runs
     data.corpus = "human_scored_responses"  # a name in data/corpora/, or a .jsonl / .csv file
     data.test_corpus = ""  # another corpus whose labelled rows are the test side; "" draws `test`
+    data.unlabelled_corpus = ""  # another corpus whose rows join the unlabelled pool, labels unread
     data.columns = ConfigDict()  # for files: which column is the prompt, response, label, id
     data.columns.prompt = "prompt"
     data.columns.response = "response"

@@ -75,6 +75,8 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
     if data.prompt_corpus:
         prompts = load(data.prompt_corpus, task="prompt_harm")
         corpus = corpora.with_prompts(corpus, prompts)
+    if data.unlabelled_corpus:
+        corpus = corpora.with_unlabelled(corpus, load(data.unlabelled_corpus))
     if data.test_corpus:
         corpus, given_test = corpora.with_test(corpus, load(data.test_corpus))
     split = splits.load_or_freeze(

@@ -403,3 +403,40 @@ def test_a_test_corpus_must_have_ids_of_its_own_and_both_classes():
         corpora.with_test(pool, pool)
     with pytest.raises(BadInput, match="needs harmful and safe rows"):
         corpora.with_test(pool, corpus_of(alone(4, 0), "exam"))
+
+
+# another corpus for the unlabelled pool
+
+
+def test_the_rows_of_an_unlabelled_corpus_are_in_the_pool_or_left_out_and_their_labels_unread():
+    pool = corpus_of(alone(40, 0) + alone(40, 1), "pool")
+    rows = [(f"more{i} text{i} number {i} there", i % 2) for i in range(30)]
+    rows += [(f"{example.prompt} again", 1) for example in pool.examples]  # near-duplicates
+    more = make_corpus(
+        "more",
+        "prompt_harm",
+        [
+            Example(f"m{i}", prompt, None, label, "weapons", "made up", "other")
+            for i, (prompt, label) in enumerate(rows)
+        ],
+        "other",
+    )
+    both = corpora.with_unlabelled(pool, more)
+    assert both.name == "pool-more" and both.licence == "none and other"
+    assert both.examples[:80] == pool.examples and both.sha256 != pool.sha256
+    assert {(e.label, e.category) for e in both.examples[80:]} == {(None, None)}
+    split = splits.make_split(both, seed=0, labelled=10, dev=10, test=20)
+    alone_split = splits.make_split(pool, seed=0, labelled=10, dev=10, test=20)
+    for side in ("labelled", "dev", "test"):  # the same rows with and without more text
+        assert getattr(split, side) == getattr(alone_split, side)
+    beside = {f"m{30 + i}" for i, e in enumerate(pool.examples) if e.id in alone_split.unlabelled}
+    assert set(split.unlabelled) - set(alone_split.unlabelled) == beside | {
+        f"m{i}" for i in range(30)
+    }
+    assert len(split.left_out) == 40  # copies of labelled, dev and test rows
+
+
+def test_an_unlabelled_corpus_must_have_ids_of_its_own():
+    pool = corpus_of(alone(4, 0) + alone(4, 1), "pool")
+    with pytest.raises(BadInput, match="unlabelled corpus pool share 8 ids"):
+        corpora.with_unlabelled(pool, pool)

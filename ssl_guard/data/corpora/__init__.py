@@ -1,6 +1,7 @@
 """Corpora by name or from a file of anybody's rows: TFDS builders, without tensorflow."""
 
 import contextlib
+import dataclasses
 import io
 import re
 from collections.abc import Mapping
@@ -79,6 +80,24 @@ def with_test(corpus: Corpus, test: Corpus) -> tuple[Corpus, frozenset[str]]:
     licence = " and ".join(sorted({corpus.licence, test.licence}))
     name = f"{corpus.name}-{test.name}"
     return make_corpus(name, corpus.task, corpus.examples + rows, licence), ids
+
+
+def with_unlabelled(corpus: Corpus, extra: Corpus) -> Corpus:
+    """One corpus of both, in which no row of `extra` has a label: more text for the pool.
+
+    Labels that `extra` has may follow another policy, so they are no diagnostics either. Raises
+    BadInput for an id that is in both.
+    """
+    shared = {e.id for e in corpus.examples} & {e.id for e in extra.examples}
+    if shared:
+        raise BadInput(
+            f"{corpus.name} and the unlabelled corpus {extra.name} share {len(shared)} ids, such "
+            f"as {min(shared)}: make them unique."
+        )
+    rows = tuple(dataclasses.replace(e, label=None, category=None) for e in extra.examples)
+    licence = " and ".join(sorted({corpus.licence, extra.licence}))
+    name = f"{corpus.name}-{extra.name}"
+    return make_corpus(name, corpus.task, corpus.examples + rows, licence)
 
 
 def with_prompts(corpus: Corpus, prompts: Corpus) -> Corpus:

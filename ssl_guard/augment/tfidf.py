@@ -10,14 +10,20 @@ agreement of pseudo-labels on strong views before trusting a larger one.
 
 import dataclasses
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
 
-# From a word character to the last word character before white space: "(don't)," -> don't.
-WORD = re.compile(r"\w(?:\S*\w)?")
+from ssl_guard.augment.base import Rewrite, check_share, each
+from ssl_guard.augment.words import WORD, cased_like
+
+
+def tfidf(texts: Iterable[str], *, p: float) -> Rewrite:
+    """The operation; p is the expected share of words replaced, from 0 to 1."""
+    check_share("tfidf", "p", p)
+    model = fit(texts)
+    return each(lambda text, rng: replace(model, text, p=p, rng=rng))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,23 +85,14 @@ def replace(model: TfIdf, text: str, *, p: float, rng: np.random.Generator) -> s
     A replacement takes over the casing of the word (UPPER, Capitalised, else lower case), and can
     by chance be the same word again. p: from 0 to 1.
     """
-    words = WORD.findall(text)
+    pieces = WORD.split(text)
+    words = pieces[1::2]
     if not words or not model.words:
         return text
     probability = replacement_probability(model, [word.lower() for word in words], p)
     replaced = rng.random(len(words)) < probability
     # Drawn for every word, so that one decision does not shift the draws after it.
     drawn = np.searchsorted(model.cumulative, rng.random(len(words)), side="right")
-    places = iter(range(len(words)))
-
-    def new_word(match: re.Match) -> str:
-        i = next(places)
-        return _cased_like(match[0], model.words[drawn[i]]) if replaced[i] else match[0]
-
-    return WORD.sub(new_word, text)
-
-
-def _cased_like(old: str, new: str) -> str:
-    if old.isupper() and len(old) > 1:
-        return new.upper()
-    return new.capitalize() if old[:1].isupper() else new
+    for i in np.flatnonzero(replaced).tolist():
+        pieces[2 * i + 1] = cased_like(words[i], model.words[drawn[i]])
+    return "".join(pieces)

@@ -1,0 +1,105 @@
+"""Back-translation: a text is translated into another language and back.
+
+Sennrich et al., arXiv 1511.06709; as a strong view of unlabelled text UDA, arXiv 1904.12848,
+section 3. The translators are in translators.py.
+
+The label usually survives, since meaning does. It may not where a small translator softens slang
+and insults, loses a negation, or reads a name as a word.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import sentencex
+
+from ssl_guard.augment.translators import TRANSLATORS, Decoding
+from ssl_guard.errors import BadInput
+
+# Typographic signs that the vocabularies of small translators lack.
+PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "..."})
+LETTER = re.compile(r"[^\W\d_]")
+
+
+def back_translation(
+    texts: Iterable[str],
+    *,
+    translator: str,
+    model: str,
+    language: str,
+    pivots: Sequence[str],
+    temperature: float,
+    top_k: int,
+    beams: int,
+    batch_size: int,
+    max_tokens: int,
+    threads: int,
+) -> Callable[[Sequence[str], Sequence[np.random.Generator]], list[str | None]]:
+    """The rewrite into one of the pivots, drawn for each text with its own generator, and back.
+
+    translator: a name in translators.TRANSLATORS; model: see there. language: of the texts.
+    pivots: languages, as the models' names have them. The others are fields of `Decoding`.
+
+    Translators learn from sentences and are given sentences; line breaks and the space between
+    sentences stay, and so does what has no letter. None for a text with a sentence that has no
+    translation, and for one without a letter. A sentence that occurs twice in a batch is translated
+    once, unless it is sampled.
+    Raises BadInput for arguments that the translator cannot use.
+    """
+    if translator not in TRANSLATORS:
+        raise BadInput(
+            f"there is no translator {translator!r}; choose one of {', '.join(TRANSLATORS)}."
+        )
+    if not pivots or language in pivots:
+        raise BadInput(
+            f"the argument pivots of 'back_translation' is {tuple(pivots)}; give languages other "
+            f"than the texts' own, {language!r}."
+        )
+    decoding = Decoding(temperature, top_k, beams, batch_size, max_tokens, threads)
+    translate = TRANSLATORS[translator](model, decoding)
+
+    def round_trip(pivot: str, wanted: list[tuple[str, int, int]]) -> dict:
+        """{(sentence, seed there, seed back): its back-translation or None}."""
+        sentences, seeds_there, seeds_back = zip(*wanted, strict=True)
+        there = translate(sentences, language, pivot, seeds_there)
+        kept = [i for i, translation in enumerate(there) if translation]
+        back = translate([there[i] for i in kept], pivot, language, [seeds_back[i] for i in kept])
+        return {wanted[i]: translation for i, translation in zip(kept, back, strict=True)}
+
+    def rewrite(texts: Sequence[str], rngs: Sequence[np.random.Generator]) -> list[str | None]:
+        drawn, wanted = [], {pivot: {} for pivot in pivots}
+        for text, rng in zip(texts, rngs, strict=True):
+            pivot = pivots[rng.integers(len(pivots))]
+            pieces = split(text.translate(PLAIN), language)
+            seeds = np.zeros((len(pieces), 2), int)
+            if temperature:
+                seeds = rng.integers(2**62, size=seeds.shape)
+            jobs = [(piece, *pair) for piece, pair in zip(pieces, seeds.tolist(), strict=True)]
+            drawn.append((pivot, jobs))
+            wanted[pivot] |= dict.fromkeys(job for job in jobs if LETTER.search(job[0]))
+        found = {pivot: round_trip(pivot, list(jobs)) for pivot, jobs in wanted.items() if jobs}
+        return [_assemble(jobs, found.get(pivot, {})) for pivot, jobs in drawn]
+
+    return rewrite
+
+
+def split(text: str, language: str) -> list[str]:
+    """Sentences and the white space around them, in order; joined they are the text again.
+
+    A line break ends a sentence, as in lists and headings.
+    """
+    pieces = []
+    for line in text.splitlines(keepends=True):
+        for sentence in sentencex.segment(language, line):
+            core = sentence.strip()
+            start = sentence.index(core)
+            pieces += [sentence[:start], core, sentence[start + len(core) :]]
+    return [piece for piece in pieces if piece]
+
+
+def _assemble(jobs: list[tuple], found: dict) -> str | None:
+    """The text with its sentences replaced, None where one is missing or there is none."""
+    if not any(LETTER.search(job[0]) for job in jobs):
+        return None
+    pieces = [found.get(job) if LETTER.search(job[0]) else job[0] for job in jobs]
+    return "".join(pieces) if all(pieces) else None

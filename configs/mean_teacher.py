@@ -11,7 +11,8 @@ from ssl_guard import config as base
 def get_config(arg=None):
     config = base.default()
     config.algorithm = "mean_teacher"
-    config.augment.op = "identity"  # tfidf for a student on augmented texts
+    config.augment.name = "identity"  # tfidf for a student on augmented texts
+    config.augment.ops = ("identity",)
     config.augment.copies = 1
     # The paper's 0.999 is for 100,000 steps: after 80 the teacher would still be 92% its first
     # weights, a random head. 0.95 averages over the last 20 steps.

@@ -11,7 +11,8 @@ from ssl_guard import config as base
 def get_config(arg=None):
     config = base.default()
     config.algorithm = "pi_model"
-    config.augment.op = "identity"  # tfidf for a second, augmented pass
+    config.augment.name = "identity"  # tfidf for a second, augmented pass
+    config.augment.ops = ("identity",)
     config.augment.copies = 1
     with config.unlocked():
         config.pi_model = ConfigDict(

@@ -11,7 +11,8 @@ from ssl_guard import config as base
 def get_config(arg=None):
     config = base.default()
     config.algorithm = "pseudo_label"
-    config.augment.op = "identity"  # the view with gradient is the text as it is
+    config.augment.name = "identity"  # the view with gradient is the text as it is
+    config.augment.ops = ("identity",)
     config.augment.copies = 1
     with config.unlocked():
         config.pseudo_label = ConfigDict(

@@ -12,7 +12,7 @@ Features and labels of the labelled rows alone are fitted; dev chooses C (where 
 and the threshold.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_union
 from sklearn.preprocessing import normalize
 
-from ssl_guard import evaluate
+from ssl_guard import inference, metrics
 from ssl_guard.data.schema import Example
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
@@ -39,9 +39,9 @@ def harmful(head: LogisticRegression, features) -> np.ndarray:
 def encoder_features(feature_fn: Callable, params, records: Records, **how) -> np.ndarray:
     """Pooled states of every record scaled to unit length, float64 [rows, width].
 
-    feature_fn(params, batch) -> [batch, width]; how: the arguments of `evaluate.outputs`.
+    feature_fn(params, batch) -> [batch, width]; how: the arguments of `inference.outputs`.
     """
-    return normalize(evaluate.outputs(feature_fn, params, records, **how))
+    return normalize(inference.outputs(feature_fn, params, records, **how))
 
 
 def predict(features: Callable, params, records: Records, *, labelled: Records, C: float):
@@ -49,21 +49,21 @@ def predict(features: Callable, params, records: Records, *, labelled: Records, 
 
     features(params, records) -> [rows, n].
     """
-    head = logistic(features(params, labelled), evaluate.labels_of(labelled), C)
+    head = logistic(features(params, labelled), inference.labels_of(labelled), C)
     return harmful(head, features(params, records))
 
 
-def text_features(texts: dict[str, list[Example]]) -> Callable:
-    """features(side) -> sparse [rows, n] for a side of `texts`, fitted on "labelled"."""
+def text_features(labelled: Sequence[Example]) -> Callable:
+    """features(examples) -> sparse [rows, n], with the vocabulary of the labelled rows."""
 
-    def of(side):
-        return [f"{example.prompt}\n{example.response or ''}" for example in texts[side]]
+    def of(examples):
+        return [f"{example.prompt}\n{example.response or ''}" for example in examples]
 
     union = make_union(
         TfidfVectorizer(ngram_range=(1, 2)),
         TfidfVectorizer(ngram_range=(3, 4), analyzer="char"),
-    ).fit(of("labelled"))
-    return lambda side: union.transform(of(side))
+    ).fit(of(labelled))
+    return lambda examples: union.transform(of(examples))
 
 
 def fit(
@@ -72,12 +72,12 @@ def fit(
     """The head whose C is the best on dev, the smallest of equally good ones, and its dev scores.
 
     features(side) -> [rows, n] and labels, int [rows], for "labelled" and "dev"; select_by: a name
-    of `evaluate.dev_scores`. Raises BadInput for a grid that is empty or not positive.
+    of `metrics.dev_scores`. Raises BadInput for a grid that is empty or not positive.
     """
     if not grid or min(grid) <= 0:
         raise BadInput(f"C = {grid} of the logistic regression: give one or more numbers above 0.")
     labelled, dev = features("labelled"), features("dev")
     heads = [logistic(labelled, labels["labelled"], C) for C in sorted(grid)]
-    scores = [evaluate.dev_scores(labels["dev"], harmful(head, dev)) for head in heads]
+    scores = [metrics.dev_scores(labels["dev"], harmful(head, dev)) for head in heads]
     best = int(np.argmax([score[select_by] for score in scores]))
     return heads[best], scores[best] | {"C": heads[best].C}

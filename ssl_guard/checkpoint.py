@@ -72,17 +72,25 @@ class Checkpoints:
 
     def restore(self, step: int, template: Any) -> tuple[Any, dict, dict]:
         """(state, data, meta) of a step. template: jax.ShapeDtypeStructs with shardings."""
+        tree = self._load(step, {"state": template, "data": None, "meta": None})
+        return tree["state"], tree["data"], tree["meta"]
+
+    def restore_part(self, step: int, template: dict) -> dict:
+        """Those fields of a step's state that the template, a dict of fields, has."""
+        context = ocp.Context()
+        context.pytree.loading.partial_load = True
+        with context:
+            return self._load(step, {"state": template})["state"]
+
+    def _load(self, step: int, template: dict) -> dict:
         try:
-            tree = self._checkpointer.load_checkpointables(
-                step, {"state": template, "data": None, "meta": None}
-            )
+            return self._checkpointer.load_checkpointables(step, template)
         except Exception as error:  # Orbax raises many types for a damaged folder
             raise BadInput(
                 f"{self._folder}/{step}: this checkpoint cannot be read "
                 f"({type(error).__name__}); delete that folder to go on from an older one, or "
                 "start in a new --workdir."
             ) from error
-        return tree["state"], tree["data"], tree["meta"]
 
     @contextlib.contextmanager
     def _disk_errors(self):

@@ -7,6 +7,7 @@ are strings, numbers and tuples of them. Any key can be overridden on the comman
 
 import difflib
 import json
+import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -42,16 +43,32 @@ def default() -> ConfigDict:
     data.all_labels = False  # the unlabelled rows' hidden labels are used too: the ceiling
     data.dev = 150  # rows that choose the step and the threshold
     data.test = 250  # rows that are read once, at the end; unread with a test_corpus
+    data.calibration = 0  # rows on no other side, for ssl_guard.threshold; 0 for none
     data.max_length = 256  # tokens of a pair; longer ones lose the start of the prompt first
     data.buckets = (64, 128, 192, 256)  # padded lengths, so the compiled shapes of the train step
     data.packing = False  # several short texts in one row of max_length; the same numbers, cheaper
     data.window_steps = 16  # rows of so many steps are sorted by length together
 
     config.augment = augment = ConfigDict()  # strong views of the unlabelled rows, made once
-    augment.op = "tfidf"  # a name in ssl_guard/augment/ops.py
+    augment.name = "tfidf"  # of the set that `ops` makes, a folder in data/augmented/
+    # The recipe: stages, tried in turn until a view passes the gates; see augment/recipe.py. The
+    # arguments of an operation are in a group of its name; what is not there has the default of the
+    # operation's function, see augment/ops.py.
+    augment.ops = ("tfidf",)
     augment.copies = 4  # strong views per unlabelled row
     augment.tfidf = ConfigDict()
     augment.tfidf.p = 0.3  # expected share of words replaced
+    augment.sets = ()  # names of the sets to train on; () is the one above
+    augment.weights = ()  # how often each of them is drawn; () draws them equally often
+
+    augment.gates = gates = ConfigDict()  # of the set that `ops` makes; none unless asked for
+    gates.refusal = False  # True rejects views that refuse to rewrite
+    gates.overlap = 0.0  # most words in common with the source, 0 to 1; 0 for no gate
+    gates.length = ()  # shortest and longest view as a share of its source, such as (0.5, 2.0)
+    gates.language = 0.0  # confidence at which another language is rejected; not if ops change it
+    gates.similarity = 0.0  # least cosine of the embeddings of source and view, by MiniLM
+    gates.classifier = ""  # workdir of a finished run: rejects views that change its mind
+    gates.confidence = 0.8  # that it must have in the other class
 
     config.model = model = ConfigDict()
     model.name = "all-MiniLM-L6-v2"  # a folder, an installed asset, or a Hugging Face model
@@ -161,6 +178,7 @@ def check(config: ConfigDict) -> None:
     for key, value in positive.items():
         if value < 1:
             raise BadInput(f"config.{key} = {value} must be at least 1.")
+    _check_sets(config.augment)
     choices = {
         "model.pooling": (config.model.pooling, ("mean", "cls")),
         "model.head": (config.model.head, ("mlp", "linear")),
@@ -180,6 +198,23 @@ def check(config: ConfigDict) -> None:
         raise BadInput(
             f"config.algorithm = {config.algorithm!r} has no group config.{config.algorithm} for "
             "its hyper-parameters: set it in the config file."
+        )
+
+
+def _check_sets(augment: ConfigDict) -> None:
+    names, weights = (augment.name, *augment.sets), tuple(augment.weights)
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+            raise BadInput(
+                f"config.augment.name and config.augment.sets name folders: {name!r} must be of "
+                "letters, digits, _ - and dots."
+            )
+    if len(set(augment.sets)) < len(augment.sets):
+        raise BadInput(f"config.augment.sets = {tuple(augment.sets)} names a set twice.")
+    if weights and (len(weights) != max(len(augment.sets), 1) or min(weights) <= 0):
+        raise BadInput(
+            f"config.augment.weights = {weights} must be a positive number for each of "
+            f"config.augment.sets = {tuple(augment.sets)}, or () for equal ones."
         )
 
 
@@ -215,6 +250,22 @@ def _nearest(config: ConfigDict, path: list[str], depth: int) -> str:
 def as_json(config: ConfigDict) -> dict:
     """The config as dotted keys and the values that JSON gives back."""
     return json.loads(json.dumps(leaves(config)))
+
+
+def from_json(flat: dict) -> ConfigDict:
+    """The config of these dotted keys (see `as_json`), with today's defaults for keys that are
+    younger than the file; keys that have gone since stay, and nobody reads them."""
+    config = default().unlock()
+    config.algorithm = flat["algorithm"]
+    for key, value in {config.algorithm: ConfigDict(), **flat}.items():
+        node = config
+        *path, name = key.split(".")
+        for part in path:
+            if part not in node:
+                node[part] = ConfigDict()
+            node = node[part]
+        node[name] = tuple(value) if isinstance(value, list) else value
+    return config.lock()
 
 
 def leaves(config: ConfigDict, prefix: str = "") -> dict:

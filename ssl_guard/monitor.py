@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ssl_guard import evaluate, observatory
+from ssl_guard import inference, observatory
 from ssl_guard.errors import BadInput
 from ssl_guard.prepare import Prepared
 from ssl_guard.writer import read
@@ -48,7 +48,7 @@ def account(config, prepared: Prepared, state, predict_fn: Callable, workdir: Pa
 def judge_of(config, prepared: Prepared) -> Callable:
     """A function: rows of metrics so far -> what the last one gets besides: its alarms as 0 or 1,
     and how far the classes of its pseudo-labels are from those of the labelled rows."""
-    labels = evaluate.labels_of(prepared.labelled)
+    labels = inference.labels_of(prepared.labelled)
     prior = np.bincount(labels, minlength=2) / len(labels)
     settings = config.observatory
 

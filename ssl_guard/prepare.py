@@ -7,7 +7,9 @@ what was made with other settings is refused, until --overwrite makes it again.
 
     data/<corpus>/...                          TFDS, prepared once
     data/splits/<corpus>.<task>.<seed>@<n>.json
-    data/shards/<split>/<view>/                labelled, unlabelled, dev, test, unlabelled-<op>
+    data/augmented/<split>/<set>/              views of the unlabelled rows as text
+    data/shards/<split>/<view>/                labelled, unlabelled, dev, test, calibration,
+                                               unlabelled-<set>
 """
 
 import functools
@@ -25,9 +27,10 @@ from ml_collections import ConfigDict, config_flags
 from ssl_guard import algorithms, cli
 from ssl_guard import config as config_module
 from ssl_guard.assets import sha256_file
-from ssl_guard.augment.run import augment
+from ssl_guard.augment import recipe, sets
 from ssl_guard.data import corpora, splits, windows
-from ssl_guard.data.schema import Example
+from ssl_guard.data.mixing import Mixture
+from ssl_guard.data.schema import Corpus, Example
 from ssl_guard.data.tfrecord import Records, open_shards, write_shards
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
@@ -39,17 +42,20 @@ SHARDS = 4  # files per view; more only for pools of millions
 
 
 class Prepared(NamedTuple):
-    """A run's data. strong and unlabelled are None when the algorithm has no unlabelled views."""
+    """A run's data. strong and unlabelled are None when the algorithm has no unlabelled views,
+    calibration and its groups when config.data.calibration is 0."""
 
     labelled: Records
     unlabelled: Records | None
-    strong: Records | None
+    strong: Mixture | None
     dev: Records
     test: Records
     test_groups: np.ndarray  # int [test rows]: number of the near-duplicate group of the prompt
     tokenizer: Tokenizer
     model_folder: Path
-    texts: dict[str, list[Example]]  # the rows behind labelled, dev and test, in their order
+    calibration: Records | None
+    calibration_groups: np.ndarray | None  # as test_groups
+    texts: dict[str, list[Example]]  # the rows behind every side with labels, in their order
     summary: dict  # counts for the report
     hashes: dict  # of corpus, split, tokenizer, weights
 
@@ -63,41 +69,14 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
     data = config.data
     model_folder = pretrained.resolve(config.model.name)
     tokenizer = Tokenizer(model_folder, data.max_length)
-    values = {value: 1 for value in data.harmful_values} | {value: 0 for value in data.safe_values}
-    load = functools.partial(
-        corpora.load,
-        task=data.task,
-        data_dir=Path(data.dir),
-        columns=dict(data.columns),
-        labels=values or None,
-    )
-    corpus, given_test = load(data.corpus), frozenset()
-    if data.prompt_corpus:
-        prompts = load(data.prompt_corpus, task="prompt_harm")
-        corpus = corpora.with_prompts(corpus, prompts)
-    if data.unlabelled_corpus:
-        corpus = corpora.with_unlabelled(corpus, load(data.unlabelled_corpus))
-    if data.test_corpus:
-        corpus, given_test = corpora.with_test(corpus, load(data.test_corpus))
-    split = splits.load_or_freeze(
-        corpus,
-        Path(data.dir) / "splits",
-        seed=config.seed,
-        labelled=data.labelled,
-        dev=data.dev,
-        test=data.test,
-        given_test=given_test,
-    )
+    source = read_split(config)
+    split, rows = source.split, source.rows
+    scored = [side for side in ("dev", "test", "calibration") if side in rows]
     if views and data.all_labels:
         raise BadInput(
             f"config.data.all_labels leaves {config.algorithm} no unlabelled rows: it is for "
             "methods without any, such as configs/supervised_full.py."
         )
-    by_id = {example.id: example for example in corpus.examples}
-    rows = {
-        view: [by_id[i] for i in getattr(split, view)]
-        for view in ("labelled", "unlabelled", "dev", "test")
-    }
     if views and not rows["unlabelled"]:
         raise BadInput(
             f"{split.name}: no unlabelled rows are left after dev {data.dev}, test {data.test} and "
@@ -108,9 +87,7 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
     if data.all_labels:
         known = [example for example in rows["unlabelled"] if example.label is not None]
         taught, taught_view = taught + known, "labelled-all"
-    made_from = {
-        "corpus_sha256": corpus.sha256,
-        "split_sha256": splits.content_sha256(split),
+    made_from = source.hashes | {
         "tokenizer_sha256": tokenizer.sha256,
         "max_length": data.max_length,
     }
@@ -122,69 +99,201 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
             write_shards(folder / name, name, make(), num_shards=SHARDS, made_from=settings)
         return open_shards(folder / name, name, made_from=settings, rebuild=rebuild_command())
 
-    records = {"labelled": view(taught_view, lambda: _encode(tokenizer, _originals(taught)))} | {
-        name: view(name, lambda name=name: _encode(tokenizer, _originals(rows[name])))
-        for name in ("unlabelled", "dev", "test")
+    records = {"labelled": view(taught_view, lambda: encode(tokenizer, _originals(taught)))} | {
+        name: view(name, lambda name=name: encode(tokenizer, _originals(rows[name])))
+        for name in ("unlabelled", *scored)
         if name != "unlabelled" or views
     }
-    op, arguments = config.augment.op, dict(config.augment.get(config.augment.op, {}))
     strong = None
     if "strong" in views:
-        strong = view(
-            f"unlabelled-{op}",
-            lambda: _encode(
-                tokenizer,
-                augment(
-                    rows["unlabelled"],
-                    fit_on=rows["labelled"] + rows["unlabelled"],
-                    op=op,
-                    args=arguments,
-                    copies=config.augment.copies,
-                    seed=config.seed,
-                    progress=sys.stderr.isatty(),
-                ),
-            ),
-            op=op,
-            args=arguments,
-            copies=config.augment.copies,
-            seed=config.seed,
+        strong = Mixture(
+            [
+                view(
+                    f"unlabelled-{name}",
+                    lambda text_set=text_set: encode(tokenizer, text_set.views(rows["unlabelled"])),
+                    set_sha256=text_set.sha256,
+                )
+                for name, text_set in _text_sets(config, source, overwrite).items()
+            ],
+            rows=len(rows["unlabelled"]),
+            weights=tuple(config.augment.weights),
         )
     stride = config.eval.windows
-    for name in ("dev", "test") if stride else ():
+    for name in scored if stride else ():
         parts = view(
             f"{name}-windows",
-            lambda name=name: _encode_windows(tokenizer, rows[name], stride),
+            lambda name=name: encode_windows(tokenizer, rows[name], stride),
             stride=stride,
         )
         records[name] = windows.Windowed(records[name], parts)
-    groups = np.empty(len(rows["test"]), np.int64)
-    for number, members in enumerate(
-        splits.near_duplicate_groups([e.prompt for e in rows["test"]])
-    ):
-        groups[members] = number
+    groups = {name: splits.group_numbers([e.prompt for e in rows[name]]) for name in scored[1:]}
     return Prepared(
         labelled=records["labelled"],
         unlabelled=records.get("unlabelled"),
         strong=strong,
         dev=records["dev"],
         test=records["test"],
-        test_groups=groups,
+        test_groups=groups["test"],
         tokenizer=tokenizer,
         model_folder=model_folder,
-        texts={"labelled": taught, "dev": rows["dev"], "test": rows["test"]},
-        summary=_summary(corpus, split, rows, records | {"strong": strong}, groups)
-        | {"labels_used": len(taught)},
+        calibration=records.get("calibration"),
+        calibration_groups=groups.get("calibration"),
+        texts={"labelled": taught} | {name: rows[name] for name in scored},
+        summary=_summary(source, records, strong, groups["test"]) | {"labels_used": len(taught)},
         hashes=made_from | {"weights_sha256": sha256_file(model_folder / "model.safetensors")},
     )
 
 
-def _summary(
-    corpus, split, rows: dict[str, list[Example]], records: dict[str, Records | None], groups
-) -> dict:
+class Source(NamedTuple):
+    """The corpus, its frozen split, the examples of every side, and the hashes of both."""
+
+    corpus: Corpus
+    split: splits.Split
+    rows: dict[str, list[Example]]
+    hashes: dict[str, str]
+
+
+def read_split(config: ConfigDict) -> Source:
+    """Loads the corpus and draws, or reads, its split. Raises BadInput for what does not fit."""
+    data = config.data
+    corpus, given_test = load_corpus(config, data.corpus), frozenset()
+    if data.prompt_corpus:
+        prompts = load_corpus(config, data.prompt_corpus, task="prompt_harm")
+        corpus = corpora.with_prompts(corpus, prompts)
+    if data.unlabelled_corpus:
+        corpus = corpora.with_unlabelled(corpus, load_corpus(config, data.unlabelled_corpus))
+    if data.test_corpus:
+        corpus, given_test = corpora.with_test(corpus, load_corpus(config, data.test_corpus))
+    split = splits.load_or_freeze(
+        corpus,
+        Path(data.dir) / "splits",
+        seed=config.seed,
+        labelled=data.labelled,
+        dev=data.dev,
+        test=data.test,
+        calibration=data.calibration,
+        given_test=given_test,
+    )
+    by_id = {example.id: example for example in corpus.examples}
+    sides = [side for side in splits.SIDES if side != "calibration" or data.calibration]
+    rows = {side: [by_id[i] for i in getattr(split, side)] for side in sides}
+    hashes = {"corpus_sha256": corpus.sha256, "split_sha256": splits.content_sha256(split)}
+    return Source(corpus, split, rows, hashes)
+
+
+def load_corpus(config: ConfigDict, name: str, task: str = "") -> Corpus:
+    """`corpora.load` with the config's task, folder, columns and label values."""
+    data = config.data
+    values = {value: 1 for value in data.harmful_values} | {value: 0 for value in data.safe_values}
+    return corpora.load(
+        name,
+        task=task or data.task,
+        data_dir=Path(data.dir),
+        columns=dict(data.columns),
+        labels=values or None,
+    )
+
+
+def set_job(config: ConfigDict, source: Source, *, judges=None) -> sets.Job:
+    """How the set that the config describes is made, see augment/sets.py.
+
+    judges: opens the gates that `model_gates` asks for. Raises BadInput for a bad recipe.
+    """
+    augment = config.augment
+    names = recipe.names(recipe.parse(tuple(augment.ops)))
+    return sets.plan(
+        _set_folder(config, source, augment.name),
+        rows=len(source.rows["unlabelled"]),
+        ops=tuple(augment.ops),
+        arguments={name: augment[name].to_dict() for name in names if name in augment},
+        copies=augment.copies,
+        seed=config.seed,
+        gates={
+            "refusal": augment.gates.refusal,
+            "overlap": augment.gates.overlap,
+            "length": tuple(augment.gates.length),
+            "language": augment.gates.language,
+        },
+        judged=model_gates(config),
+        judges=judges,
+        pool=source.hashes,
+    )
+
+
+def model_gates(config: ConfigDict) -> dict:
+    """The arguments of judges.build."""
+    gates = config.augment.gates
+    return {
+        "similarity": gates.similarity,
+        "classifier": gates.classifier,
+        "confidence": gates.confidence,
+    }
+
+
+def _set_folder(config: ConfigDict, source: Source, name: str) -> Path:
+    return Path(config.data.dir) / "augmented" / source.split.name / name
+
+
+def _text_sets(config: ConfigDict, source: Source, overwrite: bool) -> dict[str, sets.TextSet]:
+    """The sets to train on, by name. The config's own is made if it is missing; of the others the
+    config does not know how."""
+    found = {}
+    for name in tuple(config.augment.sets) or (config.augment.name,):
+        if name == config.augment.name:
+            found[name] = _own_set(config, source, overwrite)
+        else:
+            again = (
+                "make it with: python -m ssl_guard.augment --config=CONFIG, of a config whose "
+                f"config.augment.name is {name!r} (see configs/augment/) and whose config.data and "
+                "config.seed are the same"
+            )
+            folder = _set_folder(config, source, name)
+            found[name] = sets.open_set(folder, pool=source.hashes, again=again)
+    return found
+
+
+def _own_set(config: ConfigDict, source: Source, overwrite: bool) -> sets.TextSet:
+    job, pool = set_job(config, source), source.rows["unlabelled"]
+    open_set = functools.partial(
+        sets.open_set,
+        job.folder,
+        pool=source.hashes,
+        made_from=job.made_from,
+        again=f"make it again with: {rebuild_command()}",
+    )
+    there = (job.folder / "manifest.json").exists()
+    if there:
+        try:
+            return open_set()
+        except BadInput:
+            if not overwrite:
+                raise
+    if config.augment.gates.similarity or config.augment.gates.classifier:
+        raise BadInput(
+            f"the set {job.folder.name!r} is judged by a model (config.augment.gates), so it has "
+            f"to be made by itself: {set_command()}{' --overwrite' if there else ''}"
+        )
+    sets.make(
+        job,
+        pool,
+        fit_on=source.rows["labelled"] + pool,
+        overwrite=overwrite,
+        progress=sys.stderr.isatty(),
+    )
+    return open_set()
+
+
+def _summary(source: Source, records: dict[str, Records], strong: Mixture | None, groups) -> dict:
     """Counts for the report: rows and harmful rows per side, rows that were cut, groups."""
-    strong = records["strong"]
+    corpus, split, rows = source.corpus, source.split, source.rows
     windowed = {name: r for name, r in records.items() if isinstance(r, windows.Windowed)}
-    cut = {name: r.manifest["cut_rows"] for name, r in records.items() if r is not None}
+    cut = {name: r.manifest["cut_rows"] for name, r in records.items()}
+    repeated = 0.0
+    if strong is not None:
+        manifests = [view.manifest for view in strong.views]
+        cut["strong"] = sum(manifest["cut_rows"] for manifest in manifests)
+        shares = [manifest["repeated_share"] for manifest in manifests]
+        repeated = float(np.dot(strong.weights, shares))
     return {
         "corpus": corpus.name,
         "task": corpus.task,
@@ -196,15 +305,24 @@ def _summary(
         },
         "rows_longer_than_max_length": cut,
         "windows": {name: len(r.windows) for name, r in windowed.items()},
-        "repeated_views": 0.0 if strong is None else strong.manifest["repeated_share"],
+        "repeated_views": repeated,
         "test_groups": int(groups.max()) + 1,
     }
 
 
 def rebuild_command() -> str:
     """The command that makes this run's shards again."""
+    return _command("ssl_guard.prepare") + " --overwrite"
+
+
+def set_command() -> str:
+    """The command that makes this run's augmentation set."""
+    return _command("ssl_guard.augment")
+
+
+def _command(module: str) -> str:
     given = [argument for argument in sys.argv[1:] if argument.startswith("--config")]
-    return " ".join(["python -m ssl_guard.prepare", *(given or ["--config=CONFIG"]), "--overwrite"])
+    return " ".join([f"python -m {module}", *(given or ["--config=CONFIG"])])
 
 
 def _originals(examples: list[Example]) -> Iterator[Row]:
@@ -212,8 +330,8 @@ def _originals(examples: list[Example]) -> Iterator[Row]:
         yield example, 0, example.prompt, example.response
 
 
-def _encode(tokenizer: Tokenizer, rows: Iterable[Row]) -> Iterator[dict]:
-    """Tokenised records of the rows; copies of an example stand together."""
+def encode(tokenizer: Tokenizer, rows: Iterable[Row]) -> Iterator[dict]:
+    """Tokenised records (see data/tfrecord.py) of the rows; copies of an example stand together."""
     index = -1
     rows = iter(rows)
     while chunk := list(itertools.islice(rows, 1024)):
@@ -231,7 +349,7 @@ def _encode(tokenizer: Tokenizer, rows: Iterable[Row]) -> Iterator[dict]:
             }
 
 
-def _encode_windows(tokenizer: Tokenizer, rows: list[Example], stride: int) -> Iterator[dict]:
+def encode_windows(tokenizer: Tokenizer, rows: list[Example], stride: int) -> Iterator[dict]:
     """Tokenised records of the windows of the rows; `copy` is the number of the window."""
     prompts, responses = [e.prompt for e in rows], [e.response for e in rows]
     encoded = windows.encode(tokenizer, prompts, responses, stride=stride)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -18,12 +17,13 @@ from ssl_guard import (
     algorithms,
     baselines,
     evaluate,
+    inference,
     metrics,
-    models,
     monitor,
     observatory,
     optim,
     schedules,
+    scorer,
     sharding,
 )
 from ssl_guard import config as config_module
@@ -79,14 +79,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         prepared.labelled,
         prepared.unlabelled,
         prepared.strong,
-        copies=config.augment.copies,
         seed=config.seed,
         steps=config.train.steps,
         labelled_batch=config.train.labelled_batch,
         unlabelled_batch=config.train.unlabelled_batch,
         buckets=tuple(config.data.buckets),
         window_steps=config.data.window_steps,
-        pack_groups=_pack_groups(config),
+        pack_groups=scorer.pack_groups(config),
         pad_id=prepared.tokenizer.pad_id,
     )
     iterator = iter(batches)
@@ -102,7 +101,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
             "eval.batch": config.eval.batch,
         },
     )
-    model, params = _build_model(config, prepared, algorithm.extra_classes)
+    model = scorer.build_model(config, prepared.model_folder, algorithm.extra_classes)
+    params = scorer.initial_params(config, model, prepared.model_folder)
     tx = optim.build(
         params,
         schedule=functools.partial(
@@ -134,26 +134,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         out_shardings=everywhere,
         donate_argnums=0,
     )
-    if algorithm.logistic_head:
-        predict_fn = functools.partial(
-            baselines.predict,
-            _features_fn(config, model, prepared, mesh),
-            labelled=prepared.labelled,
-            C=algorithm.logistic_head,
-        )
-    else:
-        predict_step = functools.partial(
-            steps_module.predict_step, apply=model.apply, extra_classes=algorithm.extra_classes
-        )
-        scores_of = functools.partial(
-            evaluate.predict,
-            jax.jit(predict_step, out_shardings=everywhere),
-            **_how_to_evaluate(config, prepared, mesh),
-        )
-
-        def predict_fn(params, records):
-            return scores_of(model.for_scoring(params), records)
-
+    predict_fn = scorer.predict_fn(
+        config, algorithm, model, prepared.tokenizer, mesh, labelled=prepared.labelled
+    )
     run = Run(
         prepared,
         iterator,
@@ -163,7 +146,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         teacher="ema" if algorithm.teacher == "ema" else "raw",
         shadow=functools.partial(
             observatory.shadow,
-            labels=evaluate.labels_of(prepared.dev),
+            labels=inference.labels_of(prepared.dev),
             twin=monitor.twin_curves(config.observatory.twin, prepared),
         ),
         judge=monitor.judge_of(config, prepared),
@@ -204,11 +187,16 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         state, _, meta = checkpoints.restore(best, template)
         found = monitor.account(config, prepared, state, predict_fn, workdir)
         weights = {"raw": state.params, "ema": state.ema_params}
-        scores = {
-            kind: predict_fn(params, prepared.test)
-            for kind, params in weights.items()
-            if params is not None
-        }
+
+        def scores_of(side):
+            return {
+                kind: predict_fn(params, getattr(prepared, side))
+                for kind, params in weights.items()
+                if params is not None
+            }
+
+        _write_calibration(workdir, prepared, scores_of)
+        scores = scores_of("test")
     return evaluate.write_report(
         workdir,
         config,
@@ -226,17 +214,21 @@ def _fit_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
     prepared = prepare(config, views=())
     began = time.monotonic()
     if config.algorithm == "tfidf_logistic":
-        features = baselines.text_features(prepared.texts)
+        of_texts = baselines.text_features(prepared.texts["labelled"])
+
+        def features(side):
+            return of_texts(prepared.texts[side])
     else:
         mesh = sharding.make_mesh()
         sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
-        model, params = _build_model(config, prepared)
-        encode = _features_fn(config, model, prepared, mesh)
+        model = scorer.build_model(config, prepared.model_folder)
+        params = scorer.initial_params(config, model, prepared.model_folder)
+        encode = scorer.features_fn(config, model, prepared.tokenizer, mesh)
 
         def features(side):
             return encode(params, getattr(prepared, side))
 
-    labels = {side: evaluate.labels_of(getattr(prepared, side)) for side in ("labelled", "dev")}
+    labels = {side: inference.labels_of(getattr(prepared, side)) for side in ("labelled", "dev")}
     head, dev = baselines.fit(
         features,
         labels,
@@ -247,17 +239,36 @@ def _fit_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
     with Writer(workdir, resume_step=-1, tensorboard=config.train.tensorboard) as writer:
         row = {f"dev/raw/{name}": value for name, value in dev.items()}
         writer.write(0, row | {"time/seconds": time.monotonic() - began})
-    scores = {"raw": baselines.harmful(head, features("test"))}
+
+    def scores_of(side):
+        return {"raw": baselines.harmful(head, features(side))}
+
+    _write_calibration(workdir, prepared, scores_of)
+    scores = scores_of("test")
     return evaluate.write_report(
         workdir, config, prepared, {"raw": dev}, scores, steps=0, selected_step=0
     )
+
+
+def _write_calibration(workdir: Path, prepared: Prepared, scores_of: Callable) -> None:
+    """calibration.jsonl, with lines as in predictions.jsonl, where there are such rows.
+
+    scores_of(side) -> {"raw": float64 [rows], "ema": ...}.
+    """
+    if prepared.calibration is not None:
+        evaluate.write_predictions(
+            workdir / "calibration.jsonl",
+            prepared.calibration,
+            prepared.calibration_groups,
+            **scores_of("calibration"),
+        )
 
 
 def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) -> None:
     """Steps from state.step to the end, with a dev evaluation and a checkpoint at each interval."""
     total = config.train.steps
     first = int(state.step)
-    dev_labels = evaluate.labels_of(run.prepared.dev)
+    dev_labels = inference.labels_of(run.prepared.dev)
     braked = float(state.watch.brake)
     pending, tokens, computed = [], 0, 0
     logged = since = time.monotonic()
@@ -303,7 +314,7 @@ def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) ->
                 for kind, weights in params.items()
                 if weights is not None
             }
-            dev = {kind: evaluate.dev_scores(dev_labels, s) for kind, s in scores.items()}
+            dev = {kind: metrics.dev_scores(dev_labels, s) for kind, s in scores.items()}
             chosen = dev.get("ema", dev["raw"])
             row |= {f"dev/{kind}/{k}": v for kind, d in dev.items() for k, v in d.items()}
             row |= run.shadow(row, step, scores=scores[run.teacher])
@@ -346,59 +357,6 @@ def _check_inside(config, algorithm: algorithms.Algorithm) -> None:
                 f"{config.algorithm} works inside the model and does not go with config.{key} = "
                 f"{value!r}: unset it."
             )
-
-
-def _build_model(config, prepared: Prepared, extra_classes: int = 0):
-    """The classifier and its initial parameters: a pretrained encoder under random heads."""
-    model = models.build(
-        prepared.model_folder,
-        num_classes=2 + extra_classes,
-        num_heads=config.model.num_heads,
-        num_tasks=2 if config.data.prompt_corpus else 1,
-        num_layers=config.model.num_layers,
-        pooling=config.model.pooling,
-        head=config.model.head,
-        dropout=config.model.dropout,
-        dtype=config.model.dtype,
-        remat=config.model.remat,
-    )
-    longest = model.config.max_tokens
-    if longest is not None and config.data.max_length > longest:
-        raise BadInput(
-            f"config.data.max_length = {config.data.max_length} is more than the "
-            f"{longest} positions of {config.model.name}: lower it "
-            "and config.data.buckets."
-        )
-    token = jnp.zeros((1, 1), jnp.int32)
-    row = {"input_ids": token, "attention_mask": token, "token_type_ids": token, "row": token[0]}
-    rng = jax.random.fold_in(jax.random.key(config.seed), 1)
-    return model, models.init_from_pretrained(model, prepared.model_folder, rng, row)
-
-
-def _how_to_evaluate(config, prepared: Prepared, mesh) -> dict:
-    """The arguments of `evaluate.outputs` that are the same for every call of a run."""
-    return {
-        "batch_size": config.eval.batch,
-        "buckets": tuple(config.data.buckets),
-        "pad_id": prepared.tokenizer.pad_id,
-        "pack_groups": _pack_groups(config),
-        "mesh": mesh,
-    }
-
-
-def _pack_groups(config) -> int:
-    """One group of texts per device packs them (data/packing.py), 0 packs nothing."""
-    return jax.device_count() if config.data.packing else 0
-
-
-def _features_fn(config, model: models.Classifier, prepared: Prepared, mesh):
-    """features(params, records) -> float64 [rows, width], see `baselines.encoder_features`."""
-    step = functools.partial(steps_module.feature_step, features=model.stages.features)
-    return functools.partial(
-        baselines.encoder_features,
-        jax.jit(step, out_shardings=sharding.replicated(mesh)),
-        **_how_to_evaluate(config, prepared, mesh),
-    )
 
 
 def _short(row: dict) -> str:

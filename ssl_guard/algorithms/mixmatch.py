@@ -11,7 +11,7 @@ The paper mixes images; texts have no sum, so the pooled features are mixed, and
 mixture goes through the encoder for both of its texts. s' is drawn for every row, and pi permutes
 all rows, as in the paper. A text passes the encoder once: the guess q comes from the same features,
 as the paper's from the same images. The mixtures have a head dropout of their own.
-`config.augment.op = "identity"` gives two dropout passes of one text.
+`config.augment.ops = ("identity",)` gives two dropout passes of one text.
 
 (The reimplementation in USB mixes without gradient, so that its encoder never learns on text, and
 draws one s' per batch.) lambda_u = 100, a = 0.5 and T = 0.5 are those of google-research/mixmatch;

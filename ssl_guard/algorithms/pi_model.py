@@ -5,7 +5,7 @@
     r(t) = min(1, t / (ramp T))                     linear over the first `ramp` of the run
 
 The noise is dropout, drawn anew for the weak and the strong view, and whatever
-`config.augment.op` does to the text ("identity": nothing).
+`config.augment.ops` does to the text ("identity": nothing).
 
 The paper differentiates both passes, which doubles the expected gradient of this loss, takes in the
 labelled rows as well, and ramps by exp(-5 (1 - t / ramp)^2). The one-sided form, on unlabelled rows

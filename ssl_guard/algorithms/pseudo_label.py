@@ -8,8 +8,8 @@ The mean is over all unlabelled rows, masked ones included. The paper has no thr
 a ramp between two steps; tau = 0.95 and this ramp are those of the comparisons that followed it
 (google-research/mixmatch, USB).
 
-The text is the strong view, the one that runs with gradient: `config.augment.op = "identity"` makes
-it the original text, and any other op gives pseudo-labels of the augmented one.
+The text is the strong view, the one that runs with gradient: `config.augment.ops = ("identity",)`
+makes it the original text, and any other op gives pseudo-labels of the augmented one.
 """
 
 import jax

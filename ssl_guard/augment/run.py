@@ -1,55 +1,173 @@
-"""Augments the examples of a pool, ahead of training."""
+"""The engine: rows in, views out, through the stages of a recipe and the gates.
+
+Every stage is asked for the views that no earlier stage could make. A view that none could make is
+filled with another view of its row, else with the text as it is; both are counted, see account.py.
+"""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from ssl_guard.augment import ops
-from ssl_guard.data.schema import Example
-from ssl_guard.errors import BadInput
+from ssl_guard.augment import account, recipe
+from ssl_guard.augment.gates import Gate, Text
+from ssl_guard.augment.ops import Rewrite
 
-PROMPT, RESPONSE = range(2)
+PROMPT, RESPONSE = range(2)  # parts of a row
+REPEATED, IDENTITY = "repeated", "identity"  # what a filled view has for its operation
+
+
+class Row(NamedTuple):
+    """A row of the pool; kind is its class for the account: one of account.CLASSES."""
+
+    id: str
+    text: Text
+    kind: str
+
+
+class View(NamedTuple):
+    """Copy number `copy` of a row; op: the operations that made its prompt, and after a comma its
+    response if these are others."""
+
+    id: str
+    copy: int
+    op: str
+    text: Text
 
 
 def augment(
-    examples: Sequence[Example],
+    rows: Sequence[Row],
+    stages: Sequence[recipe.Stage],
+    rewrites: Sequence[dict[str, Rewrite]],
+    gates: Sequence[Gate],
     *,
-    fit_on: Sequence[Example],
-    op: str,
-    args: dict,
     copies: int,
     seed: int,
-    progress: bool,
-) -> Iterator[tuple[Example, int, str, str | None]]:
-    """(example, copy, prompt, response), all copies of an example together, in order.
+) -> tuple[list[View], dict]:
+    """(copies views of every row, together and in order; their account).
 
-    The operation is fitted on the distinct prompts and responses of fit_on, each being one text:
-    a prompt that was answered ten times counts once. Prompt and response are augmented apart. A
-    result depends on (seed, id, copy) and the fitted operation only, not on the other rows' order.
-    Raises BadInput for an unknown operation or argument, at the call.
+    rewrites: the operations of prompts and of responses, each by name. Prompt and response are
+    rewritten apart and judged together. A view depends on (seed, id, copy) and the row's own text
+    only: not on the other rows.
     """
-    if copies < 1:
-        raise BadInput(f"copies={copies} of each row cannot be made; ask for at least 1.")
-    texts = dict.fromkeys(t for e in fit_on for t in (e.prompt, e.response) if t is not None)
-    change = ops.build(op, texts, args)
+    counts: dict = {}
+    slots = [(row, copy) for row in rows for copy in range(copies)]
+    made: dict[int, View] = {}
+    for number, stage in enumerate(stages):
+        missing = [i for i in range(len(slots)) if i not in made]
+        if not missing:
+            break
+        asked = [slots[i] for i in missing]
+        views = _attempt(asked, number, stage, rewrites, gates, seed, counts)
+        made |= {i: view for i, view in zip(missing, views, strict=True) if view is not None}
+        if number == 0:
+            _count_rows(counts, "first", asked, views)
+    views = [made.get(i) for i in range(len(slots))]
+    _count_rows(counts, "all", slots, views)
+    for row in rows:
+        account.add(counts, "rows", row.kind)
+    return [_filled(slots, views, i, copies, counts) for i in range(len(slots))], counts
 
-    def rows():
-        total = len(examples) * copies
-        with tqdm(total=total, desc=f"augment: {op}", unit="row", disable=not progress) as bar:
-            for example in examples:
-                for copy in range(copies):
-                    prompt = change(example.prompt, _rng(seed, example.id, copy, PROMPT))
-                    response = example.response
-                    if response is not None:
-                        response = change(response, _rng(seed, example.id, copy, RESPONSE))
-                    yield example, copy, prompt, response
-                    bar.update()
 
-    return rows()
+def _attempt(
+    slots: Sequence[tuple[Row, int]],
+    number: int,
+    stage: recipe.Stage,
+    rewrites: Sequence[dict[str, Rewrite]],
+    gates: Sequence[Gate],
+    seed: int,
+    counts: dict,
+) -> list[View | None]:
+    """One stage: a view for each slot, None where the operation or a gate lets none through."""
+    pieces: list[list] = [[None, None] for _ in slots]
+    ops: list[list[str]] = [[] for _ in slots]
+    usable = [True] * len(slots)
+    for part in (PROMPT, RESPONSE):
+        mine = [i for i, (row, _) in enumerate(slots) if row.text[part] is not None]
+        sources = [slots[i][0].text[part] for i in mine]
+        rngs = [make_rng(seed, slots[i][0].id, slots[i][1], part, number) for i in mine]
+        texts, chains = recipe.apply(stage, rewrites[part], sources, rngs)
+        for i, source, text, chain in zip(mine, sources, texts, chains, strict=True):
+            pieces[i][part] = text
+            ops[i].append(chain)
+            usable[i] &= _is_usable(text, source)
+    views = [
+        View(row.id, copy, ", ".join(dict.fromkeys(op)), Text(*piece)) if good else None
+        for (row, copy), op, piece, good in zip(slots, ops, pieces, usable, strict=True)
+    ]
+    for row, _ in slots:
+        account.add(counts, "tried", stage.text, row.kind)
+
+    def reject(slot: int, gate: str) -> None:
+        account.add(counts, "rejected", stage.text, gate, slots[slot][0].kind)
+        account.example(counts, gate, slots[slot][0].id)
+        views[slot] = None
+
+    for slot, view in enumerate(views):
+        if view is None:
+            reject(slot, "none")
+    measured = {}
+    for gate in gates:
+        left = [slot for slot, view in enumerate(views) if view is not None]
+        if not left:
+            break
+        values = gate.measure([slots[i][0].text for i in left], [views[i].text for i in left])
+        measured[gate.name] = dict(zip(left, values, strict=True))
+        for slot, value in measured[gate.name].items():
+            if not gate.low <= value <= gate.high:
+                reject(slot, gate.name)
+    for slot, view in enumerate(views):
+        if view is None:
+            continue
+        account.add(counts, "accepted", stage.text, slots[slot][0].kind)
+        for chain in ops[slot]:
+            account.add(counts, "texts", stage.text, chain)
+        for gate, values in measured.items():
+            account.add(counts, "measured", gate, "sum", by=float(values[slot]))
+            account.add(counts, "measured", gate, "count")
+    return views
 
 
-def _rng(seed: int, row_id: str, copy: int, part: int) -> np.random.Generator:
+def _is_usable(text: str | None, source: str) -> bool:
+    """False for no text, a blank one where the source is not, and what is not Unicode."""
+    if text is None or (not text.strip() and source.strip()):
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
+def _count_rows(
+    counts: dict, short: str, slots: Sequence[tuple[Row, int]], views: Sequence[View | None]
+) -> None:
+    kinds = {row.id: row.kind for (row, _), view in zip(slots, views, strict=True) if view is None}
+    for kind in kinds.values():
+        account.add(counts, "rows_short", short, kind)
+
+
+def _filled(
+    slots: Sequence[tuple[Row, int]],
+    views: Sequence[View | None],
+    i: int,
+    copies: int,
+    counts: dict,
+) -> View:
+    """The view of a slot, or what stands in for it: the next one that its row has."""
+    if views[i] is not None:
+        return views[i]
+    row, copy = slots[i]
+    others = (views[i - copy + (copy + step) % copies] for step in range(1, copies))
+    other = next((view for view in others if view is not None), None)
+    op, text = (IDENTITY, row.text) if other is None else (REPEATED, other.text)
+    account.add(counts, "filled", op, row.kind)
+    return View(row.id, copy, op, text)
+
+
+def make_rng(seed: int, row_id: str, copy: int, part: int, stage: int = 0) -> np.random.Generator:
+    """The generator of one text: of a row's copy, its PROMPT or RESPONSE, and a stage's number."""
     digest = hashlib.sha256(row_id.encode()).digest()
-    return np.random.default_rng([seed, copy, part, *np.frombuffer(digest, "<u4")])
+    entropy = [seed, copy, part, *np.frombuffer(digest, "<u4")]
+    return np.random.default_rng([*entropy, stage] if stage else entropy)

@@ -11,17 +11,18 @@ import grain
 import numpy as np
 
 from ssl_guard.data import packing
+from ssl_guard.data.mixing import Mixture
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
 
-# Independent random streams of one seed.
-LABELLED, UNLABELLED, STEP_ORDER, COPIES = range(4)
+# Independent random streams of one seed; mixing.py and mlm.py have further ones.
+LABELLED, UNLABELLED, STEP_ORDER = range(3)
 
 
 def train_batches(
     labelled: Records,
     weak: Records | None,
-    strong: Records | None,
+    strong: Records | Mixture | None,
     *,
     seed: int,
     steps: int,
@@ -38,8 +39,9 @@ def train_batches(
     """Batches of a training run: `iter()` gives an iterator with get_state and set_state.
 
     labelled, weak, strong: the views; weak is the unlabelled pool as it is, record i of it being
-        row i of the pool, and strong its augmented copies, copy c of row i at i * copies + c. Both
-        are None for a supervised run, strong alone for an algorithm that perturbs nothing.
+        row i of the pool, and strong its augmented copies, copy c of row i at i * copies + c, or
+        several such views as a Mixture, which knows its copies. Both are None for a supervised run,
+        strong alone for an algorithm that perturbs nothing.
     labelled_batch, unlabelled_batch: rows of a global batch. Of these a process gets its own slice,
         rows [process_index * B / process_count, (process_index + 1) * B / process_count).
     buckets: rising padded lengths, the last one no shorter than any record.
@@ -60,19 +62,24 @@ def train_batches(
     `row` is the place in the global batch.
 
     Every epoch visits each row once, in a new order, and takes the row's next strong copy, starting
-    from a random one. Batches run on across epochs; a pool smaller than a batch repeats within it.
+    from a random one (of a set drawn by weight, see data/mixing.py). Batches run on across epochs;
+    a pool smaller than a batch repeats within it.
 
     Raises BadInput for a record longer than the last bucket and for views that do not fit together.
     """
+    if strong is not None and not isinstance(strong, Mixture):
+        rows = 0 if weak is None else len(weak)
+        strong = Mixture([strong], rows=rows, copies=[copies])
     views = {"labelled": labelled, "weak": weak, "strong": strong}
     views = {name: records for name, records in views.items() if records is not None}
     batch_sizes = {"labelled": labelled_batch, "weak": unlabelled_batch, "strong": unlabelled_batch}
-    for records in views.values():
-        _check_buckets(records, buckets)
-    if strong is not None and (weak is None or len(strong) != len(weak) * copies):
+    for records in (labelled, weak, *(strong.views if strong is not None else ())):
+        if records is not None:
+            _check_buckets(records, buckets)
+    if strong is not None and (weak is None or strong.rows != len(weak)):
         raise BadInput(
-            f"the strong view has {len(strong)} records, which is not {copies} copies of each of "
-            f"the {0 if weak is None else len(weak)} unlabelled rows; prepare the shards again."
+            f"the strong views are of {strong.rows} rows and the unlabelled view is not; prepare "
+            "the shards again."
         )
     for name in views:
         if batch_sizes[name] % process_count:
@@ -82,8 +89,8 @@ def train_batches(
             )
     if pack_groups:
         packing.check_groups(pack_groups, process_count, **{v: batch_sizes[v] for v in views})
-    if weak is not None:
-        first_copy = np.random.default_rng([seed, COPIES]).integers(copies, size=len(weak))
+    if strong is not None:
+        choose, mean_lengths = strong.chooser(seed), strong.mean_lengths()
 
     def deal(rows, lengths, epoch, batch):
         if pack_groups:
@@ -100,12 +107,11 @@ def train_batches(
         if weak is not None:
             size = window_steps * unlabelled_batch
             rows, epoch = _stream(seed, UNLABELLED, len(weak), window * size, size)
-            lengths, augmented = weak.lengths[rows], rows * copies
+            lengths, augmented = weak.lengths[rows], rows
             if strong is not None:
-                augmented += (first_copy[rows] + epoch) % copies
+                augmented = choose(rows, epoch)
                 # Padded together, the longer one counts; packed, the occurrences of a row must tie.
-                mean = strong.lengths.reshape(-1, copies).mean(axis=1)
-                other = mean[rows] if pack_groups else strong.lengths[augmented]
+                other = mean_lengths[rows] if pack_groups else strong.lengths[augmented]
                 lengths = lengths + other if pack_groups else np.maximum(lengths, other)
             dealt = deal(rows, lengths, epoch, unlabelled_batch)
             numbers |= {"weak": rows[dealt], "strong": augmented[dealt]}

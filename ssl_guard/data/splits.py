@@ -2,8 +2,10 @@
 
 Rows whose prompts are near-duplicates form a group, and a group is on one side only, so that no
 prompt of dev or test is seen in training. Groups are drawn in an order that depends on the seed
-alone; test and dev come first, so they are the same for every labelled budget of a seed. Test rows
-may be given instead: a test corpus of its own, whose near-duplicates are then left out elsewhere.
+alone; test, dev and calibration come first, so they are the same for every labelled budget of a
+seed. Test rows may be given instead: a test corpus of its own, whose near-duplicates are then left
+out elsewhere. A split without calibration rows does not name that side: its file and its sha256
+are what they were before there was one.
 """
 
 import collections
@@ -23,7 +25,7 @@ from ssl_guard.data.schema import HARMFUL, SAFE, Corpus, normalised
 from ssl_guard.errors import BadInput
 
 SCHEMA_VERSION = 1
-SIDES = ("labelled", "unlabelled", "dev", "test")
+SIDES = ("labelled", "unlabelled", "dev", "test", "calibration")
 
 SHINGLE = 3  # words
 JACCARD = 0.5  # near-duplicates share half of their shingles
@@ -37,8 +39,8 @@ class Split:
     """Ids of each side in corpus order; every row of the corpus is in exactly one of the tuples.
 
     left_out holds rows without a label whose group is on a side that needs labels, and
-    near-duplicates of given test rows. asked is the request ({"labelled": n, "dev": n, "test": n}),
-    counts what came out of it per side and class.
+    near-duplicates of given test rows. asked is the request ({"labelled": n, "dev": n, "test": n},
+    with "calibration" if there are such rows), counts what came out of it per side and class.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Split:
     dev: tuple[str, ...]
     test: tuple[str, ...]
     left_out: tuple[str, ...]
+    calibration: tuple[str, ...] = ()
 
 
 def near_duplicate_groups(prompts: Sequence[str]) -> list[list[int]]:
@@ -104,6 +107,14 @@ def near_duplicate_groups(prompts: Sequence[str]) -> list[list[int]]:
     return sorted(sorted(positions) for positions in groups.values())
 
 
+def group_numbers(prompts: Sequence[str]) -> np.ndarray:
+    """int64 [prompts]: the place of each prompt's group in `near_duplicate_groups`."""
+    numbers = np.empty(len(prompts), np.int64)
+    for number, members in enumerate(near_duplicate_groups(prompts)):
+        numbers[members] = number
+    return numbers
+
+
 def _shingles(text: str) -> set[int]:
     """32-bit hashes of the runs of 3 words, or of the whole text if it is shorter."""
     words = text.split()
@@ -118,9 +129,10 @@ def make_split(
     labelled: int,
     dev: int,
     test: int,
+    calibration: int = 0,
     given_test: Set[str] = frozenset(),
 ) -> Split:
-    """Draws test, then dev, as they come, then `labelled` rows with half of each class.
+    """Draws test, dev and calibration as they come, then `labelled` rows with half of each class.
 
     All other rows are unlabelled (their labels, where they exist, are for diagnostics only). Sizes
     are exact where the sizes of the groups permit it, and at most 5% short otherwise. given_test
@@ -133,6 +145,10 @@ def make_split(
             f"config.data.labelled = {labelled}, dev = {dev}, test = {test}: each must be at least "
             "2, and labelled even, for it is half harmful and half safe."
         )
+    if calibration < 0 or calibration == 1:
+        raise BadInput(
+            f"config.data.calibration = {calibration} must be at least 2, or 0 for no such rows."
+        )
     labels = [example.label for example in corpus.examples]
     harmful, safe = labels.count(HARMFUL), labels.count(SAFE)
     if not harmful or not safe:
@@ -140,15 +156,17 @@ def make_split(
             f"{corpus.name} has {harmful} harmful and {safe} safe rows, but both classes are "
             "needed: check config.data.columns.label."
         )
-    if labelled + dev + test > harmful + safe:
+    asked = _asked(labelled=labelled, dev=dev, test=test, calibration=calibration)
+    if sum(asked.values()) > harmful + safe:
         raise BadInput(
-            f"config.data.labelled + dev + test = {labelled + dev + test} is more than the "
+            f"config.data.{' + '.join(asked)} = {sum(asked.values())} is more than the "
             f"{harmful + safe} rows of {corpus.name} that have a label: ask for fewer."
         )
 
     prompts = [example.prompt for example in corpus.examples]
     groups = [_Group.of(corpus, positions) for positions in near_duplicate_groups(prompts)]
-    sizes = {"test": (test,), "dev": (dev,), "labelled": (labelled // 2, labelled // 2)}
+    sizes = {side: (asked[side],) for side in ("test", "dev", "calibration") if side in asked}
+    sizes["labelled"] = (labelled // 2, labelled // 2)
     drawn = {}
     if given_test:
         del sizes["test"]
@@ -163,10 +181,11 @@ def make_split(
         groups = [group for group in groups if group.key not in taken]
     drawn["unlabelled"] = groups
 
+    sides = [side for side in SIDES if side in drawn]
     side_of = {
-        position: side for side in SIDES for group in drawn[side] for position in group.positions
+        position: side for side in sides for group in drawn[side] for position in group.positions
     }
-    ids = {side: [] for side in (*SIDES, "left_out")}
+    ids = {side: [] for side in (*sides, "left_out")}
     counts = {side: {"rows": 0, "harmful": 0, "safe": 0, "unknown": 0} for side in ids}
     for position, example in enumerate(corpus.examples):
         side = side_of[position]
@@ -178,12 +197,12 @@ def make_split(
         counts[side]["rows"] += 1
         counts[side][{HARMFUL: "harmful", SAFE: "safe", None: "unknown"}[example.label]] += 1
     return Split(
-        name=_name(corpus, seed, labelled),
+        name=_name(corpus, seed, labelled, calibration),
         corpus=corpus.name,
         corpus_sha256=corpus.sha256,
         task=corpus.task,
         seed=seed,
-        asked={"labelled": labelled, "dev": dev, "test": test},
+        asked=asked,
         counts=counts,
         **{side: tuple(found) for side, found in ids.items()},
     )
@@ -263,7 +282,7 @@ def read_split(path: str | Path, corpus: Corpus) -> Split:
     try:
         content = json.loads(Path(path).read_bytes())
         stated, version = content.pop("sha256"), content.pop("schema_version")
-        ids = {side: tuple(content.pop(side)) for side in (*SIDES, "left_out")}
+        ids = {side: tuple(content.pop(side)) for side in (*SIDES, "left_out") if side in content}
         split = Split(**content, **ids)
         whole = version == SCHEMA_VERSION and stated == _sha256(_content(split))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -285,11 +304,14 @@ def load_or_freeze(
     labelled: int,
     dev: int,
     test: int,
+    calibration: int = 0,
     given_test: Set[str] = frozenset(),
 ) -> Split:
     """The frozen split of this name, or a new one. BadInput if the frozen one has other sizes."""
-    asked = {"labelled": labelled, "dev": dev, "test": len(given_test) or test}
-    path = Path(folder, f"{_name(corpus, seed, labelled)}.json")
+    asked = _asked(
+        labelled=labelled, dev=dev, test=len(given_test) or test, calibration=calibration
+    )
+    path = Path(folder, f"{_name(corpus, seed, labelled, calibration)}.json")
     if not path.exists():
         split = make_split(corpus, seed=seed, **asked, given_test=given_test)
         freeze(split, folder)
@@ -303,8 +325,13 @@ def load_or_freeze(
     return split
 
 
-def _name(corpus: Corpus, seed: int, labelled: int) -> str:
-    return f"{corpus.name}.{corpus.task}.{seed}@{labelled}"
+def _name(corpus: Corpus, seed: int, labelled: int, calibration: int) -> str:
+    more = f"+{calibration}" if calibration else ""
+    return f"{corpus.name}.{corpus.task}.{seed}@{labelled}{more}"
+
+
+def _asked(*, calibration: int, **sizes: int) -> dict[str, int]:
+    return sizes | ({"calibration": calibration} if calibration else {})
 
 
 def content_sha256(split: Split) -> str:
@@ -313,7 +340,10 @@ def content_sha256(split: Split) -> str:
 
 
 def _content(split: Split) -> dict:
-    return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(split)}
+    content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(split)}
+    if not split.calibration:
+        del content["calibration"]
+    return content
 
 
 def _sha256(content: dict) -> str:

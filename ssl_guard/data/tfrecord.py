@@ -1,4 +1,4 @@
-"""Sharded TFRecords without tensorflow: tf.train.Example messages with CRCs, read at random.
+"""Views of tokenised rows as sharded TFRecords (data/framing.py), read at random.
 
 One view of the data (labelled, unlabelled, its strong copies, dev, test) is one folder:
 
@@ -16,7 +16,6 @@ of these: id a str, input_ids int32 [length], the rest ints.
 
 import contextlib
 import copy
-import errno
 import hashlib
 import itertools
 import json
@@ -24,25 +23,20 @@ import mmap
 import os
 import secrets
 import shutil
-import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.proto.tf_example_generated_pb2 import Example
 
 from ssl_guard.assets import sha256_file
+from ssl_guard.data import framing
 from ssl_guard.errors import BadInput
 
 SCHEMA_VERSION = 2
 INTEGERS = ("second", "cut", "label", "index", "copy")
 INDEX_DTYPE = np.dtype([("offset", "<i8"), ("size", "<i8"), ("length", "<i4")])
-
-# TFRecord framing: uint64 size, uint32 masked CRC32C of the size, data, uint32 masked CRC of data.
-HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 
 
 def write_shards(
@@ -60,36 +54,30 @@ def write_shards(
     folder = Path(folder)
     building = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     replaced = building.with_name(f"{building.name}.old")
-    try:
-        building.mkdir(parents=True)
-        shards, cut_rows, repeated = _write_records(building, view, iter(rows), num_shards)
-        _write_tfds_metadata(building, view, shards)
-        manifest = {
-            "schema_version": SCHEMA_VERSION,
-            "view": view,
-            "count": sum(shard["records"] for shard in shards),
-            "cut_rows": cut_rows,
-            "repeated_share": repeated,
-            "made_from": made_from,
-            "shards": shards,
-        }
-        (building / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        for path in building.iterdir():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        if folder.exists():
-            os.replace(folder, replaced)
-        os.replace(building, folder)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        raise BadInput(
-            f"the view {view!r} could not be written to {folder} ({error.strerror}); "
-            "make room there or choose another data folder."
-        ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+    with framing.disk_errors(f"the view {view!r}", folder):
+        try:
+            building.mkdir(parents=True)
+            shards, cut_rows, repeated = _write_records(building, view, iter(rows), num_shards)
+            _write_tfds_metadata(building, view, shards)
+            manifest = {
+                "schema_version": SCHEMA_VERSION,
+                "view": view,
+                "count": sum(shard["records"] for shard in shards),
+                "cut_rows": cut_rows,
+                "repeated_share": repeated,
+                "made_from": made_from,
+                "shards": shards,
+            }
+            (building / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+            for path in building.iterdir():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+            if folder.exists():
+                os.replace(folder, replaced)
+            os.replace(building, folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+            shutil.rmtree(replaced, ignore_errors=True)
     return manifest
 
 
@@ -111,10 +99,7 @@ def _write_records(
             file, index = files[number % len(files)], indices[number % len(files)]
             data = _serialise(row)
             index.append((file.tell(), len(data), len(row["input_ids"])))
-            size = struct.pack("<Q", len(data))
-            file.write(HEADER.pack(len(data), _masked_crc(size)))
-            file.write(data)
-            file.write(FOOTER.pack(_masked_crc(data)))
+            file.write(framing.frame(data))
             cut_rows += row["cut"] > 0
             tokens = np.ascontiguousarray(row["input_ids"], "<i4").tobytes()
             contents.frombytes(hashlib.blake2b(tokens, digest_size=8).digest())
@@ -198,7 +183,7 @@ def open_shards(folder: str | Path, view: str, *, made_from: dict, rebuild: str)
             )
         if manifest["view"] != view:
             raise BadInput(f"{path} is of the view {manifest['view']!r}, not {view!r}; {again}")
-        differences = _differences(manifest["made_from"], json.loads(json.dumps(made_from)))
+        differences = differences_of(manifest["made_from"], json.loads(json.dumps(made_from)))
         if differences:
             raise BadInput(
                 f"the view in {folder} was made from something else "
@@ -212,13 +197,13 @@ def open_shards(folder: str | Path, view: str, *, made_from: dict, rebuild: str)
         raise BadInput(f"{path} is not a manifest of shards; {again}") from error
 
 
-def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+def differences_of(old: dict, new: dict, prefix: str = "") -> list[str]:
     """ "key was old and is now new" for every leaf that differs between two JSON objects."""
     found = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
+            found += differences_of(a, b, f"{prefix}{key}.")
         elif key not in old or key not in new or a != b:
             was = json.dumps(a) if key in old else "absent"
             found.append(
@@ -276,9 +261,9 @@ class Records(Sequence):
 
     def _read(self, i: int) -> dict:
         shard, offset, size = i % len(self._maps), self._offset[i], int(self._size[i])
-        frame = self._maps[shard][offset : offset + HEADER.size + size + FOOTER.size]
-        data = frame[HEADER.size : HEADER.size + size]
-        if frame[-FOOTER.size :] != FOOTER.pack(_masked_crc(data)):
+        end = offset + framing.HEADER.size + size + framing.FOOTER.size
+        data = framing.unframe(self._maps[shard][offset:end])
+        if data is None:
             raise BadInput(
                 f"record {i // len(self._maps)} of {self._paths[shard]} is corrupt; "
                 "delete the folder and prepare the data again."
@@ -287,25 +272,12 @@ class Records(Sequence):
 
 
 def _serialise(row: dict) -> bytes:
-    example = Example()
-    feature = example.features.feature
-    feature["id"].bytes_list.value.append(row["id"].encode())
-    feature["input_ids"].bytes_list.value.append(np.asarray(row["input_ids"], "<i4").tobytes())
-    for name in INTEGERS:
-        feature[name].int64_list.value.append(int(row[name]))
-    # Deterministic: the same rows give the same sha256.
-    return example.SerializeToString(deterministic=True)
+    tokens = np.asarray(row["input_ids"], "<i4").tobytes()
+    features = {"id": row["id"].encode(), "input_ids": tokens}
+    return framing.serialise(features | {name: row[name] for name in INTEGERS})
 
 
 def _parse(data: bytes) -> dict:
-    feature = Example.FromString(data).features.feature
-    row = {name: feature[name].int64_list.value[0] for name in INTEGERS}
-    row["id"] = feature["id"].bytes_list.value[0].decode()
-    row["input_ids"] = np.frombuffer(feature["input_ids"].bytes_list.value[0], "<i4")
-    return row
-
-
-def _masked_crc(data: bytes) -> int:
-    """CRC32C, rotated and shifted by a constant as the TFRecord format asks."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    row = framing.parse(data)
+    tokens = np.frombuffer(row["input_ids"], "<i4")
+    return row | {"id": row["id"].decode(), "input_ids": tokens}

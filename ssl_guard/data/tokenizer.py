@@ -37,7 +37,8 @@ class Tokenizer:
     embedding table.
 
     Attributes: max_length, vocab_size, pad_id (ints), mask_id (an int, or None where there is no
-    mask token), special_ids (the ints of all special tokens), and sha256, a hash of the loaded
+    mask token), special_ids (the ints of all special tokens), marks_pairs (whether the tokenizer
+    gives the second text of a pair a token type of its own), and sha256, a hash of the loaded
     tokenizer (vocabulary, merges, normalisation: whatever decides the ids) and max_length.
 
     Raises BadInput for a folder without a usable fast tokenizer and for a max_length that leaves no
@@ -77,6 +78,7 @@ class Tokenizer:
         if tokenizer.pad_token_id is None:
             raise BadInput(f"the tokenizer in {folder} has no padding token; choose another model.")
         self.max_length = max_length
+        self.marks_pairs = 1 in pair.get("token_type_ids", ())
         self.pad_id = int(tokenizer.pad_token_id)
         self.mask_id = tokenizer.mask_token_id
         self.special_ids = tuple(sorted(tokenizer.all_special_ids))

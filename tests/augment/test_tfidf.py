@@ -5,9 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ssl_guard.augment import tfidf
-from ssl_guard.augment.ops import OPS, build
-from ssl_guard.augment.run import augment
+from ssl_guard.augment import recipe, tfidf
+from ssl_guard.augment.gates import Text
+from ssl_guard.augment.ops import build
+from ssl_guard.augment.run import Row, augment
+from ssl_guard.augment.sets import distinct_texts
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
 
@@ -30,9 +32,12 @@ POOL = [example(i, text, TEXTS[-1 - i]) for i, text in enumerate(TEXTS)]
 
 def run(examples=POOL, *, fit_on=POOL, op="tfidf", copies=3, seed=0, **args):
     args = args or ({"p": 0.5} if op == "tfidf" else {})
-    return list(
-        augment(examples, fit_on=fit_on, op=op, args=args, copies=copies, seed=seed, progress=False)
-    )
+    rewrite = build(op, distinct_texts(fit_on), args)
+    rows = [Row(e.id, Text(e.prompt, e.response), "unknown") for e in examples]
+    rewrites = [{op: rewrite}] * 2
+    views, _ = augment(rows, recipe.parse((op,)), rewrites, (), copies=copies, seed=seed)
+    by_id = {e.id: e for e in examples}
+    return [(by_id[view.id], view.copy, *view.text) for view in views]
 
 
 def test_statistics_of_a_corpus_by_hand():
@@ -188,7 +193,7 @@ def test_a_prompt_that_was_answered_often_counts_once():
     often = [example(i, TEXTS[0], response) for i, response in enumerate(TEXTS)]
     model = tfidf.fit(TEXTS)
     rng = np.random.default_rng(0)
-    found = build("tfidf", dict.fromkeys([TEXTS[0], *TEXTS]), {"p": 0.5})(TEXTS[3], rng)
+    (found,) = build("tfidf", dict.fromkeys([TEXTS[0], *TEXTS]), {"p": 0.5})([TEXTS[3]], [rng])
     assert found == tfidf.replace(model, TEXTS[3], p=0.5, rng=np.random.default_rng(0))
     assert run(fit_on=often) == run(fit_on=often[:1] + often[1:])
     once = [example(i, text, None) for i, text in enumerate(TEXTS)]
@@ -202,10 +207,10 @@ def test_identity_changes_nothing():
 
 
 def test_bad_operations_and_arguments_are_refused_at_the_call():
-    def start(op, args, copies=1):
-        augment(POOL, fit_on=POOL, op=op, args=args, copies=copies, seed=0, progress=False)
+    def start(op, args):
+        build(op, distinct_texts(POOL), args)
 
-    with pytest.raises(BadInput, match="no augmentation 'synonyms'; choose one of identity, tfidf"):
+    with pytest.raises(BadInput, match="no augmentation 'synonyms'; choose one of identity"):
         start("synonyms", {})
     with pytest.raises(BadInput, match="'tfidf' cannot be used: missing a required .*'p'"):
         start("tfidf", {})
@@ -214,13 +219,3 @@ def test_bad_operations_and_arguments_are_refused_at_the_call():
     for p in (-0.1, 1.5, math.nan):
         with pytest.raises(BadInput, match="a share, 0 to 1"):
             start("tfidf", {"p": p})
-    with pytest.raises(BadInput, match="at least 1"):
-        start("identity", {}, copies=0)
-    assert set(OPS) == {"identity", "tfidf"}
-
-
-def test_a_progress_bar_on_request(capsys):
-    list(augment(POOL, fit_on=POOL, op="identity", args={}, copies=2, seed=0, progress=True))
-    assert "12/12" in capsys.readouterr().err
-    run()
-    assert capsys.readouterr().err == ""

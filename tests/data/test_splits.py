@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import zlib
+from pathlib import Path
 
 import pytest
 from datasketch import MinHash
@@ -136,8 +137,11 @@ rows_strategy = st.lists(
     labelled=st.integers(1, 6).map(lambda n: 2 * n),
     dev=st.integers(4, 15),
     test=st.integers(4, 15),
+    calibration=st.sampled_from([0, 0, 6, 12]),
 )
-def test_any_corpus_gives_a_sound_split_or_bad_input(groups, seed, labelled, dev, test):
+def test_any_corpus_gives_a_sound_split_or_bad_input(
+    groups, seed, labelled, dev, test, calibration
+):
     rows = [
         (f"dish{g} of{g} the{g} day{g}" + "!" * copy, label)
         for g, counts in enumerate(groups)
@@ -146,7 +150,7 @@ def test_any_corpus_gives_a_sound_split_or_bad_input(groups, seed, labelled, dev
     ]
     random.Random(0).shuffle(rows)
     corpus = corpus_of(rows)
-    asked = {"seed": seed, "dev": dev, "test": test}
+    asked = {"seed": seed, "dev": dev, "test": test, "calibration": calibration}
     try:
         split = splits.make_split(corpus, labelled=labelled, **asked)
     except BadInput:
@@ -159,7 +163,8 @@ def test_any_corpus_gives_a_sound_split_or_bad_input(groups, seed, labelled, dev
     seen = [{prompt[row] for row in ids[side]} for side in splits.SIDES]
     assert len(set().union(*seen)) == sum(map(len, seen)), "a group is on two sides"
 
-    for side, size in (("labelled", labelled), ("dev", dev), ("test", test)):
+    assert bool(ids["calibration"]) == bool(calibration)
+    for side, size in split.asked.items():
         found = [label[row] for row in ids[side]]
         assert 0.95 * size <= len(found) <= size
         assert set(found) == {0, 1}
@@ -173,6 +178,7 @@ def test_any_corpus_gives_a_sound_split_or_bad_input(groups, seed, labelled, dev
     except BadInput:
         return
     assert (smaller.dev, smaller.test) == (split.dev, split.test)
+    assert smaller.calibration == split.calibration
 
 
 def test_exact_sizes_and_everything_used():
@@ -183,6 +189,7 @@ def test_exact_sizes_and_everything_used():
         "dev": 20,
         "test": 30,
         "unlabelled": 37,
+        "calibration": 0,
         "left_out": 0,
     }
     assert split.counts["labelled"] == {"rows": 20, "harmful": 10, "safe": 10, "unknown": 0}
@@ -230,6 +237,13 @@ BUDGET = {"labelled": 10, "dev": 10, "test": 10}
         (alone(40, 1) + alone(40, 0), {"dev": 0}, "each must be at least 2"),
         (alone(40, 1) + alone(40, 0), {"test": -5}, "each must be at least 2"),
         (alone(40, 1) + alone(40, 0), {"test": 100}, "= 120 is more than the 80 rows"),
+        (alone(40, 1) + alone(40, 0), {"calibration": 1}, "calibration = 1 must be at least 2"),
+        (alone(40, 1) + alone(40, 0), {"calibration": -2}, "calibration = -2 must be at least 2"),
+        (
+            alone(40, 1) + alone(40, 0),
+            {"calibration": 51},
+            r"labelled \+ dev \+ test \+ calibration = 81 is more than the 80 rows",
+        ),
         (alone(90, 1) + alone(4, 0), {}, "labelled = 10 cannot be filled with both classes"),
         ([("the same cake", i % 2) for i in range(90)], {}, "test = 10 cannot be .* in 1 groups"),
         (alone(90, 1) + alone(1, 0), {}, "dev = 10 cannot be filled .* 0 safe rows are left"),
@@ -350,6 +364,33 @@ def test_a_failed_write_leaves_no_split(corpus, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.json"))
 
 
+# the calibration side
+
+
+def test_calibration_rows_leave_dev_and_test_as_they_are(corpus, tmp_path):
+    without = freeze(corpus, tmp_path)
+    split = freeze(corpus, tmp_path, calibration=20)
+    assert split.name == "kitchen.prompt_harm.0@10+20" and len(split.calibration) == 20
+    assert (split.dev, split.test) == (without.dev, without.test)
+    assert freeze(corpus, tmp_path, calibration=20) == split != freeze(corpus, tmp_path)
+    assert freeze(corpus, tmp_path, labelled=12, calibration=20).calibration == split.calibration
+    path = tmp_path / f"{split.name}.json"
+    content = json.loads(path.read_text())
+    content["calibration"].append(content["dev"].pop())
+    path.write_text(json.dumps(content))
+    with pytest.raises(BadInput, match="is not a split as this program froze it"):
+        freeze(corpus, tmp_path, calibration=20)
+
+
+def test_a_split_without_calibration_rows_is_what_it_was_before_there_were_any(corpus, tmp_path):
+    """Hashes of a file and of its content, from the program that knew no such side."""
+    split = freeze(corpus, tmp_path)
+    [path] = tmp_path.iterdir()
+    assert splits.content_sha256(split).startswith("a75960980f9f7f679305d690368c5fda")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert digest.startswith("63d1e5f766b0e107a293b5fb269d896e")
+
+
 # the corpus of the quick start
 
 
@@ -363,6 +404,8 @@ def test_real_corpus(tmp_path):
     group = group_of(corpus)
     seen = [{group[row] for row in ids} for ids in sides(split).values()]
     assert len(set().union(*seen)) == sum(map(len, seen))
+    report = json.loads(Path("experiments/first_light/uda-0/report.json").read_text())
+    assert splits.content_sha256(split) == report["provenance"]["split_sha256"]
     ids = " ".join(split.test + split.dev + split.labelled)
     assert hashlib.sha256(ids.encode()).hexdigest()[:16] == "7212bd0240d4267c", (
         "seed 0 no longer gives the rows that published numbers were measured on: groups or the "

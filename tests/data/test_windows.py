@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_guard import evaluate, prepare, sharding
+from ssl_guard import evaluate, inference, prepare, sharding
 from ssl_guard.data import windows
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
@@ -104,7 +104,7 @@ def test_a_prepared_split_is_scored_in_windows_and_says_so(tmp_path):
         return np.stack([0 * ids.max(axis=1), ids.max(axis=1)], axis=1) / 1e5
 
     how = dict(batch_size=8, buckets=(32,), pad_id=0, mesh=sharding.make_mesh())
-    scores = evaluate.predict(predict_fn, None, dev, **how)
+    scores = inference.predict(predict_fn, None, dev, **how)
     whole = Tokenizer(prepared.model_folder, 100_000)
     texts = prepared.texts["dev"]
     largest = [

@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -114,6 +114,20 @@ def read(config: UserFileConfig) -> list[Example]:
         if column != COLUMNS[name] and column not in seen:
             raise BadInput(_missing(config, name, f"{config.path} has no column", seen))
     return list(examples.values())
+
+
+def side_columns(path: str | Path, names: Iterable[str], id_column: str) -> dict[str, dict]:
+    """{name: {id: value as text}} of further columns of a file, for those that it has; a row
+    without a value is left out. They are no part of the corpus or of its sha256."""
+    path = Path(path)
+    found: dict[str, dict[str, str]] = {name: {} for name in names}
+    for place, row in _rows(path, path.read_bytes()):
+        own_id = row.get(id_column)
+        row_id = place if own_id is None or own_id == "" else str(own_id)
+        for name in found:
+            if (value := row.get(name)) is not None and value != "":
+                found[name][row_id] = str(value)
+    return {name: values for name, values in found.items() if values}
 
 
 def _example(config: UserFileConfig, place: str, row: Mapping) -> Example:

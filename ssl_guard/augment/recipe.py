@@ -1,0 +1,113 @@
+"""The grammar of config.augment.ops: which operations make a view, and what follows a rejected one.
+
+A recipe is a tuple of stages, tried in order until a view passes the gates. In a stage "a+b"
+applies a, then b, and "a|b" draws one of the two; + binds tighter:
+
+    ("framing+leetspeak|persona|quoting", "tfidf")
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_guard.augment.ops import OPS, Rewrite
+from ssl_guard.errors import BadInput
+
+
+class Stage(NamedTuple):
+    """One stage: its text, and its alternatives, each a chain of operations' names."""
+
+    text: str
+    alternatives: tuple[tuple[str, ...], ...]
+
+
+def parse(ops: Sequence[str], known: Collection[str] = OPS) -> tuple[Stage, ...]:
+    """The stages of a recipe. Raises BadInput naming the stage and the word in it that is wrong."""
+    if isinstance(ops, str) or not ops:
+        raise BadInput(
+            f"config.augment.ops = {ops!r} must be a tuple of at least one stage, "
+            "such as ('tfidf',)."
+        )
+    stages = []
+    for number, text in enumerate(ops, 1):
+        where = f"config.augment.ops, stage {number} ({text!r})"
+        if not isinstance(text, str):
+            raise BadInput(f"{where}: a stage is a string, such as 'tfidf'.")
+        alternatives = tuple(
+            tuple(name.strip() for name in chain.split("+")) for chain in text.split("|")
+        )
+        for place, chain in enumerate(alternatives, 1):
+            for name in chain:
+                if not name:
+                    raise BadInput(
+                        f"{where}: alternative {place} lacks the name of an operation beside + or "
+                        "|; write 'a+b' or 'a|b'."
+                    )
+                if name not in known:
+                    raise BadInput(
+                        f"{where}: there is no augmentation {name!r}; choose one of "
+                        f"{', '.join(known)}."
+                    )
+        stages.append(Stage("|".join("+".join(chain) for chain in alternatives), alternatives))
+    return tuple(stages)
+
+
+def names(stages: Sequence[Stage]) -> list[str]:
+    """The operations of a recipe, each once, in order of appearance."""
+    return list(
+        dict.fromkeys(name for stage in stages for chain in stage.alternatives for name in chain)
+    )
+
+
+def apply(
+    stage: Stage,
+    rewrites: dict[str, Rewrite],
+    texts: Sequence[str],
+    rngs: Sequence[np.random.Generator],
+) -> tuple[list[str | None], list[str]]:
+    """(views, the chain that each was drawn to be made by). A view is None where one of the chain
+    had none to give.
+
+    A text's own rng makes the draw, unless there is nothing to draw, and then the rewrites.
+    """
+    drawn = _draw(stage, rngs)
+    views: list[str | None] = list(texts)
+    for number, chain in enumerate(stage.alternatives):
+        mine = [i for i, choice in enumerate(drawn) if choice == number]
+        for name in chain:
+            mine = [i for i in mine if views[i] is not None]
+            if not mine:
+                break
+            made = rewrites[name]([views[i] for i in mine], [rngs[i] for i in mine])
+            for i, view in zip(mine, made, strict=True):
+                views[i] = view
+    return views, ["+".join(stage.alternatives[choice]) for choice in drawn]
+
+
+def estimates(
+    stage: Stage,
+    rewrites: dict[str, Rewrite],
+    texts: Sequence[str],
+    rngs: Sequence[np.random.Generator],
+) -> Iterator[tuple[str, NamedTuple]]:
+    """(name, what it would cost) of every operation of the stage that can tell, see llm/rewrite.py.
+
+    What such an operation would write is not known, so those after it in its chain are left out.
+    """
+    drawn = _draw(stage, rngs)
+    for number, chain in enumerate(stage.alternatives):
+        mine = [i for i, choice in enumerate(drawn) if choice == number]
+        asked = [(texts[i], rngs[i]) for i in mine]
+        for name in chain:
+            given = list(zip(*asked, strict=True)) or [(), ()]
+            if hasattr(rewrites[name], "estimate"):
+                yield name, rewrites[name].estimate(*given)
+                break
+            made = zip(rewrites[name](*given), given[1], strict=True)
+            asked = [(text, rng) for text, rng in made if text is not None]
+
+
+def _draw(stage: Stage, rngs: Sequence[np.random.Generator]) -> list[int]:
+    count = len(stage.alternatives)
+    return [int(rng.integers(count)) if count > 1 else 0 for rng in rngs]

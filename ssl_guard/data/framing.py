@@ -1,0 +1,99 @@
+"""TFRecord files without tensorflow: tf.train.Example messages, each framed with CRCs.
+
+A frame is uint64 size, uint32 masked CRC32C of the size, the message, uint32 masked CRC of the
+message. A message is a dict of str features: an int becomes an int64 list of one, bytes a bytes
+list of one. Text goes in and out as UTF-8 bytes.
+"""
+
+import contextlib
+import errno
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import google_crc32c
+from tensorflow_datasets.proto.tf_example_generated_pb2 import Example
+
+from ssl_guard.errors import BadInput
+
+HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
+
+
+def serialise(row: dict[str, int | bytes]) -> bytes:
+    """The message of a row. Deterministic: the same row gives the same bytes."""
+    example = Example()
+    feature = example.features.feature
+    for name, value in row.items():
+        if isinstance(value, bytes):
+            feature[name].bytes_list.value.append(value)
+        else:
+            feature[name].int64_list.value.append(int(value))
+    return example.SerializeToString(deterministic=True)
+
+
+def parse(data: bytes) -> dict[str, int | bytes]:
+    """The row of a message."""
+    row = {}
+    for name, feature in Example.FromString(data).features.feature.items():
+        values = feature.int64_list if feature.HasField("int64_list") else feature.bytes_list
+        row[name] = values.value[0]
+    return row
+
+
+def frame(data: bytes) -> bytes:
+    """A message as it stands in a file."""
+    size = struct.pack("<Q", len(data))
+    return HEADER.pack(len(data), _masked_crc(size)) + data + FOOTER.pack(_masked_crc(data))
+
+
+def unframe(framed: bytes) -> bytes | None:
+    """The message of one whole frame; None if it does not match its CRC."""
+    data = framed[HEADER.size : -FOOTER.size]
+    return data if framed[-FOOTER.size :] == FOOTER.pack(_masked_crc(data)) else None
+
+
+def read(path: str | Path) -> Iterator[dict[str, int | bytes]]:
+    """The rows of a file in their order, one at a time.
+
+    Raises BadInput, naming file and record, where the file is cut off or does not match its CRCs.
+    """
+    with open(path, "rb") as file:
+        number = 0
+        while header := file.read(HEADER.size):
+            data = _body(file, header)
+            if data is None:
+                raise BadInput(
+                    f"record {number} of {path} is corrupt; delete the file and make it again."
+                )
+            yield parse(data)
+            number += 1
+
+
+@contextlib.contextmanager
+def disk_errors(what: str, folder: str | Path):
+    """Turns "no space left" and "read-only" into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        raise BadInput(
+            f"{what} could not be written to {folder} ({error.strerror}); "
+            "make room there or choose another data folder."
+        ) from error
+
+
+def _body(file: BinaryIO, header: bytes) -> bytes | None:
+    if len(header) < HEADER.size:
+        return None
+    size, crc = HEADER.unpack(header)
+    if crc != _masked_crc(header[:8]):
+        return None
+    return unframe(header + file.read(size + FOOTER.size))
+
+
+def _masked_crc(data: bytes) -> int:
+    """CRC32C, rotated and shifted by a constant as the TFRecord format asks."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

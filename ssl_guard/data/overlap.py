@@ -1,0 +1,29 @@
+"""What an exam has in common with what a model has seen: the contamination of a test set."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_guard.data.schema import normalised
+from ssl_guard.data.splits import near_duplicate_groups
+
+
+class Overlap(NamedTuple):
+    """Of every prompt: bool, is it exactly, but for case and white space, one that was seen; bool,
+    is it exactly or nearly one; int, the number of its group of near-duplicates."""
+
+    exact: np.ndarray
+    near: np.ndarray
+    groups: np.ndarray
+
+
+def overlap(prompts: Sequence[str], seen: Sequence[str]) -> Overlap:
+    """Compares prompts by the groups of `splits.near_duplicate_groups`, as a split does."""
+    known = {normalised(prompt) for prompt in seen}
+    exact = np.array([normalised(prompt) in known for prompt in prompts], bool)
+    near, groups = np.zeros(len(prompts), bool), np.zeros(len(prompts), int)
+    for number, members in enumerate(near_duplicate_groups([*prompts, *seen])):
+        mine = [position for position in members if position < len(prompts)]
+        groups[mine], near[mine] = number, len(mine) < len(members)
+    return Overlap(exact, near, groups)

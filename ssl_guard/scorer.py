@@ -1,0 +1,233 @@
+"""The scorer of a run: built by the training loop, and again from the workdir of a finished run.
+
+scorer = load_run("runs/uda")
+scores = scorer.score(examples)  # {"raw": float64 [rows], "ema": ...}
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from ssl_guard import algorithms, baselines, inference, models, sharding
+from ssl_guard import config as config_module
+from ssl_guard import steps as steps_module
+from ssl_guard.checkpoint import Checkpoints, template_of
+from ssl_guard.data.memory import Rows
+from ssl_guard.data.schema import Example
+from ssl_guard.data.tfrecord import Records
+from ssl_guard.data.tokenizer import Tokenizer
+from ssl_guard.data.windows import Windowed
+from ssl_guard.errors import BadInput
+from ssl_guard.models import pretrained
+from ssl_guard.prepare import encode, encode_windows, prepare
+
+
+class Scorer(NamedTuple):
+    """A finished run, ready to score texts.
+
+    weights: the selected step's parameters as "raw" and, if the run keeps an average, "ema"; the
+    fitted head as "raw" for a run without steps. predict(weights, records) -> float64 [rows].
+    report: the run's. checkpoint_sha256: of the names, shapes and values of all weights.
+    """
+
+    workdir: Path
+    config: ConfigDict
+    report: dict
+    tokenizer: Tokenizer
+    weights: dict[str, Any]
+    predict: Callable
+    checkpoint_sha256: str
+
+    def records(self, examples: Sequence[Example]) -> Rows | Windowed:
+        """The examples tokenised as the run tokenises dev and test, in memory."""
+        texts = ((example, 0, example.prompt, example.response) for example in examples)
+        rows, stride = Rows(encode(self.tokenizer, texts), examples), self.config.eval.windows
+        if not stride:
+            return rows
+        return Windowed(rows, Rows(encode_windows(self.tokenizer, examples, stride)))
+
+    def score(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+        """Harmful probabilities, float64 [rows], by the name of the weights."""
+        records = self.records(examples)
+        return {kind: self.predict(weights, records) for kind, weights in self.weights.items()}
+
+
+def read_config(workdir: str | Path) -> ConfigDict:
+    """The config of a finished run. Raises BadInput for a folder that holds none."""
+    workdir = Path(workdir)
+    if not (workdir / "report.json").exists() or not (workdir / "config.json").exists():
+        raise BadInput(
+            f"{workdir} holds no finished run (no report.json): run ssl_guard.main on it first."
+        )
+    return config_module.from_json(json.loads((workdir / "config.json").read_text()))
+
+
+def load_run(workdir: str | Path) -> Scorer:
+    """The scorer of a finished run, from its config, its model folder and its selected checkpoint.
+
+    Call `runtime.configure` with the run's `read_config` before, so that the programs are compiled
+    as they were in training. Only SetFit and the logistic regressions read the corpus again, to fit
+    their head. Raises BadInput if a part of the run is missing.
+    """
+    workdir = Path(workdir)
+    config = read_config(workdir)
+    report = json.loads((workdir / "report.json").read_text())
+    folder = pretrained.resolve(config.model.name)
+    tokenizer = Tokenizer(folder, config.data.max_length)
+    if config.algorithm in algorithms.FITTED:
+        head, predict = _fitted_head(config, report)
+        weights, content = {"raw": head}, {"coef": head.coef_, "intercept": head.intercept_}
+    else:
+        mesh = sharding.make_mesh()
+        algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
+        model = build_model(config, folder, algorithm.extra_classes)
+        labelled = prepare(config, views=()).labelled if algorithm.logistic_head else None
+        predict = predict_fn(config, algorithm, model, tokenizer, mesh, labelled=labelled)
+        weights = content = _selected_weights(workdir, config, report, model, mesh)
+    return Scorer(workdir, config, report, tokenizer, weights, predict, tree_sha256(content))
+
+
+def _selected_weights(workdir: Path, config, report: dict, model, mesh) -> dict[str, Any]:
+    if not (workdir / "checkpoints").is_dir():
+        raise BadInput(f"{workdir} has no checkpoints, so nothing can be scored: train it again.")
+    shapes = jax.eval_shape(model.init, jax.random.key(0), _one_token())
+    names = {"raw": "params"} | ({"ema": "ema_params"} if config.optim.ema_decay else {})
+    template = template_of({name: shapes for name in names.values()}, sharding.replicated(mesh))
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        state = checkpoints.restore_part(report["selected_step"], template)
+    return {kind: state[name] for kind, name in names.items()}
+
+
+def _fitted_head(config, report: dict):
+    """A logistic regression fitted again as it was, and predict(head, records)."""
+    prepared = prepare(config, views=())
+    if config.algorithm == "tfidf_logistic":
+        of_texts = baselines.text_features(prepared.texts["labelled"])
+        taught = of_texts(prepared.texts["labelled"])
+
+        def features(records):
+            return of_texts(records.examples)
+    else:
+        model = build_model(config, prepared.model_folder)
+        params = initial_params(config, model, prepared.model_folder)
+        encoded = features_fn(config, model, prepared.tokenizer, sharding.make_mesh())
+        features = functools.partial(encoded, params)
+        taught = features(prepared.labelled)
+    labels = inference.labels_of(prepared.labelled)
+    head = baselines.logistic(taught, labels, report["dev"]["raw"]["C"])
+    return head, lambda head, records: baselines.harmful(head, features(records))
+
+
+def build_model(config, model_folder: Path, extra_classes: int = 0) -> models.Classifier:
+    """The run's classifier. Raises BadInput for a max_length that its encoder cannot read."""
+    model = models.build(
+        model_folder,
+        num_classes=2 + extra_classes,
+        num_heads=config.model.num_heads,
+        num_tasks=2 if config.data.prompt_corpus else 1,
+        num_layers=config.model.num_layers,
+        pooling=config.model.pooling,
+        head=config.model.head,
+        dropout=config.model.dropout,
+        dtype=config.model.dtype,
+        remat=config.model.remat,
+    )
+    longest = model.config.max_tokens
+    if longest is not None and config.data.max_length > longest:
+        raise BadInput(
+            f"config.data.max_length = {config.data.max_length} is more than the "
+            f"{longest} positions of {config.model.name}: lower it "
+            "and config.data.buckets."
+        )
+    return model
+
+
+def initial_params(config, model: models.Classifier, model_folder: Path):
+    """A pretrained encoder under random heads."""
+    rng = jax.random.fold_in(jax.random.key(config.seed), 1)
+    return models.init_from_pretrained(model, model_folder, rng, _one_token())
+
+
+def _one_token() -> dict:
+    token = jnp.zeros((1, 1), jnp.int32)
+    return {
+        "input_ids": token,
+        "attention_mask": token,
+        "token_type_ids": token,
+        "row": token[0],
+    }
+
+
+def predict_fn(
+    config,
+    algorithm: algorithms.Algorithm,
+    model: models.Classifier,
+    tokenizer: Tokenizer,
+    mesh,
+    *,
+    labelled: Records | None,
+) -> Callable:
+    """predict(params, records) -> harmful probability, float64 [rows]; compiled once a shape.
+
+    labelled: the labelled rows, for a method whose head is fitted on them.
+    """
+    if algorithm.logistic_head:
+        return functools.partial(
+            baselines.predict,
+            features_fn(config, model, tokenizer, mesh),
+            labelled=labelled,
+            C=algorithm.logistic_head,
+        )
+    predict_step = functools.partial(
+        steps_module.predict_step, apply=model.apply, extra_classes=algorithm.extra_classes
+    )
+    scores_of = functools.partial(
+        inference.predict,
+        jax.jit(predict_step, out_shardings=sharding.replicated(mesh)),
+        **how_to_evaluate(config, tokenizer, mesh),
+    )
+    return lambda params, records: scores_of(model.for_scoring(params), records)
+
+
+def features_fn(config, model: models.Classifier, tokenizer: Tokenizer, mesh) -> Callable:
+    """features(params, records) -> float64 [rows, width], see `baselines.encoder_features`."""
+    step = functools.partial(steps_module.feature_step, features=model.stages.features)
+    return functools.partial(
+        baselines.encoder_features,
+        jax.jit(step, out_shardings=sharding.replicated(mesh)),
+        **how_to_evaluate(config, tokenizer, mesh),
+    )
+
+
+def how_to_evaluate(config, tokenizer: Tokenizer, mesh) -> dict:
+    """The arguments of `inference.outputs` that are the same for every call of a run."""
+    return {
+        "batch_size": config.eval.batch,
+        "buckets": tuple(config.data.buckets),
+        "pad_id": tokenizer.pad_id,
+        "pack_groups": pack_groups(config),
+        "mesh": mesh,
+    }
+
+
+def pack_groups(config) -> int:
+    """One group of texts per device packs them (data/packing.py), 0 packs nothing."""
+    return jax.device_count() if config.data.packing else 0
+
+
+def tree_sha256(tree) -> str:
+    """Hexadecimal sha256 of the names, dtypes, shapes and values of a pytree's arrays."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        values = np.ascontiguousarray(jax.device_get(leaf))
+        digest.update(f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}\n".encode())
+        digest.update(values)
+    return digest.hexdigest()

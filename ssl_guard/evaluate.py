@@ -1,72 +1,55 @@
-"""From weights and labelled records to scores: one code path for dev during training and for test.
+"""From scores to numbers with intervals: the end of a training run, and any corpus later.
 
-An evaluation knows nothing of training: it gets data and predict_fn(params, batch) -> scores.
+    python -m ssl_guard.evaluate --workdir=runs/uda --corpora=exam.jsonl,test,dev \\
+        [--over_refusal=xstest.jsonl] [--robustness=leetspeak,spacing] [--policy=policy.json]
+
+Scores every corpus (a file, a corpus's name, or a side of the run's own split) with the selected
+checkpoint, writes RUN/evaluations/ (see evaluations.py) and prints a table. Near-duplicates of what
+the run has seen are left out and counted. Every call is noted in reads.jsonl: the second time that
+a test set is scored, it says so.
 """
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
+from absl import flags
 from ml_collections import ConfigDict
+from tabulate import tabulate
 
-from ssl_guard import metrics, provenance, sharding
-from ssl_guard.data import pipeline, windows
-from ssl_guard.data.schema import TASKS
+from ssl_guard import (
+    bootstrap,
+    cli,
+    evaluations,
+    exams,
+    inference,
+    metrics,
+    provenance,
+    robustness,
+    runtime,
+    scorer,
+)
+from ssl_guard.data import pipeline
+from ssl_guard.data.schema import TASKS, make_corpus
 from ssl_guard.data.tfrecord import Records
+from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
-from ssl_guard.prepare import Prepared
+from ssl_guard.prepare import Prepared, Source, read_split
 from ssl_guard.writer import read, write_json
 
-
-def outputs(
-    fn: Callable,
-    params,
-    records: Records,
-    *,
-    batch_size: int,
-    buckets,
-    pad_id: int,
-    mesh,
-    pack_groups: int = 0,
-) -> np.ndarray:
-    """fn(params, batch), [batch, n], of every record: float64 [rows, n], in the records' order."""
-    parts, places = [], []
-    batches = pipeline.eval_batches(
-        records, batch_size=batch_size, buckets=buckets, pad_id=pad_id, pack_groups=pack_groups
-    )
-    for batch, positions in batches:
-        values = jax.device_get(fn(params, sharding.put_batch(batch, mesh)))
-        parts.append(values[: len(positions)])
-        places.append(positions)
-    found = np.concatenate(parts).astype(np.float64)[np.argsort(np.concatenate(places))]
-    finite = np.isfinite(found).all(axis=1)
-    if not finite.all():
-        raise BadInput(
-            f"{int((~finite).sum())} of {len(found)} rows got a score that is not a number: the "
-            "run diverged; lower config.optim.lr."
-        )
-    return found
-
-
-def predict(predict_fn: Callable, params, records: Records, **how) -> np.ndarray:
-    """Harmful probability of every record, float64 [rows]; the arguments are those of `outputs`."""
-    if isinstance(records, windows.Windowed):
-        scores = predict(predict_fn, params, records.windows, **how)
-        return windows.most_harmful(scores, records.owner)
-    return outputs(predict_fn, params, records, **how)[:, 1]
-
-
-def labels_of(records: Records) -> np.ndarray:
-    """int [rows]: 1 harmful, 0 safe."""
-    return np.array([row["label"] for row in records.gather(range(len(records)))])
-
-
-def dev_scores(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """Scores on dev at the threshold that is best there; the threshold is among them."""
-    threshold = metrics.best_f1_threshold(labels, scores)
-    return {"threshold": threshold, **metrics.binary_scores(labels, scores, threshold)}
+PROFILES = ("strict", "balanced", "permissive")  # of a policy.json, see threshold.py
+SLICES = ("source", "adversarial")  # columns of a file to slice by where it has them
+SHOWN = {
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "fpr": "FPR",
+    "auprc": "AUPRC",
+    "recall_at_1_fpr": "recall at 1% FPR",
+    "ece": "ECE",
+}
 
 
 def test_report(
@@ -78,12 +61,7 @@ def test_report(
     resamples: int,
 ) -> dict[str, dict[str, float]]:
     """{metric: {value, low, high}} with 95% bootstrap intervals over prompt groups."""
-    intervals = metrics.bootstrap(
-        lambda rows: metrics.binary_scores(labels[rows], scores[rows], threshold),
-        groups,
-        labels,
-        resamples=resamples,
-    )
+    intervals = bootstrap.score_intervals(labels, scores, threshold, groups, resamples=resamples)
     return {name: interval._asdict() for name, interval in intervals.items()}
 
 
@@ -100,11 +78,11 @@ def write_report(
 ) -> dict:
     """Writes predictions.jsonl and report.json, the last file of a run, and returns the report.
 
-    dev: dev_scores of the raw and, if kept, the averaged weights, by "raw" and "ema"; scores:
-    float64 [test rows] of each, which are judged at their own dev threshold; observatory: what
-    `monitor.account` found, nothing for a baseline without steps.
+    dev: metrics.dev_scores of the raw and, if kept, the averaged weights, by "raw" and "ema";
+    scores: float64 [test rows] of each, which are judged at their own dev threshold; observatory:
+    what `monitor.account` found, nothing for a baseline without steps.
     """
-    labels, groups = labels_of(prepared.test), prepared.test_groups
+    labels, groups = inference.labels_of(prepared.test), prepared.test_groups
     test = {
         kind: test_report(
             labels, values, dev[kind]["threshold"], groups, resamples=config.eval.bootstrap
@@ -168,7 +146,320 @@ def write_predictions(path: Path, records: Records, groups: np.ndarray, **scores
         values = {name: round(float(value[i]), 7) for name, value in scores.items()}
         line = {"id": row["id"], "group": int(groups[i]), "label": int(row["label"]), **values}
         line |= {"windows": row["windows"]} if "windows" in row else {}
-        lines.append(json.dumps(line) + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(lines))
-    temporary.replace(path)
+        lines.append(line)
+    evaluations.write_lines(path, lines)
+
+
+def evaluate_run(
+    workdir: str | Path,
+    corpora: Sequence[str],
+    *,
+    over_refusal: Sequence[str] = (),
+    attacks: Sequence[str] = (),
+    policy: str | Path | None = None,
+    profile: str = "balanced",
+    threshold: float | None = None,
+    columns: Mapping[str, str] | None = None,
+    labels: Mapping[str, int] | None = None,
+    slices: Sequence[str] = SLICES,
+    keep_seen: bool = False,
+) -> list[dict]:
+    """Evaluates a finished run on corpora and on the safe rows of the over_refusal ones.
+
+    Writes an evaluation for each, see evaluations.py, and returns them. The threshold is the one
+    that was best on dev, a profile's of a policy.json of this run, or the given one. attacks:
+    operations of augment/ops.py; the rest: of `exams.open_exam`. All corpora are read before the
+    first is scored. Raises BadInput for anything that the user can put right.
+    """
+    workdir = Path(workdir)
+    config = scorer.read_config(workdir)
+    runtime.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
+    source = read_split(config)
+    report = json.loads((workdir / "report.json").read_text())
+    if source.hashes["split_sha256"] != report["provenance"]["split_sha256"]:
+        raise BadInput(
+            f"the corpus or the split in config.data.dir = {config.data.dir} is not the one of "
+            f"{workdir}: call this in the folder that the run was trained in, with its data."
+        )
+    how = {"columns": columns, "labels": labels, "slices": slices, "keep_seen": keep_seen}
+    opened = [exams.open_exam(name, config, source, **how) for name in corpora]
+    opened += [
+        exams.open_exam(name, config, source, over_refusal=True, **how) for name in over_refusal
+    ]
+    if unknown := sorted(set(slices) - set(SLICES) - {n for exam in opened for n in exam.columns}):
+        raise BadInput(f"no corpus has the column {unknown[0]!r} of --slices: leave it out.")
+    chosen = _thresholds(report, policy, profile, threshold)
+    run = scorer.load_run(workdir)
+    found = []
+    for exam in opened:
+        evaluation, rows = evaluate_exam(run, exam, source, *chosen, attacks=attacks)
+        before = _reads_in_training(workdir, source, exam)
+        now = evaluations.record_read(workdir, evaluation["cohort"])
+        evaluation["times_read"] = before + now
+        evaluations.write_evaluation(workdir, evaluation, rows)
+        found.append(evaluation)
+    return found
+
+
+def evaluate_exam(
+    run: scorer.Scorer,
+    exam: exams.Exam,
+    source: Source,
+    threshold_policy: str,
+    thresholds: dict[str, float],
+    *,
+    attacks: Sequence[str] = (),
+) -> tuple[dict, list[dict]]:
+    """The evaluation, without times_read, and its rows; see evaluations.py.
+
+    thresholds: by the name of the weights; others are not scored.
+    """
+    config, resamples = run.config, run.config.eval.bootstrap
+    weights = "ema" if "ema" in thresholds else "raw"
+    labels = np.array([example.label for example in exam.examples])
+    records = run.records(exam.examples)
+    scores, cost = _timed_scores(run, records, weights)
+    scores = {weights: scores} | {
+        kind: run.predict(run.weights[kind], records) for kind in thresholds if kind != weights
+    }
+    threshold = thresholds[weights]
+    values = _slice_values(exam, records, tuple(config.data.buckets))
+    harmful = np.flatnonzero(labels == 1)
+    curves = {"reliability": metrics.reliability(labels, scores[weights])}
+    if 0 < len(harmful) < len(labels):
+        curves["precision_recall"] = metrics.precision_recall(labels, scores[weights])
+    evaluation = {
+        "cohort": {
+            "corpus": exam.corpus.name,
+            "corpus_sha256": exam.corpus.sha256,
+            "rows_sha256": make_corpus("", "", exam.examples, "").sha256,
+            "rows": len(labels),
+            "harmful": len(harmful),
+            "task": exam.corpus.task,
+            "label_map": exam.label_map,
+            "split": source.split.name,
+            "split_sha256": source.hashes["split_sha256"],
+            "threshold_policy": threshold_policy,
+            "threshold": thresholds,
+            "checkpoint_sha256": run.checkpoint_sha256,
+            "weights": weights,
+            "seed": config.seed,
+        },
+        "scorer": {"name": config.algorithm, "workdir": str(run.workdir)},
+        "kind": exam.kind,
+        "scores": {
+            kind: test_report(labels, scores[kind], limit, exam.groups, resamples=resamples)
+            for kind, limit in thresholds.items()
+        },
+        "slices": {
+            name: metrics.by_value(labels, scores[weights], threshold, of_row)
+            for name, of_row in values.items()
+        },
+        "robustness": {
+            op: robustness.recall_drop(
+                lambda examples: run.predict(run.weights[weights], run.records(examples)),
+                [exam.examples[i] for i in harmful],
+                scores[weights][harmful] >= threshold,
+                exam.groups[harmful],
+                op,
+                threshold=threshold,
+                resamples=resamples,
+            )
+            for op in (attacks if len(harmful) else ())
+        },
+        "curves": curves,
+        "cost": cost,
+        "contamination": exam.contamination,
+        "provenance": provenance.collect(
+            **{k: v for k, v in run.report["provenance"].items() if k.endswith("_sha256")}
+        ),
+    }
+    return evaluation, _rows(exam, records, scores, values)
+
+
+def _thresholds(report: dict, policy, profile: str, given: float | None) -> tuple[str, dict]:
+    """The threshold policy's name, and the threshold of every kind of weights that has one."""
+    dev = {kind: scores["threshold"] for kind, scores in report["dev"].items()}
+    if policy is not None and given is not None:
+        raise BadInput("--policy and --threshold both set the threshold: give one of them.")
+    if given is not None:
+        if not 0 <= given <= 1:
+            raise BadInput(f"--threshold = {given} is no probability: give one from 0 to 1.")
+        return "given", {kind: given for kind in dev}
+    if policy is None:
+        return "dev_best_f1", dev
+    try:
+        content = json.loads(Path(policy).read_text())
+        threshold = float(content["thresholds"][profile]["threshold"])
+        theirs, weights = content["run"]["split_sha256"], content["run"]["weights"]
+        step = content["run"]["selected_step"], content["run"]["algorithm"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(
+            f"{policy} has no threshold for the profile {profile!r}: make it with "
+            f"ssl_guard.threshold, and choose one of {', '.join(PROFILES)}."
+        ) from error
+    mine = report["provenance"]["split_sha256"], (report["selected_step"], report["algorithm"])
+    if (theirs, step) != mine or weights not in dev:
+        raise BadInput(f"{policy} was fitted on the scores of another run: fit it on this one.")
+    return f"policy:{profile}", {weights: threshold}
+
+
+def _timed_scores(run: scorer.Scorer, records, weights: str) -> tuple[np.ndarray, dict]:
+    """The scores of one kind of weights, and what they cost once the programs are compiled."""
+    base, buckets = getattr(records, "windows", records), tuple(run.config.data.buckets)
+    _, firsts = np.unique(np.searchsorted(buckets, base.lengths), return_index=True)
+    for first in firsts:  # one batch of every padded length; packed batches have other shapes
+        run.predict(run.weights[weights], base.subset([first]))
+    began = time.perf_counter()
+    scores = run.predict(run.weights[weights], records)
+    seconds = time.perf_counter() - began
+    batches = pipeline.eval_batches(
+        base,
+        batch_size=run.config.eval.batch,
+        buckets=buckets,
+        pad_id=run.tokenizer.pad_id,
+        pack_groups=scorer.pack_groups(run.config),
+    )
+    computed = sum(batch["attention_mask"].size for batch, _ in batches)
+    tokens = int(base.lengths.sum())
+    return scores, {
+        "texts_per_second": round(len(records) / seconds, 2),
+        "tokens_per_second": round(tokens / seconds),
+        "padding_share": round(1 - tokens / computed, 4),
+    }
+
+
+def _slice_values(exam, records, buckets: tuple[int, ...]) -> dict[str, list]:
+    """{slice: the value of every row, None where it has none}."""
+    lengths = _token_counts(records)
+    bounds = np.searchsorted(buckets, lengths)
+    names = [f"up to {bound} tokens" for bound in buckets] + [f"over {buckets[-1]} tokens"]
+    found = {
+        "category": [example.category for example in exam.examples],
+        "source": [example.source for example in exam.examples],
+        "length": [names[bound] for bound in bounds],
+    }
+    for name, values in exam.columns.items():
+        found[name] = [values.get(example.id) for example in exam.examples]
+    return found
+
+
+def _token_counts(records) -> np.ndarray:
+    """int [rows]: tokens of every text before any cut, special tokens included."""
+    rows = records.gather(range(len(records)))
+    return np.array([len(row["input_ids"]) + row["cut"] for row in rows])
+
+
+def _rows(exam, records, scores: dict[str, np.ndarray], values: dict[str, list]) -> list[dict]:
+    """The lines of the evaluation's .jsonl, see evaluations.py."""
+    tokens = _token_counts(records)
+    lines = []
+    for i, example in enumerate(exam.examples):
+        line = {"id": example.id, "group": int(exam.groups[i]), "label": example.label}
+        line |= {kind: round(float(of_kind[i]), 7) for kind, of_kind in scores.items()}
+        line |= {name: of_row[i] for name, of_row in values.items() if name != "length"}
+        line["tokens"] = int(tokens[i])
+        if isinstance(records, Windowed):
+            line["windows"] = int(records.counts[i])
+        lines.append(line)
+    return lines
+
+
+def _reads_in_training(workdir: Path, source: Source, exam: exams.Exam) -> int:
+    """How often training has scored these rows: test once, dev at every evaluation."""
+    dev_reads = sum("dev/raw/auprc" in row for row in read(workdir / "metrics.jsonl"))
+    reads = {"test": 1, "dev": dev_reads}
+    sides = {
+        make_corpus("", "", [e for e in source.rows[side] if e.label is not None], "").sha256: times
+        for side, times in reads.items()
+    }
+    return sides.get(exam.corpus.sha256, 0)
+
+
+def table(found: Sequence[dict]) -> str:
+    """Corpora against the main numbers, %, as GitHub Markdown; a dash where there is none."""
+    rows = []
+    for evaluation in found:
+        cohort = evaluation["cohort"]
+        scores = evaluation["scores"][cohort["weights"]]
+        kind = "" if evaluation["kind"] != "over_refusal" else " (over-refusal)"
+        row = [cohort["corpus"] + kind, cohort["rows"], cohort["harmful"]]
+        row += [_cell(scores.get(name)) for name in SHOWN]
+        rows.append([*row, evaluation["times_read"]])
+    titles = ["corpus, % [95% interval]", "rows", "harmful", *SHOWN.values(), "times read"]
+    return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
+
+
+def notes(found: Sequence[dict]) -> list[str]:
+    """What a reader of the table must know: rows left out, sets read before, drops of recall."""
+    lines = []
+    for evaluation in found:
+        name, seen = evaluation["cohort"]["corpus"], evaluation["contamination"]
+        if count := seen["exact"] + seen["near_duplicates"]:
+            done = "left out" if seen["removed"] else "KEPT"
+            lines.append(
+                f"{name}: {count} rows are near-duplicates of rows that the run has seen, "
+                f"{seen['exact']} of them equal: {done}"
+            )
+        if evaluation["times_read"] > 1:
+            lines.append(
+                f"{name}: read {evaluation['times_read']} times by this run: if its numbers chose "
+                "anything, they are no test any more"
+            )
+        for op, drop in evaluation["robustness"].items():
+            if drop["rows"]:
+                cell = _cell({"value": drop["drop"], "low": drop["low"], "high": drop["high"]})
+                lines.append(f"{name}: recall drops by {cell} points under {op}")
+    return lines
+
+
+def _cell(interval: dict | None) -> str:
+    if interval is None:
+        return "-"
+    value, low, high = (f"{100 * interval[key]:.1f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _pairs(flag: str, given: Sequence[str]) -> dict[str, str]:
+    """name=value,name=value of the command line."""
+    if wrong := [pair for pair in given if "=" not in pair]:
+        raise BadInput(f"--{flag}: {wrong[0]!r} must be name=column, such as label=is_harmful.")
+    return dict(pair.split("=", 1) for pair in given)
+
+
+def main(argv: list[str]) -> None:
+    workdir = cli.required(WORKDIR, "workdir")
+    if len(argv) > 1:
+        raise BadInput(f"{argv[1]!r} is no flag: name corpora with --corpora=a.jsonl,b.csv.")
+    if not CORPORA.value and not OVER_REFUSAL.value:
+        raise BadInput("--corpora is missing: files, names of corpora, or test, dev.")
+    found = evaluate_run(
+        workdir,
+        CORPORA.value,
+        over_refusal=OVER_REFUSAL.value,
+        attacks=ROBUSTNESS.value,
+        policy=POLICY.value,
+        profile=PROFILE.value,
+        threshold=THRESHOLD.value,
+        columns=_pairs("columns", COLUMNS.value),
+        labels={v: 1 for v in HARMFUL.value} | {v: 0 for v in SAFE.value},
+        slices=SLICE.value,
+        keep_seen=KEEP_SEEN.value,
+    )
+    print("\n".join([table(found), "", *notes(found), f"written to {workdir}/evaluations"]))
+
+
+if __name__ == "__main__":
+    WORKDIR = flags.DEFINE_string("workdir", None, "A finished run.")
+    CORPORA = flags.DEFINE_list("corpora", [], "Files, names of corpora, or test, dev.")
+    OVER_REFUSAL = flags.DEFINE_list("over_refusal", [], "Corpora whose safe rows look alarming.")
+    ROBUSTNESS = flags.DEFINE_list("robustness", [], "Operations of augment/ that hide words.")
+    POLICY = flags.DEFINE_string("policy", None, "A policy.json of ssl_guard.threshold.")
+    PROFILE = flags.DEFINE_enum("profile", "balanced", PROFILES, "The policy's threshold to use.")
+    THRESHOLD = flags.DEFINE_float("threshold", None, "A threshold instead of the one of dev.")
+    COLUMNS = flags.DEFINE_list("columns", [], "Of the files, such as label=is_harmful.")
+    HARMFUL = flags.DEFINE_list("harmful_values", [], "Label values of the files: harmful.")
+    SAFE = flags.DEFINE_list("safe_values", [], "Label values of the files: safe.")
+    SLICE = flags.DEFINE_list("slices", list(SLICES), "Further columns of files to slice by.")
+    KEEP_SEEN = flags.DEFINE_bool("keep_seen", False, "Keeps near-duplicates of seen rows.")
+    cli.run(main)

@@ -4,18 +4,25 @@ scikit-learn computes whatever it has; only the pairs, the operating points and 
 ours.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from sklearn import config_context
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 Metrics = dict[str, tuple]
 
 # Lower ends, in nats, of the histograms of margins: the weak view's logit of the pseudo-label less
 # the largest other one. The last bin is open.
 MARGINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+
+RECALL_AT = {"recall_at_0.1_fpr": 0.001, "recall_at_1_fpr": 0.01, "recall_at_5_fpr": 0.05}
+AT_HALF = ("f1", "precision", "recall", "fpr")  # at a threshold of 0.5 as well
+BINS = 15  # of the calibration error
 
 
 def merge(parts: list[Metrics]) -> dict[str, float | list[float]]:
@@ -56,7 +63,7 @@ def recall_at_fpr(labels: np.ndarray, scores: np.ndarray, max_fpr: float) -> flo
     return float(tpr[fpr <= max_fpr + 1e-12].max())
 
 
-def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int = 15) -> float:
+def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int = BINS) -> float:
     """ECE of the harmful probability over equal-mass bins: sum_b n_b/n |mean label - mean score|.
 
     Rows are sorted by score and cut into `bins` parts whose sizes differ by at most one.
@@ -68,23 +75,94 @@ def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int
 
 
 def binary_scores(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
-    """What a run reports on one labelled set; F1, precision and recall are of the harmful class.
+    """What is reported of one labelled set; F1, precision and recall are of the harmful class.
 
-    labels: int [rows] in {0, 1}, both present; scores: harmful probability [rows].
+    labels: int [rows] in {0, 1}; scores: harmful probability [rows]. best_f1 is F1 at the threshold
+    that is best on these very rows: a bound, not a result. A metric that needs the class that is
+    missing is not there: safe rows alone leave the false positive rate, harmful ones the recall.
     """
-    verdict = scores >= threshold
-    hits = float((verdict & (labels == 1)).sum())
-    return {
-        "f1": f1(labels, verdict),
-        "precision": hits / max(verdict.sum(), 1),
-        "recall": hits / labels.sum(),
-        "f1_at_half": f1(labels, scores >= 0.5),
-        "auprc": float(average_precision_score(labels, scores)),
-        "auroc": float(roc_auc_score(labels, scores)),
-        "recall_at_1_fpr": recall_at_fpr(labels, scores, 0.01),
+    harmful, safe = int((labels == 1).sum()), int((labels == 0).sum())
+    counts = [
+        (int((verdict & (labels == 1)).sum()), int((verdict & (labels == 0)).sum()))
+        for verdict in (scores >= threshold, scores >= 0.5)
+    ]
+    found = defined(rates(*counts[0], harmful, safe), rates(*counts[1], harmful, safe), labels)
+    if not harmful or not safe:
+        return {name: float(value) for name, value in found.items()}
+    found |= {
+        "best_f1": f1(labels, scores >= best_f1_threshold(labels, scores)),
+        "auprc": average_precision_score(labels, scores),
+        "auroc": roc_auc_score(labels, scores),
         "ece": expected_calibration_error(labels, scores),
-        "accuracy": float((verdict == labels).mean()),
+        "brier": np.square(scores - labels).mean(),
     }
+    found |= {name: recall_at_fpr(labels, scores, limit) for name, limit in RECALL_AT.items()}
+    return {name: float(value) for name, value in found.items()}
+
+
+def rates(true_positive, false_positive, harmful, safe) -> dict:
+    """The metrics of a confusion matrix, of counts or of arrays of them; a share of none is 0."""
+    true_negative = safe - false_positive
+    called_safe = true_negative + harmful - true_positive
+    found = {
+        "f1": 2 * true_positive / np.maximum(true_positive + false_positive + harmful, 1),
+        "precision": true_positive / np.maximum(true_positive + false_positive, 1),
+        "recall": true_positive / np.maximum(harmful, 1),
+        "fpr": false_positive / np.maximum(safe, 1),
+        "accuracy": (true_positive + true_negative) / np.maximum(harmful + safe, 1),
+    }
+    f1_safe = 2 * true_negative / np.maximum(called_safe + safe, 1)
+    return found | {
+        "macro_f1": (found["f1"] + f1_safe) / 2,
+        "balanced_accuracy": (found["recall"] + 1 - found["fpr"]) / 2,
+    }
+
+
+def defined(chosen: dict, at_half: dict, labels: np.ndarray) -> dict:
+    """`rates` at the chosen threshold and at 0.5 under their names; of one class, what it has."""
+    both = chosen | {f"{name}_at_half": at_half[name] for name in AT_HALF}
+    kept = {(0,): ("fpr", "fpr_at_half"), (1,): ("recall", "recall_at_half")}
+    return {name: both[name] for name in kept.get(tuple(np.unique(labels)), both)}
+
+
+def by_value(
+    labels: np.ndarray, scores: np.ndarray, threshold: float, values: list[str | None]
+) -> dict[str, dict[str, float]]:
+    """{value: {"rows", "harmful", **binary_scores}} of the rows with each value, largest first;
+    rows whose value is None are in no slice."""
+    found = {}
+    for value in {value for value in values if value is not None}:
+        rows = np.array([other == value for other in values])
+        counts = {"rows": int(rows.sum()), "harmful": int(labels[rows].sum())}
+        found[value] = counts | binary_scores(labels[rows], scores[rows], threshold)
+    return dict(sorted(found.items(), key=lambda item: (-item[1]["rows"], item[0])))
+
+
+def reliability(labels: np.ndarray, scores: np.ndarray, bins: int = BINS) -> list[dict]:
+    """Mean score, share of harmful rows, and rows of every bin of `expected_calibration_error`."""
+    order = np.argsort(scores, kind="stable")
+    return [
+        {
+            "score": float(scores[part].mean()),
+            "harmful_share": float(labels[part].mean()),
+            "rows": len(part),
+        }
+        for part in np.array_split(order, min(bins, len(order)))
+    ]
+
+
+def precision_recall(labels: np.ndarray, scores: np.ndarray, points: int = 200) -> dict[str, list]:
+    """The precision-recall curve thinned to about so many points, recall falling."""
+    precision, recall, thresholds = precision_recall_curve(labels, scores, drop_intermediate=True)
+    kept = np.unique(np.linspace(0, len(thresholds) - 1, points).astype(int))
+    curve = {"recall": recall, "precision": precision, "threshold": thresholds}
+    return {name: np.round(values[kept], 7).tolist() for name, values in curve.items()}
+
+
+def dev_scores(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Scores on dev at the threshold that is best there; the threshold is among them."""
+    threshold = best_f1_threshold(labels, scores)
+    return {"threshold": threshold, **binary_scores(labels, scores, threshold)}
 
 
 def f1(labels: np.ndarray, verdict: np.ndarray) -> float:
@@ -101,36 +179,3 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
-
-
-def bootstrap(
-    statistic: Callable[[np.ndarray], dict[str, float]],
-    groups: np.ndarray,
-    labels: np.ndarray,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Interval]:
-    """Percentile bootstrap over groups of rows that belong together (responses to one prompt).
-
-    statistic(rows) -> named values for an int array of row numbers with repeats. Resamples that
-    hold one class only are drawn again: no ranking metric is defined there.
-    """
-    point = statistic(np.arange(len(labels)))
-    members = [np.flatnonzero(groups == g) for g in np.unique(groups)]
-    if len(np.unique(labels)) < 2:
-        raise ValueError("a bootstrap needs rows of both classes")
-    rng = np.random.default_rng(seed)
-    draws: dict[str, list[float]] = {name: [] for name in point}
-    with config_context(assume_finite=True, skip_parameter_validation=True):  # three times faster
-        while len(draws[next(iter(point))]) < resamples:
-            drawn = rng.integers(len(members), size=len(members))
-            rows = np.concatenate([members[i] for i in drawn])
-            if labels[rows].min() == labels[rows].max():
-                continue
-            for name, value in statistic(rows).items():
-                draws[name].append(value)
-    return {
-        name: Interval(value, *(float(q) for q in np.percentile(draws[name], [2.5, 97.5])))
-        for name, value in point.items()
-    }

@@ -2,7 +2,15 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, precision_score, recall_score, roc_curve
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_curve,
+)
 
 from ssl_guard import metrics
 
@@ -57,42 +65,70 @@ def test_counts_equal_scikit_learn(case, threshold):
     labels, scores = case
     verdict = scores >= threshold
     ours = metrics.binary_scores(labels, scores, threshold)
-    assert ours["f1"] == pytest.approx(f1_score(labels, verdict, zero_division=0))
-    assert ours["precision"] == pytest.approx(precision_score(labels, verdict, zero_division=0))
-    assert ours["recall"] == pytest.approx(recall_score(labels, verdict, zero_division=0))
-    assert ours["f1_at_half"] == pytest.approx(f1_score(labels, scores >= 0.5))
+    options = {"zero_division": 0}
+    expected = {
+        "f1": f1_score(labels, verdict, **options),
+        "precision": precision_score(labels, verdict, **options),
+        "recall": recall_score(labels, verdict, **options),
+        "fpr": 1 - recall_score(labels, verdict, pos_label=0, **options),
+        "accuracy": accuracy_score(labels, verdict),
+        "macro_f1": f1_score(labels, verdict, average="macro", **options),
+        "balanced_accuracy": balanced_accuracy_score(labels, verdict),
+        "f1_at_half": f1_score(labels, scores >= 0.5),
+        "precision_at_half": precision_score(labels, scores >= 0.5),
+        "recall_at_half": recall_score(labels, scores >= 0.5),
+        "fpr_at_half": 1 - recall_score(labels, scores >= 0.5, pos_label=0),
+        "best_f1": max(f1_score(labels, scores >= t) for t in np.unique(scores)),
+        "brier": brier_score_loss(labels, scores),
+    }
+    assert {name: ours[name] for name in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_what_needs_both_classes_is_not_there_for_one(label):
+    found = metrics.binary_scores(np.full(4, label), np.array([0.2, 0.5, 0.6, 0.9]), 0.55)
+    name = ("fpr", "recall")[label]
+    assert found == {name: 0.5, f"{name}_at_half": 0.75}
+
+
+def test_dev_scores_are_at_the_best_threshold(case):
+    found = metrics.dev_scores(*case)
+    assert found["threshold"] == metrics.best_f1_threshold(*case)
+    assert found["f1"] == found["best_f1"] > metrics.binary_scores(*case, 0.99)["f1"]
+
+
+def test_scores_by_value_are_the_scores_of_those_rows(case):
+    labels, scores = case
+    values = [("a", "b", None)[i % 3] for i in range(len(labels))]
+    values[1] = "alone"
+    found = metrics.by_value(labels, scores, 0.4, values)
+    assert list(found) == ["a", "b", "alone"]  # the largest first, none for None
+    expected = metrics.binary_scores(labels[0::3], scores[0::3], 0.4)
+    assert found["a"] == {"rows": 20, "harmful": labels[0::3].sum(), **expected}
+    assert ("recall" in found["alone"]) == (labels[1] == 1) and "f1" not in found["alone"]
+
+
+def test_reliability_bins_are_those_of_the_calibration_error(case):
+    labels, scores = case
+    bins = metrics.reliability(labels, scores)
+    sizes = np.array([part["rows"] for part in bins])
+    gaps = [abs(part["score"] - part["harmful_share"]) for part in bins]
+    assert sizes.sum() == len(labels) and len(bins) == 15 and set(sizes) == {4}
+    expected = metrics.expected_calibration_error(labels, scores)
+    assert sizes @ gaps / len(labels) == pytest.approx(expected)
+
+
+def test_the_curve_has_points_of_the_whole_one(case):
+    labels, scores = case
+    for points in (7, 1000):
+        curve = metrics.precision_recall(labels, scores, points=points)
+        assert len(curve["recall"]) <= points and curve["recall"][0] == 1
+        for recall, precision, t in zip(*curve.values(), strict=True):
+            assert precision == pytest.approx(precision_score(labels, scores >= t), abs=1e-6)
+            assert recall == pytest.approx(recall_score(labels, scores >= t), abs=1e-6)
 
 
 def test_perfect_scores_are_perfect():
     labels = np.array([0, 1, 0, 1])
     scores = metrics.binary_scores(labels, labels * 0.98 + 0.01, 0.5)
     assert all(scores[name] == 1 for name in ("f1", "auprc", "auroc", "recall_at_1_fpr"))
-
-
-def test_bootstrap_of_a_mean_covers_like_the_normal_interval():
-    rng = np.random.default_rng(1)
-    values = rng.normal(size=400)
-    labels = np.arange(400) % 2
-    groups = np.arange(400)
-    interval = metrics.bootstrap(lambda r: {"m": values[r].mean()}, groups, labels)["m"]
-    half = 1.96 * values.std() / 20
-    assert interval.value == pytest.approx(values.mean())
-    np.testing.assert_allclose(
-        [interval.low, interval.high], values.mean() + [-half, half], atol=0.02
-    )
-
-
-def test_bootstrap_draws_whole_groups():
-    """Ten copies of each row carry no more evidence than one: the interval must not shrink."""
-    rng = np.random.default_rng(2)
-    values, labels = rng.normal(size=50), np.arange(50) % 2
-    one = metrics.bootstrap(lambda r: {"m": values[r].mean()}, np.arange(50), labels)["m"]
-    many, many_labels = np.repeat(values, 10), np.repeat(labels, 10)
-    groups = np.repeat(np.arange(50), 10)
-    ten = metrics.bootstrap(lambda r: {"m": many[r].mean()}, groups, many_labels)["m"]
-    assert ten.high - ten.low == pytest.approx(one.high - one.low, rel=0.1)
-
-
-def test_bootstrap_of_one_class_is_refused():
-    with pytest.raises(ValueError, match="both classes"):
-        metrics.bootstrap(lambda r: {"m": 0.0}, np.arange(3), np.ones(3, int))

@@ -1,0 +1,124 @@
+"""The rows that a run is examined on: corpora, or sides of its own split, without what it has seen.
+
+A run has seen the rows of its split but for the test side: those that it learned from, and those
+that chose its step and its thresholds. Near-duplicates of their prompts are taken out of an exam
+and counted.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_guard.data import corpora
+from ssl_guard.data.corpora import user_file
+from ssl_guard.data.overlap import overlap
+from ssl_guard.data.schema import SAFE, Corpus, Example, make_corpus
+from ssl_guard.errors import BadInput
+from ssl_guard.prepare import Source
+
+SIDES = ("dev", "calibration", "test")  # of the run's own split, instead of a corpus
+MOST_VALUES = 50  # of a column to slice by
+
+
+class Exam(NamedTuple):
+    """Labelled rows to score.
+
+    kind: "test", "over_refusal" or the name of a side; corpus: the labelled rows as they came, its
+    sha256 of them; examples: the rows to score, and groups, int [rows], theirs of near-duplicate
+    prompts; columns: {name: {id: value}} of further columns; contamination: counts, see
+    evaluations.py; label_map: {label value: 0 or 1}, None for the usual words.
+    """
+
+    kind: str
+    corpus: Corpus
+    examples: list[Example]
+    groups: np.ndarray
+    columns: dict[str, dict[str, str]]
+    contamination: dict
+    label_map: dict[str, int] | None
+
+
+def open_exam(
+    name: str,
+    config,
+    source: Source,
+    *,
+    over_refusal: bool = False,
+    columns: Mapping[str, str] | None = None,
+    labels: Mapping[str, int] | None = None,
+    slices: Sequence[str] = (),
+    keep_seen: bool = False,
+) -> Exam:
+    """The exam of this name.
+
+    name: a corpus or a file, as for config.data.corpus, or one of SIDES; source: the run's own
+    rows; over_refusal: the safe rows alone; columns, labels: of a file, over the config's; slices:
+    further columns of a file; keep_seen: rows that the run has seen are counted but not taken out.
+
+    Raises BadInput for a corpus that cannot be read as the run's task or has no row left to score.
+    """
+    data, label_map, extra = config.data, None, {}
+    side = name if name in SIDES else None
+    if side:
+        rows = source.rows.get(side) or []
+        title = f"{source.corpus.name}.{side}"
+    else:
+        is_file = str(name).lower().endswith(user_file.SUFFIXES)
+        own = {v: 1 for v in data.harmful_values} | {v: 0 for v in data.safe_values}
+        label_map = (labels or own or None) if is_file else None
+        wanted = dict(data.columns) | dict(columns or {}) if is_file else {}
+        corpus = corpora.load(
+            name, task=data.task, data_dir=Path(data.dir), columns=wanted, labels=label_map
+        )
+        rows, title = corpus.examples, corpus.name
+        if is_file:
+            extra = _slices(name, slices, user_file.COLUMNS | wanted)
+    rows = [example for example in rows if example.label is not None]
+    if over_refusal:
+        rows = [example for example in rows if example.label == SAFE]
+    if not rows:
+        raise BadInput(
+            f"{name} has no {'safe ' if over_refusal else ''}row with a label, so there is nothing "
+            "to compare scores with: name another corpus."
+        )
+    seen = [
+        example.prompt
+        for other, examples in source.rows.items()
+        if other not in ("test", side)
+        for example in examples
+    ]
+    found = overlap([example.prompt for example in rows], seen)
+    kept = np.arange(len(rows)) if keep_seen else np.flatnonzero(~found.near)
+    if not len(kept):
+        raise BadInput(
+            f"{name}: all {len(rows)} rows are near-duplicates of rows that the run has seen: name "
+            "a corpus that it has not seen."
+        )
+    return Exam(
+        kind=side or ("over_refusal" if over_refusal else "test"),
+        corpus=make_corpus(title, data.task, rows, ""),
+        examples=[rows[i] for i in kept],
+        groups=np.unique(found.groups[kept], return_inverse=True)[1],
+        columns=extra,
+        contamination={
+            "exact": int(found.exact.sum()),
+            "near_duplicates": int((found.near & ~found.exact).sum()),
+            "removed": not keep_seen,
+        },
+        label_map=label_map,
+    )
+
+
+def _slices(path: str, names: Sequence[str], columns: Mapping[str, str]) -> dict[str, dict]:
+    """The further columns of a file. Raises BadInput for one that holds texts and no classes."""
+    texts = {columns["prompt"], columns["response"], columns["id"]}
+    found = user_file.side_columns(path, [n for n in names if n not in texts], columns["id"])
+    for name, values in found.items():
+        if (count := len(set(values.values()))) > MOST_VALUES:
+            raise BadInput(
+                f"{path}: the column {name!r} has {count} different values, which is no column to "
+                f"slice by: leave it out of --slices (at most {MOST_VALUES})."
+            )
+    return found

@@ -3,13 +3,16 @@
 from ssl_guard.models.classifier import Classifier, Stages, build, init_from_pretrained
 from ssl_guard.models.masked_lm import MaskedLM, build_masked_lm
 from ssl_guard.models.pretrained import resolve
+from ssl_guard.models.sequence_classification import SequenceClassifier, load_sequence_classifier
 
 __all__ = [
     "Classifier",
     "MaskedLM",
+    "SequenceClassifier",
     "Stages",
     "build",
     "build_masked_lm",
     "init_from_pretrained",
+    "load_sequence_classifier",
     "resolve",
 ]

@@ -68,17 +68,24 @@ def load_head(folder: str | Path, template, config) -> dict | None:
     values = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     if values.get("tie_word_embeddings") is False:
         return None
-    shapes = {path: leaf.shape for path, leaf in flatten_dict(template, sep="/").items()}
-    wanted = {_head_name(path, config.hf_head): path for path in shapes}
-    leaves = {
-        wanted[name]: _checked(file, name, read(), wanted[name], shapes)
-        for file, name, read in _tensors(Path(folder))
-        if name in wanted
-    }
+    shapes, leaves = _head_leaves(folder, template, config.hf_head)
     missing = shapes.keys() - leaves.keys()
     if any(not path.endswith("bias") for path in missing):
         return None
     leaves |= {path: np.zeros(shapes[path], np.float32) for path in missing}
+    return unflatten_dict(leaves, sep="/")
+
+
+def load_classification_head(folder: str | Path, template, hf_names: dict[str, str]) -> dict:
+    """The head that a text classifier was fine-tuned with, shaped like `template`
+    (sequence_classification.Head's parameters). Raises BadInput as `load` does.
+    """
+    shapes, leaves = _head_leaves(folder, template, hf_names)
+    if missing := sorted(shapes.keys() - leaves.keys()):
+        raise BadInput(
+            f"{folder} has no tensor {_head_name(missing[0], hf_names)}: it holds an encoder alone "
+            "or the head of another task; give a checkpoint that was fine-tuned to classify texts"
+        )
     return unflatten_dict(leaves, sep="/")
 
 
@@ -160,6 +167,18 @@ def _hf_name(path, hf_names):
     numbers = re.findall(r"\d+", module)
     name = hf_names[re.sub(r"\d+", "{}", module)].format(*numbers)
     return f"{name}.bias" if leaf == "bias" else f"{name}.weight"
+
+
+def _head_leaves(folder, template, hf_head):
+    """Shapes of the template by path, and the tensors that the folder's weights have of them."""
+    shapes = {path: leaf.shape for path, leaf in flatten_dict(template, sep="/").items()}
+    wanted = {_head_name(path, hf_head): path for path in shapes}
+    leaves = {
+        wanted[name]: _checked(file, name, read(), wanted[name], shapes)
+        for file, name, read in _tensors(Path(folder))
+        if name in wanted
+    }
+    return shapes, leaves
 
 
 def _head_name(path, hf_head):

@@ -1,9 +1,13 @@
 """The pictures of a run: learning curves, precision-recall, quality of the pseudo-labels.
 
-Each function draws runs given as {name: {"metrics": rows of metrics.jsonl, "report": report.json,
-"predictions": rows of predictions.jsonl}}.
+Each function but `svg` draws runs given as {name: {"metrics": rows of metrics.jsonl, "report":
+report.json, "predictions": rows of predictions.jsonl}}.
 """
 
+import io
+import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +15,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from sklearn.metrics import PrecisionRecallDisplay
 
 from ssl_guard.metrics import MARGINS
@@ -25,6 +30,50 @@ STYLE = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
+
+# Colours of a panel on a page stand for roles: the page says what they are in light and in dark.
+INK, METHOD, SECOND, BASELINE = "#010101", "#0072b2", "#d55e00", "#808080"
+ROLES = {
+    INK: "currentColor",
+    METHOD: "var(--method)",
+    SECOND: "var(--second)",
+    BASELINE: "var(--baseline)",
+}
+PANEL = STYLE | {
+    "figure.constrained_layout.use": False,
+    "font.size": 9,
+    "grid.color": INK,
+    "grid.alpha": 0.15,
+    "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # a name may hold a dollar
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK),
+    **dict.fromkeys(("xtick.color", "ytick.color"), INK),
+}
+
+
+def svg(draw: Callable, *, salt: str, height: float = 2.3, left: float = 0.18) -> str:
+    """One panel, what draw(axes) draws, as an SVG element to stand inside an HTML page.
+
+    The same salt and drawing give the same bytes; panels of one page need different salts, as ids
+    of a page must differ. height: inches, for a width of 3.4; left: share left of the axes. Colours
+    are those of ROLES, and text is escaped.
+    """
+    with plt.rc_context(PANEL | {"svg.hashsalt": salt}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has its own fonts
+        figure = Figure(figsize=(3.4, height))
+        space = {"left": left, "right": 0.97, "top": 1 - 0.1 / height, "bottom": 0.45 / height}
+        draw(figure.subplots(gridspec_kw=space))
+        file = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing, dpi=100)
+    text = file.getvalue()
+    view = re.search(r'viewBox="[^"]*"', text)[0]
+    body = text[text.index("<defs>") : text.rindex("</svg>")]
+    body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href=", "href=")
+    for colour, role in ROLES.items():
+        body = body.replace(f": {colour}", f": {role}")
+    body = re.sub(r">\s+<", "><", body)
+    return f'<svg role="img" {view}>{body}</svg>'
 
 
 def draw_all(folder: Path, runs: dict[str, dict]) -> list[Path]:

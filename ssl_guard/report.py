@@ -1,43 +1,30 @@
-"""Runs side by side: a table, the verdict on the unlabelled data, plots.
+"""Runs side by side: tables, the verdict on the unlabelled data, plots.
 
     python -m ssl_guard.report runs/uda runs/supervised
+    python -m ssl_guard.report runs/* --out=report --against=supervised
 
-The first run is compared with the second (its supervised twin): both must have read the same test
-rows and learned from the same labelled rows. `seeds_table` is for experiments of many methods.
+Two runs: the first is compared with the second (its supervised twin), and both must have read the
+same test rows and learned from the same labelled rows. Any number of runs: a table for each cohort,
+the runs of a method on different seeds together. Either way report.md, .csv, .tex and .html, a page
+with plots, are written to `--out` (RUN/report of the first run, if not given). A run's evaluations,
+and its peers', are in them.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
+from absl import flags
 from tabulate import tabulate
 
-from ssl_guard import cli, metrics, plots
+from ssl_guard import cli, formats, metrics, page, plots, tables
 from ssl_guard.errors import BadInput
-from ssl_guard.writer import read, write_json
+from ssl_guard.results import baseline_of, by_cohort, load, named_apart, own_test, results_of
+from ssl_guard.tables import SHOWN
+from ssl_guard.writer import write_json
 
-SHOWN = {
-    "f1": "F1 harmful",
-    "auprc": "AUPRC",
-    "recall_at_1_fpr": "recall at 1% FPR",
-    "ece": "ECE",
-}
-
-
-def load(workdir: str | Path) -> dict:
-    """A finished run: its report, metrics rows and test predictions."""
-    workdir = Path(workdir)
-    if not (workdir / "report.json").exists():
-        raise BadInput(
-            f"{workdir} holds no finished run (no report.json): run ssl_guard.main on it first."
-        )
-    lines = (workdir / "predictions.jsonl").read_text().splitlines()
-    return {
-        "workdir": workdir,
-        "report": json.loads((workdir / "report.json").read_text()),
-        "metrics": read(workdir / "metrics.jsonl"),
-        "predictions": [json.loads(line) for line in lines],
-    }
+OUT = flags.DEFINE_string("out", None, "Folder of report.md, .csv, .tex, .html (RUN/report).")
+AGAINST = flags.DEFINE_string("against", None, "The method that others are compared with.")
+PUBLISHED = flags.DEFINE_string("published", None, "JSON file of published tables, to be cited.")
 
 
 def compare(run: dict, twin: dict) -> dict:
@@ -57,12 +44,10 @@ def compare(run: dict, twin: dict) -> dict:
     groups = np.array([row["group"] for row in run["predictions"]])
     (scores, threshold), (twin_scores, twin_threshold) = map(_verdicts, (run, twin))
 
-    def difference(rows):
-        mine = metrics.binary_scores(labels[rows], scores[rows], threshold)
-        theirs = metrics.binary_scores(labels[rows], twin_scores[rows], twin_threshold)
-        return {name: mine[name] - theirs[name] for name in SHOWN}
-
-    intervals = metrics.bootstrap(difference, groups, labels)
+    found = bootstrap.paired_differences(
+        labels, groups, (scores, threshold), (twin_scores, twin_threshold)
+    )
+    intervals = {name: metrics.Interval(*found[name][:3]) for name in SHOWN}
     return {
         "run": str(run["workdir"]),
         "twin": str(twin["workdir"]),
@@ -82,8 +67,8 @@ def table(run: dict, twin: dict, comparison: dict) -> str:
     """The table as GitHub Markdown."""
     rows = []
     for name, title in SHOWN.items():
-        ours, theirs = _cell(scores_of(run)[name]), _cell(scores_of(twin)[name])
-        rows.append([title, ours, theirs, _cell(comparison["difference"][name], sign="+")])
+        ours, theirs = tables.cell(scores_of(run)[name]), tables.cell(scores_of(twin)[name])
+        rows.append([title, ours, theirs, tables.cell(comparison["difference"][name], sign="+")])
     titles = ["test, % [95% interval]", *names(run, twin), "difference"]
     return tabulate(rows, titles, tablefmt="github")
 
@@ -102,34 +87,26 @@ def seeds_table(methods: dict[str, list[dict]], *, twin: str) -> str:
     the same seeds, as GitHub Markdown; best F1 first.
 
     methods: runs of `load` by the method's name, one a seed; twin: one of the names. The gain is
-    the mean difference of F1 over seeds, with a 95% interval of a paired bootstrap over test rows:
-    each resample is scored for all seeds. It is left out, as a dash, where the twin has no run of a
-    seed. `better` counts the seeds with a gain, `shadow alarm` those in which dev precision fell
-    below the twin's at some step: what a run knows of itself without a test label.
+    that of `tables.summarise`, a dash where the twin has no run of a seed. `better` counts the
+    seeds with a gain, `shadow alarm` those in which dev precision fell below the twin's at some
+    step: what a run knows of itself without a test label.
 
     Raises BadInput if the runs do not share the test rows.
     """
-    by_seed = {name: {run["report"]["seed"]: run for run in runs} for name, runs in methods.items()}
-    tests = {
-        tuple(r["id"] for r in run["predictions"]) for runs in methods.values() for run in runs
-    }
-    if len(tests) > 1:
-        raise BadInput("the runs of a table must have the same test rows, in the same order.")
+    found = [
+        own_test(run)._replace(method=method, labels=None)
+        for method, runs in methods.items()
+        for run in runs
+    ]
     rows = []
-    for method, runs in by_seed.items():
-        values = {
-            name: [100 * scores_of(run)[name]["value"] for run in runs.values()] for name in SHOWN
-        }
-        shown = [_mean_and_spread(values[name]) for name in SHOWN]
-        twins = by_seed.get(twin, {})
-        pairs = [(run, twins[seed]) for seed, run in runs.items() if seed in twins]
-        gain, better = "-", "-"
-        if method != twin and len(pairs) == len(runs):
-            gain = _cell(_mean_gain(pairs)._asdict(), sign="+")
-            better = f"{sum(_f1_gain(*pair) > 0 for pair in pairs)} of {len(pairs)}"
-        alarm = _seeds_with_alarm(list(runs.values()))
-        rows.append((np.mean(values["f1"]), [method, len(runs), *shown, gain, better, alarm]))
-    rows = [row for _, row in sorted(rows, key=lambda row: -row[0])]
+    for row in tables.summarise(found, twin):
+        runs, gain = [result.run for result in row["results"]], row["gain"]
+        # A mean has its spread; the interval of a single run is left out here.
+        scores = [tables.cell(row["scores"][name]).split(" [")[0] for name in SHOWN]
+        better = f"{gain['better']} of {gain['pairs']}" if gain else "-"
+        gained = tables.cell(gain, sign="+")
+        alarm = _seeds_with_alarm(runs)
+        rows.append([row["method"], len(runs), *scores, gained, better, alarm])
     titles = ["test, %", "seeds", *SHOWN.values(), "F1 gain [95%]", "better", "shadow alarm"]
     return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
 
@@ -141,37 +118,6 @@ def _seeds_with_alarm(runs: list[dict]) -> str:
         for run in runs
     ]
     return f"{sum(max(up) > 0 for up in ups)} of {len(ups)}" if all(ups) else "-"
-
-
-def _mean_and_spread(values: list[float]) -> str:
-    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{spread}"
-
-
-def _f1_gain(run: dict, twin: dict) -> float:
-    return scores_of(run)["f1"]["value"] - scores_of(twin)["f1"]["value"]
-
-
-def _mean_gain(pairs: list[tuple[dict, dict]]) -> metrics.Interval:
-    """The mean over seeds of F1(run) - F1(twin), bootstrapped over the shared test rows."""
-    labels = np.array([row["label"] for row in pairs[0][0]["predictions"]])
-    groups = np.array([row["group"] for row in pairs[0][0]["predictions"]])
-    verdicts = []
-    for pair in pairs:
-        for run, sign in zip(pair, (1, -1), strict=True):
-            scores, threshold = _verdicts(run)
-            verdicts.append((scores >= threshold, sign))
-
-    def gain(rows):
-        f1 = [sign * metrics.f1(labels[rows], verdict[rows]) for verdict, sign in verdicts]
-        return {"gain": sum(f1) / len(pairs)}
-
-    return metrics.bootstrap(gain, groups, labels)["gain"]
-
-
-def _cell(interval: dict, sign: str = "") -> str:
-    value, low, high = (f"{100 * interval[key]:{sign}.1f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
 
 
 def scores_of(run: dict) -> dict:
@@ -226,15 +172,55 @@ def warnings(found: dict) -> list[str]:
     return lines
 
 
+def write(folder: Path, workdirs: list[str], *, against: str | None, published: str | None) -> str:
+    """Writes report.md, .csv, .tex and .html into `folder` and returns the Markdown.
+
+    against: the baseline's method, `results.baseline_of` if None; published: a file of
+    `tables.read_published`.
+    """
+    found = [result for path in dict.fromkeys(workdirs) for result in results_of(path)]
+    found = named_apart(found)
+    names = list(dict.fromkeys(result.method for result in found))
+    if against not in (None, *names):
+        raise BadInput(f"no run of {against} is among those given: {', '.join(names)}.")
+    against = against or baseline_of(found)
+    papers = tables.read_published(published) if published else []
+    parts = [(part, tables.summarise(part, against)) for part in by_cohort(found)]
+    runs = {str(result.run["workdir"]): result.run for result in found if result.run}
+    alarms = [
+        (workdir, lines)
+        for workdir, run in runs.items()
+        if (lines := warnings(run["report"].get("observatory", {})))
+    ]
+    text = formats.to_markdown(parts, papers, against)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in {
+        "report.md": text,
+        "report.csv": formats.to_csv(parts),
+        "report.tex": formats.to_latex(parts, papers, against),
+        "report.html": page.render(parts, against=against, alarms=alarms, published=papers),
+    }.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return text
+
+
 def main(argv: list[str]) -> None:
-    if len(argv) != 3:
-        raise BadInput("usage: python -m ssl_guard.report RUN TWIN.")
-    run, twin = load(argv[1]), load(argv[2])
-    comparison = compare(run, twin)
-    write_json(run["workdir"] / "comparison.json", comparison)
-    plots.draw_all(run["workdir"] / "plots", dict(zip(names(run, twin), (run, twin), strict=True)))
-    print(summary(run, twin, comparison))
-    print(f"plots: {run['workdir'] / 'plots'}")
+    workdirs = argv[1:]
+    if not workdirs:
+        raise BadInput("usage: python -m ssl_guard.report RUN [RUN ...] [--out=FOLDER].")
+    folder = Path(OUT.value or Path(workdirs[0], "report"))
+    if len(workdirs) == 2 and all(Path(path, "report.json").exists() for path in workdirs):
+        run, twin = map(load, workdirs)
+        comparison = compare(run, twin)
+        write_json(run["workdir"] / "comparison.json", comparison)
+        pictures = run["workdir"] / "plots"
+        plots.draw_all(pictures, dict(zip(names(run, twin), (run, twin), strict=True)))
+        write(folder, workdirs, against=AGAINST.value, published=PUBLISHED.value)
+        print(summary(run, twin, comparison))
+        print(f"plots: {pictures}")
+    else:
+        print(write(folder, workdirs, against=AGAINST.value, published=PUBLISHED.value))
+    print(f"page: {folder / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -1,38 +1,68 @@
-"""Tables over seeds from hand-made runs."""
+"""Tables over runs and seeds against hand computation, and the four files of a report."""
+
+import csv
+import html.parser
+import io
+import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 from sklearn.metrics import f1_score
 
-from ssl_guard import report
+from ssl_guard import formats, page, plots, report, results, tables
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluations import write_evaluation
+from ssl_guard.writer import write_json
 
 LABELS = np.random.default_rng(0).integers(0, 2, 60)
+HOSTILE = "a&b_<script>alert('x')</script>|$1 \\ {%} # ^~\n![x](http://evil.example/)"
 
 
-def run(method, seed, noise):
+def run(method, seed, noise, labels=200):
     """A run whose scores are the labels under noise; the threshold is 0.4."""
     rng = np.random.default_rng([seed, int(noise * 100)])
     scores = LABELS + rng.normal(0, noise, len(LABELS))
     f1 = f1_score(LABELS, scores >= 0.4)
     value = {"value": f1, "low": f1, "high": f1}
+    pseudo = {"pseudo/mask_rate": 0.4, "pseudo/accuracy": 0.8, "pseudo/margins_1": [0.1] * 10}
+    rows = [
+        {"step": s, "loss/supervised": 1 / s, "dev/raw/f1": f1 - 0.01 * noise / s} for s in (1, 2)
+    ]
+    if method == "ours":
+        rows = [row | pseudo for row in rows]
+        rows[0]["alarm/shadow_precision"] = float(seed == 1)
     return {
-        "workdir": f"runs/{method}-{seed}",
+        "workdir": Path(f"runs/{method}-{seed}"),
         "report": {
             "algorithm": method,
             "seed": seed,
             "weights": "raw",
+            "selected_step": 2,
             "dev": {"raw": {"threshold": 0.4}},
-            "test": {"raw": dict.fromkeys(report.SHOWN, value)},
+            "test": {"raw": dict.fromkeys((*report.SHOWN, "recall", "precision"), value)},
+            "data": {
+                "corpus": "made",
+                "task": "prompt_harm",
+                "split": f"made.{seed}@{labels}",
+                "rows": {"labelled": labels},
+            },
+            "provenance": {"corpus_sha256": "c" * 64, "split_sha256": f"{seed}{labels}"},
+            "training": {"seconds": 60.0},
+            "observatory": {"suspect_labels": [{"id": HOSTILE}]} if method == "ours" else {},
         },
-        "metrics": [{"step": 1, "alarm/shadow_precision": float(seed == 1)}, {"step": 2}]
-        if method == "ours"
-        else [{"step": 1}],
+        "metrics": rows,
         "predictions": [
-            {"id": str(i), "group": i, "label": int(label), "raw": score}
+            {"id": str(i), "group": i // 2, "label": int(label), "raw": score}
             for i, (label, score) in enumerate(zip(LABELS, scores, strict=True))
         ],
     }
+
+
+def own_tests(runs):
+    return [results.own_test(each) for each in runs]
 
 
 def cells(line):
@@ -79,8 +109,14 @@ def test_the_gain_of_a_method_on_itself_is_zero():
 def test_a_table_refuses_other_test_rows():
     runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("ours", 0, 0.3)]}
     runs["ours"][0]["predictions"].pop()
-    with pytest.raises(BadInput, match="same test rows"):
+    with pytest.raises(BadInput, match="differ in split .the test rows"):
         report.seeds_table(runs, twin="twin")
+
+
+def test_a_method_by_another_name_is_its_own_row():
+    one, other = run("ours", 0, 0.3), run("ours", 1, 0.3)
+    table = report.seeds_table({"long": [one], "short": [other]}, twin="short")
+    assert {cells(line)[0] for line in table.splitlines()[2:]} == {"long", "short"}
 
 
 def test_warnings_name_alarms_brake_and_ids():
@@ -95,3 +131,417 @@ def test_warnings_name_alarms_brake_and_ids():
         "labels to check: row0, row1, row2, row3, row4 ...",
     ]
     assert report.warnings({}) == []
+
+
+# Numbers.
+
+
+def test_the_gain_of_a_table_is_that_of_one_resample_after_the_other(monkeypatch):
+    monkeypatch.setattr(tables, "RESAMPLES", 100)
+    runs = [run("ours", s, 0.3) for s in (0, 1)] + [run("twin", s, 0.6) for s in (0, 1)]
+    found = own_tests(runs)
+    gain = tables.summarise(found, "twin")[0]["gain"]
+    groups = np.array([row["group"] for row in runs[0]["predictions"]])
+
+    def mean_gain(rows):
+        f1 = [f1_score(LABELS[rows], result.verdicts[order][rows]) for result in found]
+        return (f1[0] + f1[1] - f1[2] - f1[3]) / 2
+
+    # A result's rows are sorted by their ids, which are strings.
+    order = np.argsort([int(row["id"]) for row in found[0].rows])
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    rng, draws = np.random.default_rng(0), []
+    while len(draws) < 100:
+        rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        if 0 < LABELS[rows].mean() < 1:
+            draws.append(mean_gain(rows))
+    expected = mean_gain(np.arange(len(LABELS))), *np.percentile(draws, [2.5, 97.5])
+    assert (gain["value"], gain["low"], gain["high"]) == pytest.approx(expected)
+
+
+def test_p_values_count_the_resamples_on_the_other_side(monkeypatch):
+    found = own_tests([run("ours", 0, 0.3), run("twin", 0, 0.3)])
+    # Four resamples of two groups: in one ours is better, in one as good, in two it is worse.
+    ours, twin = (result._replace(rows=result.rows[:2]) for result in found)
+    for result, scores in ((ours, (0.9, 0.9)), (twin, (0.9, 0.1))):
+        result.rows[:] = [
+            {"id": i, "group": i, "label": i, "raw": score} for i, score in enumerate(scores)
+        ]
+    times = np.array([[1, 1], [1, 2], [2, 1], [0, 2], [1, 1]])
+    monkeypatch.setattr(tables.bootstrap, "resampled", lambda *_, **__: iter([times[1:]]))
+
+    def f1(hits, called, harmful):
+        return 2 * hits / (called + harmful)
+
+    draws = [f1(h, s + h, h) - f1(0, s, h) for s, h in times]
+    gain = tables._gain([(ours, twin)])
+    assert gain["value"] == pytest.approx(draws[0])
+    assert (gain["low"], gain["high"]) == pytest.approx(
+        tuple(np.percentile(draws[1:], [2.5, 97.5]))
+    )
+    assert gain["p"] == pytest.approx(2 * (0 + 1) / (4 + 1))
+    back = tables._gain([(twin, ours)])
+    assert back["p"] == gain["p"] and back["value"] == -gain["value"]
+
+
+def test_one_class_has_no_difference_and_shows_what_it_has():
+    safe = run("ours", 0, 0.3)
+    value = {"value": 0.25, "low": 0.2, "high": 0.3}
+    safe["report"]["test"] = {"raw": {"fpr": value}}
+    safe["predictions"] = [row for row in safe["predictions"] if not row["label"]]
+    (row,) = tables.summarise(own_tests([safe]), "twin")
+    assert row["gain"] is None
+    table = tables.summary_table([row], "twin")
+    assert dict(zip(table.titles, table.rows[0], strict=True))["fpr"] == "25.0 [20.0, 30.0]"
+
+
+def test_a_missing_number_is_a_dash_everywhere():
+    runs = [run("ours", s, 0.3) for s in (0, 1)] + [run("twin", 0, 0.6)]
+    del runs[0]["report"]["test"]["raw"]["ece"]
+    found = own_tests(runs)
+    summaries = tables.summarise(found, "twin")
+    table = tables.summary_table(summaries, "twin")
+    ours = dict(zip(table.titles, next(r for r in table.rows if r[0] == "ours"), strict=True))
+    assert ours["ECE"] == "-"  # one of two seeds has none: no mean of the other
+    assert all(row[-1] == "-" for row in table.rows)  # nobody counted the reads
+    assert all(row[1:] == ["-"] * 3 for row in tables.contamination_table(summaries).rows)
+    scores = tables.every_score(found)
+    assert [row[scores.titles.index("ece")] == "-" for row in scores.rows] == [True, False, False]
+    lines = csv.DictReader(io.StringIO(formats.to_csv([(found, summaries)])))
+    assert {line["checkpoint_sha256"] for line in lines} == {"-"}
+
+
+# Cohorts.
+
+
+@pytest.mark.parametrize(
+    "key, called",
+    [
+        ("corpus_sha256", "corpus hash"),
+        ("task", "task"),
+        ("label_map", "label map"),
+        ("threshold_policy", "threshold policy"),
+    ],
+)
+def test_a_table_of_two_cohorts_is_refused_by_what_differs(key, called):
+    ours, twin = own_tests([run("ours", 0, 0.3), run("twin", 0, 0.6)])
+    twin.cohort[key] = "other"
+    with pytest.raises(BadInput, match=f"runs/ours-0 and runs/twin-0 differ in {called}:"):
+        tables.summarise([ours, twin], "twin")
+    assert results.by_cohort([ours, twin]) == [[ours], [twin]]
+
+
+def test_other_labels_on_the_same_rows_are_another_cohort():
+    runs = [run("ours", 0, 0.3), run("twin", 0, 0.6)]
+    runs[1]["predictions"][5]["label"] ^= 1
+    with pytest.raises(BadInput, match="differ in split"):
+        tables.summarise(own_tests(runs), "twin")
+
+
+def test_rows_in_another_order_are_the_same_cohort():
+    runs = [run("ours", 0, 0.3), run("twin", 0, 0.6)]
+    expected = tables.summarise(own_tests(runs), "twin")[0]["gain"]
+    runs[1]["predictions"].reverse()
+    assert tables.summarise(own_tests(runs), "twin")[0]["gain"] == expected
+
+
+def test_pairs_are_of_one_seed_and_the_same_labelled_rows():
+    budgets = [
+        run(m, s, 0.4, labels=n) for m in ("ours", "twin") for n in (50, 100) for s in (0, 1)
+    ]
+    rows = tables.summarise(own_tests(budgets), "twin")
+    assert {(r["method"], r["labels"]): (r["gain"] or {}).get("pairs") for r in rows} == {
+        ("ours", 50): 2,
+        ("ours", 100): 2,
+        ("twin", 50): None,
+        ("twin", 100): None,
+    }
+
+
+def test_a_peer_is_compared_with_every_baseline_unless_there_are_two_budgets():
+    peer = results.own_test(run("peer", 0, 0.5))._replace(run=None, labels=None)
+    twins = [run("twin", s, 0.6) for s in (0, 1, 2)]
+    rows = tables.summarise([peer, *own_tests(twins)], "twin")
+    assert next(r for r in rows if r["method"] == "peer")["gain"]["pairs"] == 3
+    rows = tables.summarise([peer, *own_tests([*twins, run("twin", 0, 0.6, 50)])], "twin")
+    assert next(r for r in rows if r["method"] == "peer")["gain"] is None
+
+
+def test_two_runs_of_one_seed_are_not_averaged():
+    first, second = own_tests([run("ours", 0, 0.3), run("ours", 0, 0.4)])
+    second.evaluation["scorer"]["workdir"] = "runs/elsewhere"
+    names = [result.method for result in results.named_apart([first, second])]
+    assert names == ["runs/ours-0", "runs/elsewhere"]
+    other_seed = results.own_test(run("ours", 1, 0.4))
+    assert results.named_apart([first, other_seed]) == [first, other_seed]
+
+
+def test_the_baseline_is_the_second_of_two_or_supervised_or_the_last():
+    def baseline(*names):
+        return results.baseline_of([r._replace(method=n) for n in names])
+
+    r = results.own_test(run("ours", 0, 0.3))
+    assert baseline("supervised", "uda") == "uda"
+    assert baseline("uda", "supervised", "uda", "dash") == "supervised"
+    assert baseline("uda", "dash", "tmix") == "tmix"
+
+
+# Files.
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Runs, and evaluations of two of them and of a peer on a corpus with a hostile name."""
+    folder = tmp_path_factory.mktemp("report")
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["test"])
+    paths = []
+    for number, each in enumerate(
+        [run("ours", s, 0.3) for s in (0, 1)] + [run("supervised", s, 0.6) for s in (0, 1)]
+    ):
+        path = folder / f"{each['report']['algorithm']}-{each['report']['seed']}"
+        path.mkdir()
+        write_json(path / "report.json", each["report"])
+        for name in ("metrics", "predictions"):
+            lines = "".join(json.dumps(row) + "\n" for row in each[name])
+            (path / f"{name}.jsonl").write_text(lines)
+        write_evaluation(path, *evaluation(each, times_read=number + 1))
+        paths.append(path)
+    peer = evaluation(run("supervised", 0, 0.5), times_read=1)
+    peer[0]["scorer"]["name"] = HOSTILE
+    peer[0]["cohort"] |= {"seed": None, "split_sha256": None}
+    write_evaluation(paths[-1] / "peers" / "hf", *peer)
+    return paths
+
+
+def evaluation(each, times_read):
+    own = results.own_test(each)
+    name = "exam <b>&'"
+    ratio = {"value": 0.5, "low": 0.4, "high": 0.6}
+    made = {
+        "cohort": own.cohort | {"corpus": name, "corpus_sha256": "e" * 64, "split": None},
+        "scorer": {"name": each["report"]["algorithm"], "workdir": "elsewhere"},
+        "kind": "test",
+        "scores": {"raw": own.scores | {"brier": ratio}},
+        "slices": {
+            "category": {
+                HOSTILE: {"rows": 40, "harmful": 20, "f1": 0.6, "recall": 0.7},
+                "only safe": {"rows": 20, "harmful": 0, "fpr": 0.1},
+            }
+        },
+        "robustness": {"leet $x$": {"rows": 20, "recall": 0.4, "drop": 0.1, "low": 0, "high": 0.2}},
+        "curves": {},
+        "cost": {},
+        "contamination": {"exact": 1, "near_duplicates": times_read, "removed": True},
+        "times_read": times_read,
+        "provenance": {"commit": "f" * 40},
+    }
+    return made, own.rows
+
+
+@pytest.fixture(scope="module")
+def files(folders, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    report.write(out, list(map(str, folders)), against=None, published=None)
+    return {path.suffix: path.read_text() for path in out.iterdir()}
+
+
+class Page(html.parser.HTMLParser):
+    """Tags that are open, those that do not match, and what a browser would fetch or run."""
+
+    VOID = ("meta", "br", "input", "link", "img")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.wrong, self.fetched, self.ids, self.tables = [], [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag in ("script", "link", "img", "iframe", "object"):
+            self.fetched.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href", "style") and "//" in (value or ""):
+                self.fetched.append(value)
+            if name.startswith("on"):
+                self.fetched.append(name)
+            if name == "id":
+                self.ids.append(value)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+
+
+def test_the_page_is_whole_and_fetches_nothing(files):
+    seen = Page(files[".html"])
+    assert not seen.open and not seen.wrong
+    assert not seen.fetched
+    assert "http" not in re.sub(r"http-equiv|http://evil.example/", "", files[".html"])
+    assert "url(" not in re.sub(r"url\(#\w+\)", "", files[".html"])
+    assert len(seen.ids) == len(set(seen.ids))
+
+
+def test_names_are_text_in_the_page(files):
+    seen = Page(files[".html"])
+    cells = [cell for table in seen.tables for row in table for cell in row]
+    assert HOSTILE in cells
+    assert files[".html"].count("<script") == 0
+    assert "labels to check: a&amp;b_&lt;script&gt;" in files[".html"]
+
+
+def test_the_page_says_the_numbers_of_the_table(files, folders):
+    found = [r for path in folders[:2] for r in results.results_of(path)]
+    own = [r for r in found if r.cohort["corpus"] == "made"]
+    f1 = 100 * np.array([r.scores["f1"]["value"] for r in own])
+    summary = next(
+        t for t in Page(files[".html"]).tables if t[0][:3] == ["method", "labels", "seeds"]
+    )
+    ours = next(row for row in summary if row[0] == "ours")
+    assert ours[1:4] == ["200", "2", f"{f1.mean():.1f} ± {f1.std(ddof=1):.1f}"]
+
+
+def test_a_set_read_more_than_once_is_flagged(files):
+    for suffix in (".html", ".md"):
+        assert "Read more than once: ours (2 times), supervised (4 times)." in files[suffix]
+    assert 'class="warn"' in files[".html"]
+
+
+def test_contamination_is_attached(files):
+    tables = Page(files[".html"]).tables
+    title = ["method", "exact", "near duplicates", "left out of the scores"]
+    exam = [t for t in tables if t[0] == title][1]
+    assert ["ours", "1", "1 to 2", "yes"] in exam
+
+
+def test_markdown_has_a_table_for_each_cohort(files):
+    text = files[".md"]
+    assert text.count("| method") == 4  # two cohorts, each with its contamination
+    assert "<b>" not in text and "<script>" not in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    widths = {len(re.split(r"(?<!\\)\|", line)) for line in lines if "seeds" in line}
+    hostile = next(line for line in lines if "evil.example" in line)
+    assert len(re.split(r"(?<!\\)\|", hostile)) in widths
+    assert "](http" not in text
+
+
+def test_csv_has_a_number_a_line_with_its_cohort(files, folders):
+    lines = list(csv.DictReader(io.StringIO(files[".csv"])))
+    f1 = [row for row in lines if row["statistic"] == "score" and row["metric"] == "f1"]
+    assert len(f1) == 4 + 5
+    for row in f1[:1]:
+        expected = json.loads((folders[0] / "report.json").read_text())["test"]["raw"]["f1"]
+        assert [float(row[k]) for k in ("value", "low", "high")] == list(expected.values())
+    assert all(len(row["rows_sha256"]) == 64 and len(row["corpus_sha256"]) == 64 for row in lines)
+    gains = [row for row in lines if row["statistic"] == "gain"]
+    assert {(row["method"], row["corpus"]) for row in gains} == {
+        ("ours", "made"),
+        ("ours", "exam <b>&'"),
+        (HOSTILE, "exam <b>&'"),
+    }
+    slices = {row["of"] for row in lines if row["statistic"] == "slice"}
+    assert slices == {f"category={HOSTILE}", "category=only safe"}
+    assert not any(cell == "" for row in lines for cell in row.values())
+
+
+def test_latex_is_balanced(files):
+    text = files[".tex"]
+    bare = re.sub(r"\\[&%$#_{}\\]", "", text)  # without escaped characters and line ends
+    assert bare.count("{") == bare.count("}") > 0
+    assert not re.search(r"[%$#^~<>]", re.sub(r"\\ensuremath\{[<>]\}", "", bare).replace("\\^", ""))
+    for body in re.findall(r"\\toprule(.*?)\\bottomrule", text, re.S):
+        rows = [line for line in body.splitlines() if line.rstrip().endswith(r"\\")]
+        assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows}) == 1 and len(rows) > 2
+    for word in ("table", "tabular"):
+        assert text.count(f"\\begin{{{word}}}") == text.count(f"\\end{{{word}}}") == 2
+
+
+def test_the_same_runs_give_the_same_bytes(files, folders, tmp_path):
+    report.write(tmp_path, list(map(str, folders)), against=None, published=None)
+    assert {path.suffix: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_the_figures_of_the_page(files):
+    titles = re.findall(r"<h3>(.*?)</h3>", files[".html"])
+    assert titles[:4] == ["Precision and recall", "Reliability", "Contamination", "Every score"]
+    assert {"By category", "Robustness", "F1 on dev", "Training loss", "Pseudo-labels"} <= {*titles}
+    # The baseline and the method, in every panel that has both.
+    panel = re.search(r"F1 on dev.*?</figure>", files[".html"], re.S)[0]
+    assert "var(--method)" in panel and "var(--baseline)" in panel and "#010101" not in panel
+
+
+def test_budget_curves_have_the_ceiling():
+    full = run("supervised", 0, 0.1)
+    full["report"]["data"]["labels_used"] = 3000
+    runs = [run("ours", s, 0.3, labels=n) for n in (50, 100, 200) for s in (0, 1)]
+    found = own_tests([*runs, full])
+    assert found[-1].method == "supervised_full"
+    methods = results.by_method(found)
+    (figure,) = page._budget_figure(methods, "x")
+    ((title, svg),) = figure.panels
+    assert title == "ours" and "stroke-dasharray" in svg
+    assert [n for n in ("50", "100", "200") if f">{n}</text>" in svg] == ["50", "100", "200"]
+
+
+def test_text_of_a_panel_is_escaped_and_not_mathematics():
+    text = plots.svg(lambda axes: axes.set_title("<b>$x_1$ & \u4e2d"), salt="x")
+    assert ">&lt;b&gt;$x_1$ &amp; \u4e2d</text>" in text and "<b>" not in text
+
+
+def test_published_numbers_stand_apart_with_their_source(folders, tmp_path):
+    entry = {
+        "title": "Prompts",
+        "source": "A paper, Table 2",
+        "metric": "F1, %",
+        "columns": ["Exam"],
+        "rows": {"Rival": [88.9], "Other": [None]},
+    }
+    papers = tmp_path / "papers.json"
+    papers.write_text(json.dumps({"tables": [entry]}))
+    text = report.write(tmp_path, [str(folders[0])], against=None, published=str(papers))
+    lines = text[text.index("A paper, Table 2") :].splitlines()
+    assert [cells(line) for line in lines if line.startswith("|")][0::2] == [
+        ["as published, not re-run", "Exam"],
+        ["Rival", "88.9"],
+    ]
+    assert cells(lines[-1]) == ["Other", "-"]
+    assert "Rival" not in text[: text.index("A paper, Table 2")]
+    assert "Prompts: as published, not re-run" in (tmp_path / "report.html").read_text()
+    for bad in (entry | {"source": ""}, entry | {"columns": []}, {"title": "x"}):
+        papers.write_text(json.dumps({"tables": [bad]}))
+        with pytest.raises(BadInput, match="holds no published tables"):
+            tables.read_published(papers)
+
+
+def test_bad_folders_and_names(folders, tmp_path):
+    with pytest.raises(BadInput, match="no report.json"):
+        report.write(tmp_path, [str(tmp_path)], against=None, published=None)
+    with pytest.raises(BadInput, match="no run of uda is among those given: ours"):
+        report.write(tmp_path, [str(folders[0])], against="uda", published=None)
+    (tmp_path / "report.json").write_text("{")
+    with pytest.raises(BadInput, match="not whole"):
+        results.load(tmp_path)
+    with pytest.raises(BadInput, match="usage"):
+        report.main(["report"])
+
+
+def test_one_run_alone_has_a_report(folders, tmp_path):
+    report.write(tmp_path, [str(folders[2])], against=None, published=None)
+    text = (tmp_path / "report.html").read_text()
+    assert "var(--method)" in text and "difference of F1" not in text

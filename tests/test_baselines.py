@@ -28,9 +28,9 @@ def rows(count, seed):
 
 def test_text_features_and_their_head():
     texts = {"labelled": list(rows(40, 0)), "dev": list(rows(30, 1))}
-    features = baselines.text_features(texts)
+    features = baselines.text_features(texts["labelled"])
     labels = np.array([example.label for example in texts["labelled"]])
-    head = baselines.logistic(features("labelled"), labels, 10.0)
+    head = baselines.logistic(features(texts["labelled"]), labels, 10.0)
 
     joined = {
         side: [e.prompt + "\n" + ("" if e.response is None else e.response) for e in examples]
@@ -43,10 +43,10 @@ def test_text_features_and_their_head():
         for side, t in joined.items()
     }
     for side in texts:
-        np.testing.assert_array_equal(features(side).toarray(), stacked[side].toarray())
+        np.testing.assert_array_equal(features(texts[side]).toarray(), stacked[side].toarray())
     expected = LogisticRegression(C=10.0, class_weight="balanced", max_iter=5000)
     expected = expected.fit(stacked["labelled"], labels).predict_proba(stacked["dev"])[:, 1]
-    np.testing.assert_allclose(baselines.harmful(head, features("dev")), expected, rtol=1e-9)
+    np.testing.assert_allclose(baselines.harmful(head, features(texts["dev"])), expected, rtol=1e-9)
     assert expected.std() > 0.05  # it has learned something
 
 

@@ -1,15 +1,19 @@
 """Configs: defaults, checks, and overrides that do not exist."""
 
 import importlib
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
 from ssl_guard import config as base
+from ssl_guard import judges
+from ssl_guard.augment import gates, ops, recipe
 from ssl_guard.errors import BadInput
 
 CONFIGS = sorted(path.stem for path in Path("configs").glob("*.py"))
+SETS = sorted(f"augment.{path.stem}" for path in Path("configs/augment").glob("*.py"))
 
 
 def load(name, arg=None):
@@ -17,7 +21,7 @@ def load(name, arg=None):
 
 
 @pytest.mark.parametrize("arg", [None, "smoke"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", CONFIGS + SETS)
 def test_every_config_loads_and_passes_the_checks(name, arg):
     config = load(name, arg)
     base.check(config)
@@ -27,10 +31,24 @@ def test_every_config_loads_and_passes_the_checks(name, arg):
     )
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", CONFIGS + SETS)
 def test_every_config_shows_its_command(name):
-    text = Path(f"configs/{name}.py").read_text()
-    assert f"python -m ssl_guard.main --config=configs/{name}.py" in text
+    path = f"configs/{name.replace('.', '/')}.py"
+    command = "augment" if name in SETS else "main"
+    assert f"python -m ssl_guard.{command} --config={path}" in Path(path).read_text()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_set_has_a_recipe_gates_and_arguments_that_fit(name):
+    augment = load(name).augment
+    assert augment.name == name.removeprefix("augment.")
+    for op in recipe.names(recipe.parse(augment.ops)):
+        inspect.signature(ops.OPS[op]).bind((), **augment.get(op, {}))
+    for build in (gates.build, judges.build):
+        asked = inspect.signature(build).parameters
+        inspect.signature(build).bind(**{key: augment.gates[key] for key in asked})
+    keys = [set(inspect.signature(build).parameters) for build in (gates.build, judges.build)]
+    assert keys[0] | keys[1] == set(augment.gates)
 
 
 def test_the_twin_differs_in_the_algorithm_alone():
@@ -79,6 +97,11 @@ def test_known_overrides_pass():
         ("model.dtype", "float16", "float32, bfloat16"),
         ("train.select_by", "accuracy", "f1, auprc"),
         ("algorithm", "fixmatch", "config.fixmatch"),
+        ("augment.name", "../tfidf", "name folders"),
+        ("augment.sets", ("a", ".b"), "name folders"),
+        ("augment.sets", ("a", "a"), "names a set twice"),
+        ("augment.weights", (1.0, 2.0), "for each of config.augment.sets = ()"),
+        ("augment.weights", (0.0,), "a positive number"),
     ],
 )
 def test_values_no_run_can_use(key, value, words):

@@ -347,8 +347,12 @@ def test_a_pool_of_one_percent_harmful_is_noticed(folder):
 
 
 def test_a_constant_augmentation_is_noticed(folder, monkeypatch):
-    monkeypatch.setitem(ops.OPS, "refusal", lambda texts: lambda text, rng: "sorry, not this")
-    found, _ = run(folder, "constant", **{"augment.op": "refusal"})
+    def constant(texts):
+        return ops.each(lambda text, rng: "sorry, not this")
+
+    monkeypatch.setitem(ops.OPS, "refusal", constant)
+    changes = {"augment.name": "refusal", "augment.ops": ("refusal",)}
+    found, _ = run(folder, "constant", **changes)
     assert found["alarms"]["repeated_views"] == {"first_step": 6, "steps": 36, "at_the_end": True}
     assert found["braked_steps"] == 30  # all but the first rows, which nothing had judged yet
 

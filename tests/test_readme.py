@@ -31,6 +31,8 @@ def test_the_first_table_comes_from_the_run_records():
         "speed/encoders.py",
         "speed/deberta.py",
         "speed/bookkeeping.py",
+        "speed/augmentation.py",
+        "speed/llm_client.py",
     ],
 )
 def test_the_tables_of_the_experiments_come_from_their_records(script, monkeypatch):

@@ -125,7 +125,12 @@ def test_overwrite_makes_the_shards_again(runs, folder, tmp_path):
     shutil.copytree(folder / "data", tmp_path / "data")
     config = smoke(tmp_path, "uda", **{"augment.tfidf.p": 0.7})
     made = prepare.prepare(config, views=("weak", "strong"), overwrite=True)
-    assert made.strong.manifest["made_from"]["args"] == {"p": 0.7}
+    (there,) = (tmp_path / "data" / "augmented").glob("*/tfidf/manifest.json")
+    assert json.loads(there.read_text())["made_from"]["arguments"] == {"tfidf": {"p": 0.7}}
+    (view,) = made.strong.views
+    sha256 = view.manifest["made_from"]["set_sha256"]
+    (other,) = (folder / "data" / "shards").glob("*/unlabelled-tfidf/manifest.json")
+    assert sha256 != json.loads(other.read_text())["made_from"]["set_sha256"]
     prepare.prepare(config, views=("weak", "strong"))  # and now they fit
 
 
@@ -200,10 +205,15 @@ def test_a_diverged_run_says_so(folder):
 
 
 def test_ema_and_raw_weights_are_both_reported(folder):
-    config = smoke(folder, "supervised", **{"optim.ema_decay": 0.5, "seed": 0})
+    changes = {"optim.ema_decay": 0.5, "data.calibration": 20}
+    config = smoke(folder, "supervised", **changes)
     result = train.train_and_evaluate(config, folder / "ema")
     assert result["weights"] == "ema"
     assert result["test"].keys() == result["dev"].keys() == {"raw", "ema"}
+    rows = [read(folder / "ema" / f"{name}.jsonl") for name in ("calibration", "predictions")]
+    assert [len(lines) for lines in rows] == [20, 30]
+    assert all(line.keys() == {"id", "group", "label", "raw", "ema"} for line in sum(rows, []))
+    assert not {line["id"] for line in rows[0]} & {line["id"] for line in rows[1]}
 
 
 def test_too_long_for_the_encoder(folder):

@@ -108,7 +108,28 @@ def table() -> str:
         if methods:
             table = report.seeds_table(methods, twin=TWIN)
             parts.append(f"{length}: {steps} steps of {rows} unlabelled rows\n\n{table}")
+            parts.append(alarms(methods))
     return "\n\n".join(parts)
+
+
+def alarms(methods: dict[str, list[dict]]) -> str:
+    """How often the alarm was up in cells with and without a gain on their twin."""
+    twins = {run["report"]["seed"]: f1(run) for run in methods.get(TWIN, [])}
+    ups = {True: [], False: []}
+    for run in (run for runs in methods.values() for run in runs):
+        name = "alarm/shadow_precision"
+        values = [row[name] for row in run["metrics"] if name in row]
+        if values and run["report"]["seed"] in twins:
+            ups[f1(run) > twins[run["report"]["seed"]]].append(max(values) > 0)
+    return (
+        f"The shadow alarm was up in {sum(ups[False])} of the {len(ups[False])} cells that end no "
+        f"better than their twin, and in {sum(ups[True])} of the {len(ups[True])} that end better."
+    )
+
+
+def f1(run: dict) -> float:
+    """F1 of the harmful class on test."""
+    return report.scores_of(run)["f1"]["value"]
 
 
 if __name__ == "__main__":

@@ -16,10 +16,18 @@ import numpy as np
 from absl import flags
 from tabulate import tabulate
 
-from ssl_guard import cli, formats, metrics, page, plots, tables
+from ssl_guard import bootstrap, cli, metrics, plots
 from ssl_guard.errors import BadInput
-from ssl_guard.results import baseline_of, by_cohort, load, named_apart, own_test, results_of
-from ssl_guard.tables import SHOWN
+from ssl_guard.reporting import formats, page, tables
+from ssl_guard.reporting.results import (
+    baseline_of,
+    by_cohort,
+    load,
+    named_apart,
+    own_test,
+    results_of,
+)
+from ssl_guard.reporting.tables import SHOWN
 from ssl_guard.writer import write_json
 
 OUT = flags.DEFINE_string("out", None, "Folder of report.md, .csv, .tex, .html (RUN/report).")

@@ -12,9 +12,10 @@ import pytest
 from absl import flags
 from sklearn.metrics import f1_score
 
-from ssl_guard import formats, page, plots, report, results, tables
+from ssl_guard import plots, report
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluations import write_evaluation
+from ssl_guard.reporting import formats, page, results, tables
 from ssl_guard.writer import write_json
 
 LABELS = np.random.default_rng(0).integers(0, 2, 60)

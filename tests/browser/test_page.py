@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_guard import formats, page, report, results, tables
+from ssl_guard import report
+from ssl_guard.reporting import formats, page, results, tables
 from tests.test_report import HOSTILE, evaluation, run
 
 api = pytest.importorskip("playwright.sync_api", reason="needs requirements/browser.txt")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ssl_guard import bootstrap
 from ssl_guard.errors import BadInput
-from ssl_guard.results import Result, by_method, check_cohort
+from ssl_guard.reporting.results import Result, by_method, check_cohort
 
 SHOWN = {
     "f1": "F1 harmful",

@@ -9,7 +9,7 @@ from sklearn.metrics import precision_recall_curve
 
 from ssl_guard.metrics import MARGINS
 from ssl_guard.plots import BASELINE, INK, METHOD, SECOND, curve
-from ssl_guard.results import Result
+from ssl_guard.reporting.results import Result
 
 RECALLS = np.linspace(0, 1, 101)
 BINS = 10

@@ -8,9 +8,9 @@ import re
 
 from tabulate import LATEX_ESCAPE_RULES, tabulate
 
-from ssl_guard import tables
-from ssl_guard.results import Result
-from ssl_guard.tables import Published, Table
+from ssl_guard.reporting import tables
+from ssl_guard.reporting.results import Result
+from ssl_guard.reporting.tables import Published, Table
 
 
 def markdown(table: Table) -> str:

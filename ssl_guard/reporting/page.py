@@ -5,9 +5,10 @@ from typing import NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from ssl_guard import panels, plots, tables
+from ssl_guard import plots
 from ssl_guard.plots import BASELINE, METHOD
-from ssl_guard.results import COHORT, Result, by_method
+from ssl_guard.reporting import panels, tables
+from ssl_guard.reporting.results import COHORT, Result, by_method
 
 CEILING = "supervised_full"
 
@@ -32,7 +33,7 @@ def render(
     parts: as in formats.to_csv; alarms: warnings by run; the same arguments give the same bytes.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ssl_guard"),
+        loader=jinja2.PackageLoader("ssl_guard.reporting"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -9,11 +9,15 @@ is UDA's cell of experiments/methods, short form, whose records are the cells of
 """
 
 import argparse
+import json
 import runpy
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from tabulate import tabulate
 
 from ssl_guard import report
 
@@ -70,8 +74,8 @@ def train(kind: str, seed: int) -> None:
 
 
 def table() -> str:
-    """Two tables: the gain on the supervised twin of every kind of strong view, and, of those that
-    are not general-purpose, the gain on the best one that is."""
+    """Three tables: the gain on the supervised twin of every kind of strong view; of those that are
+    not general-purpose, the gain on the best one that is; what the runs and the gates saw."""
     cells = {kind: [record(kind, seed) for seed in SEEDS] for kind in KINDS}
     cells[TWIN] = [METHODS / LENGTH / f"{TWIN}-{seed}" for seed in SEEDS]
     runs = {
@@ -87,8 +91,44 @@ def table() -> str:
     return (
         f"Gain on the supervised twin:\n\n{report.seeds_table(runs, twin=TWIN)}\n\n"
         f"Gain on the best general-purpose augmentation, {best}:\n\n"
-        f"{report.seeds_table(against_best, twin=best)}"
+        f"{report.seeds_table(against_best, twin=best)}\n\n"
+        f"What the runs and the gates saw:\n\n{seen(runs)}"
     )
+
+
+def seen(runs: dict[str, list[dict]]) -> str:
+    """Means over steps and seeds of what training logs, and the share of views that the first stage
+    of the recipe made, by class; a dash for the records of experiments/methods, which have none."""
+    rows = []
+    for kind in (kind for kind in KINDS if kind in runs):
+        logged = [row for run in runs[kind] for row in run["metrics"]]
+        shown = [
+            statistics.mean(row[name] for row in logged if name in row)
+            for name in ("loss/unlabelled", "pseudo/mask_rate", "pseudo/accuracy")
+        ]
+        accounts = [json.loads(path.read_text())["account"] for path in accounts_of(kind)]
+        made = ["-", "-"]
+        if accounts:
+            made = [f"{100 * first_stage(accounts, label):.1f}" for label in ("harmful", "safe")]
+        rows.append(
+            [kind, f"{shown[0]:.3f}", *(f"{100 * value:.1f}" for value in shown[1:]), *made]
+        )
+    titles = ["", "unlabelled loss, nats", "masked, %", "pseudo-labels right, %"]
+    titles += ["harmful made first, %", "safe made first, %"]
+    return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
+
+
+def accounts_of(kind: str) -> list[Path]:
+    """The files with the accounts of the sets of a kind."""
+    return [path for seed in SEEDS if (path := record(kind, seed) / "set.json").exists()]
+
+
+def first_stage(accounts: list[dict], label: str) -> float:
+    """Share of the views of a class that passed the gates as the first stage made them."""
+    stages = [next(iter(account["tried"])) for account in accounts]
+    pairs = list(zip(accounts, stages, strict=True))
+    accepted = sum(account["accepted"][stage][label] for account, stage in pairs)
+    return accepted / sum(account["tried"][stage][label] for account, stage in pairs)
 
 
 def mean_f1(runs: list[dict]) -> float:

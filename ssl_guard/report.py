@@ -30,10 +30,6 @@ from ssl_guard.reporting.results import (
 from ssl_guard.reporting.tables import SHOWN
 from ssl_guard.writer import write_json
 
-OUT = flags.DEFINE_string("out", None, "Folder of report.md, .csv, .tex, .html (RUN/report).")
-AGAINST = flags.DEFINE_string("against", None, "The method that others are compared with.")
-PUBLISHED = flags.DEFINE_string("published", None, "JSON file of published tables, to be cited.")
-
 
 def compare(run: dict, twin: dict) -> dict:
     """Paired bootstrap of run - twin on the shared test rows, and the verdict on F1.
@@ -212,24 +208,36 @@ def write(folder: Path, workdirs: list[str], *, against: str | None, published: 
     return text
 
 
-def main(argv: list[str]) -> None:
-    workdirs = argv[1:]
+def show(
+    workdirs: list[str],
+    *,
+    out: str | None = None,
+    against: str | None = None,
+    published: str | None = None,
+) -> None:
+    """Writes the report of these runs into `out`, or `report/` in the first run's folder, and
+    prints its tables. Two finished runs are compared, run and twin, and drawn as pictures too."""
     if not workdirs:
         raise BadInput("usage: python -m ssl_guard.report RUN [RUN ...] [--out=FOLDER].")
-    folder = Path(OUT.value or Path(workdirs[0], "report"))
-    if len(workdirs) == 2 and all(Path(path, "report.json").exists() for path in workdirs):
+    folder = Path(out or Path(workdirs[0], "report"))
+    pair = len(workdirs) == 2 and all(Path(path, "report.json").exists() for path in workdirs)
+    if pair:
         run, twin = map(load, workdirs)
         comparison = compare(run, twin)
         write_json(run["workdir"] / "comparison.json", comparison)
         pictures = run["workdir"] / "plots"
         plots.draw_all(pictures, dict(zip(names(run, twin), (run, twin), strict=True)))
-        write(folder, workdirs, against=AGAINST.value, published=PUBLISHED.value)
-        print(summary(run, twin, comparison))
-        print(f"plots: {pictures}")
-    else:
-        print(write(folder, workdirs, against=AGAINST.value, published=PUBLISHED.value))
+    text = write(folder, workdirs, against=against, published=published)
+    print(f"{summary(run, twin, comparison)}\nplots: {pictures}" if pair else text)
     print(f"page: {folder / 'report.html'}")
 
 
+def main(argv: list[str]) -> None:
+    show(argv[1:], out=OUT.value, against=AGAINST.value, published=PUBLISHED.value)
+
+
 if __name__ == "__main__":
+    OUT = flags.DEFINE_string("out", None, "Folder of report.md, .csv, .tex, .html (RUN/report).")
+    AGAINST = flags.DEFINE_string("against", None, "The method that others are compared with.")
+    PUBLISHED = flags.DEFINE_string("published", None, "JSON file of published tables, to cite.")
     cli.run(main)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 from sklearn.metrics import f1_score
 
 from ssl_guard import plots, report
@@ -294,8 +293,6 @@ def test_the_baseline_is_the_second_of_two_or_supervised_or_the_last():
 def folders(tmp_path_factory):
     """Runs, and evaluations of two of them and of a peer on a corpus with a hostile name."""
     folder = tmp_path_factory.mktemp("report")
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["test"])
     paths = []
     for number, each in enumerate(
         [run("ours", s, 0.3) for s in (0, 1)] + [run("supervised", s, 0.6) for s in (0, 1)]
@@ -539,7 +536,7 @@ def test_bad_folders_and_names(folders, tmp_path):
     with pytest.raises(BadInput, match="not whole"):
         results.load(tmp_path)
     with pytest.raises(BadInput, match="usage"):
-        report.main(["report"])
+        report.show([])
 
 
 def test_one_run_alone_has_a_report(folders, tmp_path):

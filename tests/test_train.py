@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from absl import flags
 from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
@@ -226,9 +225,7 @@ def test_too_long_for_the_encoder(folder):
 
 def test_report_compares_a_run_with_its_twin(runs, capsys):
     (uda, _), (twin, _) = runs["uda"], runs["supervised"]
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["test"])
-    report.main(["report", str(uda), str(twin)])
+    report.show([str(uda), str(twin)])
     printed = capsys.readouterr().out
     comparison = json.loads((uda / "comparison.json").read_text())
     assert f"unlabelled data: {comparison['unlabelled_data']}" in printed

@@ -12,6 +12,7 @@ import httpx2
 import numpy as np
 
 from ssl_guard.errors import BadInput
+from ssl_guard.retry import retry_after
 
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 REFUSED = (401, 403, 404, 405)  # no text would fare better
@@ -118,12 +119,9 @@ def _post(client: httpx2.Client, url: str, body: dict, attempts: int, wait: floa
     return None
 
 
-def _sleep(retry_after: str, wait: float, attempt: int) -> None:
-    try:
-        seconds = float(retry_after)
-    except ValueError:  # none, or a date
-        seconds = wait * 2 ** (attempt - 1)
-    time.sleep(min(max(seconds, 0.0), LONGEST_WAIT))
+def _sleep(header: str, wait: float, attempt: int) -> None:
+    seconds = retry_after(header, time.time()) or wait * 2 ** (attempt - 1)
+    time.sleep(min(seconds, LONGEST_WAIT))
 
 
 def _results(url: str, answer, count: int) -> list:

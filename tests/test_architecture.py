@@ -39,6 +39,7 @@ LEVELS = {
         "bootstrap",
         "evaluations",
         "moderation",
+        "retry",
         "plots",
         "writer",
         "provenance",

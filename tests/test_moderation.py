@@ -102,6 +102,16 @@ def test_a_busy_or_broken_endpoint_is_asked_again(serve, waits):
     assert waits == [7, 2, 4]
 
 
+@pytest.mark.parametrize("header", ["nan", "inf", "-5", "0", "soon"])
+def test_a_retry_after_that_says_nothing_is_not_waited_for(serve, waits, header):
+    def answer(texts, number):
+        return (429, {"Retry-After": header}, b"") if number == 1 else fine(texts, number)
+
+    found = moderation.moderate(serve(answer).url, ["0.2"])
+    np.testing.assert_allclose(found.scores, [0.2])
+    assert waits == [1]
+
+
 @pytest.mark.parametrize("status", [400, 413, 500])
 def test_a_text_that_fails_for_good_is_missing_and_takes_no_other_with_it(serve, waits, status):
     def answer(texts, number):

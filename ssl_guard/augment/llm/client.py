@@ -9,7 +9,6 @@ every request, for it speaks of the whole account.
 import asyncio
 import contextlib
 import dataclasses
-import email.utils
 import functools
 import json
 import math
@@ -26,6 +25,7 @@ from ssl_guard.augment.llm import chat
 from ssl_guard.augment.llm.cache import Attempt, Cache
 from ssl_guard.augment.llm.chat import Model, Request
 from ssl_guard.errors import BadInput
+from ssl_guard.retry import retry_after
 
 BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.5, 60.0  # the first wait is drawn from 0 to the former
 MAX_RETRY_AFTER_SECONDS = 600.0  # a server that wants more has no quota left: the run stops
@@ -313,18 +313,3 @@ class _Usage(NamedTuple):
         counts = [usage.get(name) if isinstance(usage, dict) else None for name in cls._fields]
         good = all(type(count) is int and 0 <= count < 2**53 for count in counts)
         return cls(*counts) if good else None
-
-
-def retry_after(value: str | None, now: float) -> float:
-    """Seconds to wait, by a Retry-After header of seconds or of an HTTP date (RFC 9110, 10.2.3).
-
-    now: seconds since 1970. 0 without a header, or with one that says neither.
-    """
-    try:
-        seconds = float(value or 0)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
-        except ValueError:
-            return 0.0
-    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0

@@ -104,6 +104,7 @@ def default() -> ConfigDict:
     train.unlabelled_batch = 16
     train.eval_every_steps = 20  # evaluates dev and writes a checkpoint
     train.log_every_steps = 5
+    train.max_skipped = 10  # steps in a row without a finite loss and gradient that end the run
     train.select_by = "auprc"  # dev score that chooses the step: f1 (best on dev) or auprc
     train.tensorboard = False  # needs the extra "tensorboard"
 
@@ -168,6 +169,7 @@ def check(config: ConfigDict) -> None:
         "train.steps": train.steps,
         "train.labelled_batch": train.labelled_batch,
         "train.unlabelled_batch": train.unlabelled_batch,
+        "train.max_skipped": train.max_skipped,
         "train.eval_every_steps": train.eval_every_steps,
         "train.log_every_steps": train.log_every_steps,
         "observatory.idle_steps": config.observatory.idle_steps,

@@ -13,6 +13,7 @@ what was made with other settings is refused, until --overwrite makes it again.
 """
 
 import functools
+import hashlib
 import itertools
 import json
 import sys
@@ -140,7 +141,11 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         calibration_groups=groups.get("calibration"),
         texts={"labelled": taught} | {name: rows[name] for name in scored},
         summary=_summary(source, records, strong, groups["test"]) | {"labels_used": len(taught)},
-        hashes=made_from | {"weights_sha256": sha256_file(model_folder / "model.safetensors")},
+        hashes=made_from
+        | {
+            "weights_sha256": sha256_file(model_folder / "model.safetensors"),
+            "shards_sha256": _shards_sha256(records, strong),
+        },
     )
 
 
@@ -307,6 +312,17 @@ def _summary(source: Source, records: dict[str, Records], strong: Mixture | None
         "windows": {name: len(r.windows) for name, r in windowed.items()},
         "repeated_views": repeated,
         "test_groups": int(groups.max()) + 1,
+    }
+
+
+def _shards_sha256(records: dict[str, Records], strong: Mixture | None) -> dict[str, str]:
+    """{view: sha256 of its manifest}, which has the sha256 of every file and of what it is from."""
+    manifests = [records[name].manifest for name in records] + [
+        view.manifest for view in (strong.views if strong is not None else ())
+    ]
+    return {
+        manifest["view"]: hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+        for manifest in manifests
     }
 
 

@@ -1,10 +1,14 @@
 """Where a number comes from: versions, commit, machine, hashes."""
 
+import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
 from pathlib import Path
+
+from ssl_guard.writer import write_json
 
 PACKAGES = (
     "jax",
@@ -24,7 +28,7 @@ PACKAGES = (
 
 
 def collect(**hashes) -> dict:
-    """Versions, git commit, hardware, and whatever hashes the run adds; JSON values only."""
+    """Versions, git commit and changes to it, hardware, and whatever hashes the run adds; JSON."""
     import jax
 
     versions = {}
@@ -36,7 +40,8 @@ def collect(**hashes) -> dict:
     return {
         "python": platform.python_version(),
         "packages": versions,
-        "commit": _commit(),
+        "commit": _git("describe", "--always", "--abbrev=40", "--dirty=+changes"),
+        "changes_sha256": _changes_sha256(),
         "machine": {
             "cpu": _cpu_name(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
@@ -46,14 +51,35 @@ def collect(**hashes) -> dict:
     }
 
 
-def _commit() -> str | None:
-    """The checkout's commit, with "+changes" if the work tree differs; None outside a checkout."""
-    folder = Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+def record_start(workdir: str | Path, step: int, **hashes) -> None:
+    """Adds this start of a run, from `step` on, to `workdir/provenance.json`.
+
+    The file is {"starts": [{"step", **collect(**hashes)}]}: a run that was resumed by other code or
+    on another machine says so. A start that is like the one before it but for its step is one.
+    """
+    path = Path(workdir) / "provenance.json"
+    starts = json.loads(path.read_text())["starts"] if path.exists() else []
+    now = json.loads(json.dumps(collect(**hashes)))
+    if not starts or {**starts[-1], "step": None} != {**now, "step": None}:
+        write_json(path, {"starts": [*starts, {"step": step, **now}]})
+
+
+def _git(*command: str) -> str | None:
+    """What git says about this checkout; None outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), *command]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _changes_sha256() -> str | None:
+    """Hexadecimal sha256 of what differs from the commit, files that git does not know included
+    by their names; None if nothing does, or outside a checkout."""
+    names = _git("status", "--porcelain")
+    if not names:
+        return None
+    return hashlib.sha256(f"{names}\0{_git('diff', 'HEAD', '--binary')}".encode()).hexdigest()
 
 
 def _cpu_name() -> str:

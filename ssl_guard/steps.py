@@ -106,6 +106,8 @@ def train_step(
     steps_per_epoch: of the algorithm's clock, usually a pass over the unlabelled pool. stages: the
     model in parts (`models.Stages`), for the methods whose own `forward` replaces these passes.
     While state.watch.brake is 1 the supervised loss alone counts; targets and metrics go on.
+    A step whose loss or gradient is not finite changes nothing but state.step: `skipped` is 1 and
+    the other metrics have weight 0.
 
     Returns the next state and metrics as (sum, weight) pairs. Raises BadInput, when traced, for
     such a method without `stages`.
@@ -168,12 +170,10 @@ def train_step(
     gradient = jax.value_and_grad(objective, has_aux=True)
     (total, (algo_state, terms, target, seen)), grads = gradient(state.params)
     total, grads = across.sum((total, grads))
+    grad_norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = {
-        "loss/total": (total, jnp.ones(())),
-        "grad_norm": (optax.tree.norm(grads), jnp.ones(())),
-    }
+    metrics = {"loss/total": (total, jnp.ones(())), "grad_norm": (grad_norm, jnp.ones(()))}
     metrics |= across.sum(term_metrics(terms))
     if target is not None:
         metrics |= across.sum(
@@ -192,7 +192,18 @@ def train_step(
         rng=state.rng,
         watch=_watch(state.watch, seen.get("labelled"), batch["labelled"], across),
     )
+    # One bad batch must not end a run: its step leaves nothing behind but the count.
+    finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
+    unchanged = state._replace(step=state.step + 1)
+    next_state = _choose(finite, next_state, unchanged)
+    metrics = _choose(finite, metrics, jax.tree.map(jnp.zeros_like, metrics))
+    metrics["skipped"] = (1.0 - finite, jnp.ones(()))
     return next_state, metrics
+
+
+def _choose(condition, yes, no):
+    """One of two pytrees of the same shapes."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 def _watch(watch: Watch, logits, labelled: dict, across: Across) -> Watch:

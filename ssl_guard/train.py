@@ -22,6 +22,7 @@ from ssl_guard import (
     monitor,
     observatory,
     optim,
+    provenance,
     schedules,
     scorer,
     sharding,
@@ -170,6 +171,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     # Written here, when nothing of the input can fail any more: the workdir is this config's now.
     write_json(workdir / "config.json", config_module.as_json(config))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
+        provenance.record_start(workdir, checkpoints.latest or 0, **prepared.hashes)
         # Resume order: 1. state, 2. position of the data, 3. metrics up to that step.
         template = template_of(jax.eval_shape(new_state), everywhere)
         if checkpoints.latest is None:
@@ -236,6 +238,7 @@ def _fit_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
         select_by=config.train.select_by,
     )
     write_json(workdir / "config.json", config_module.as_json(config))
+    provenance.record_start(workdir, 0, **prepared.hashes)
     with Writer(workdir, resume_step=-1, tensorboard=config.train.tensorboard) as writer:
         row = {f"dev/raw/{name}": value for name, value in dev.items()}
         writer.write(0, row | {"time/seconds": time.monotonic() - began})
@@ -293,7 +296,7 @@ def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) ->
             continue
 
         row = metrics.merge(jax.device_get(pending))
-        if not np.isfinite(row["loss/total"]):
+        if row["skipped"] == 1:
             raise BadInput(
                 f"the loss is not a number at step {step}: lower config.optim.lr; the last "
                 "checkpoint is from before that."

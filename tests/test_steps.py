@@ -51,7 +51,7 @@ STAGES = models.Stages(word_embeddings, features, classify)
 
 def new_params(heads=1, outputs=2):
     rng = np.random.default_rng(0)
-    shapes = {"embed": (30, WIDTH), "dense": (WIDTH, WIDTH), "head": (WIDTH, heads, outputs)}
+    shapes = {"embed": (31, WIDTH), "dense": (WIDTH, WIDTH), "head": (WIDTH, heads, outputs)}
     return {name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in shapes.items()}
 
 
@@ -323,3 +323,45 @@ def test_a_term_without_rows_is_zero():
     after, metrics = functools.partial(step, algorithm=nothing)(state, next(iter(batches())))
     assert metrics["loss/total"][0] == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
+
+
+@pytest.mark.parametrize("fault", ["loss", "gradient"])
+@pytest.mark.parametrize("name", ["freematch", "multimatch", "mixmatch"])
+def test_a_step_that_is_not_finite_leaves_nothing_behind(name, fault):
+    """A bad labelled row in the second batch: the third step follows the first, one number on."""
+
+    def broken(logits, params, batch):
+        bad = (batch["input_ids"] == 30).any().astype(jnp.float32)
+        if fault == "loss":
+            return jnp.where(bad > 0, jnp.nan, 1.0) * logits
+        return logits + jnp.sqrt(1.0 - bad + 0.0 * params["dense"].sum())  # its slope at 0
+
+    def features_badly(params, batch, *arguments, **options):
+        x = features(params, batch, *arguments, **options)
+        return broken(x, params, batch)
+
+    step, state = make(name, **METHODS[name])
+    step = functools.partial(
+        step,
+        apply=lambda p, b, r, t: broken(apply(p, b, r, t), p, b),
+        stages=models.Stages(word_embeddings, features_badly, classify),
+    )
+    first, second, third = batches()
+    ids = second["labelled"]["input_ids"].at[0, 0].set(30)
+    second = second | {"labelled": second["labelled"] | {"input_ids": ids}}
+    second["labelled"]["attention_mask"] = second["labelled"]["attention_mask"].at[0, 0].set(0)
+    one, good = step(state, first)
+    two, bad = step(one, second)
+    assert good["skipped"][0] == 0 and bad["skipped"] == (1, 1)
+    assert all(np.isfinite(np.asarray(v)).all() for v in jax.tree.leaves(bad))
+    assert {name for name, (_, weight) in bad.items() if np.any(weight)} == {"skipped"}
+    assert two.step == 2
+    assert_equal(two._replace(step=one.step), one)
+    three, _ = step(two, third)
+    expected, _ = step(one._replace(step=jnp.asarray(2, jnp.int32)), third)
+    assert_equal(three, expected)
+
+
+def assert_equal(actual, expected):
+    actual, expected = (s._replace(rng=jax.random.key_data(s.rng)) for s in (actual, expected))
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)

@@ -64,8 +64,9 @@ class Decoding:
 def marian(model: str, decoding: Decoding) -> Translate:
     """OPUS-MT through PyTorch transformers, on a GPU if there is one.
 
-    model: folders or Hugging Face names, "Helsinki-NLP/opus-mt-{source}-{target}". Weights are read
-    from safetensors only.
+    model: folders, or names of models in the Hugging Face cache,
+    "Helsinki-NLP/opus-mt-{source}-{target}". Nothing is downloaded, and weights are read from
+    safetensors only.
     """
     _need("marian", "torch", "sentencepiece", "sacremoses")
     _need_pattern("marian", model)
@@ -80,12 +81,15 @@ def marian(model: str, decoding: Decoding) -> Translate:
     def load(source, target):
         name = model.format(source=source, target=target)
         try:
-            tokenizer = MarianTokenizer.from_pretrained(name)
-            network = MarianMTModel.from_pretrained(name, use_safetensors=True)
+            tokenizer = MarianTokenizer.from_pretrained(name, local_files_only=True)
+            network = MarianMTModel.from_pretrained(
+                name, use_safetensors=True, local_files_only=True
+            )
         except OSError as error:
             raise BadInput(
                 f"{name} cannot be read as a MarianMT model with safetensors weights; give its "
-                "folder, and convert pickled weights with save_pretrained first."
+                f"folder, or get it with: hf download {name} --revision COMMIT; and convert "
+                "pickled weights with save_pretrained first."
             ) from error
         if tokenizer.supported_language_codes:
             raise BadInput(

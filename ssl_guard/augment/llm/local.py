@@ -87,12 +87,20 @@ class Vllm:
         self._model, self._engine = model, None
 
     def ask(self, requests: Sequence[Request], cache: Cache) -> None:
-        """Asks all, and writes every answer to the cache. Raises BadInput without vLLM."""
+        """Asks all, and writes every answer to the cache.
+
+        Raises BadInput without vLLM, and for a name on the hub without a commit.
+        """
         try:
             import vllm
         except ImportError as error:
             raise BadInput("the backend 'vllm' needs vLLM: see https://docs.vllm.ai.") from error
         model = self._model
+        if not model.revision and not Path(model.name).is_dir():
+            raise BadInput(
+                f"the model {model.name!r} would be downloaded as it is today: set the argument "
+                "revision of 'llm' to a commit, or give a folder."
+            )
         if self._engine is None:
             self._engine = vllm.LLM(model=model.name, revision=model.revision or None)
         sampling = [

@@ -67,6 +67,13 @@ def test_vllm_answers_in_order_and_finds_what_is_too_long(vllm, tmp_path):
     assert LLM.made == [("m", "abc")] and op._backend._engine.batches[5:] == [2, 1, 1]
 
 
+def test_vllm_downloads_nothing_that_is_not_pinned(vllm, tmp_path):
+    op = rewrite.llm((), model="someone/m", backend="vllm", cache=str(tmp_path / "cache"))
+    with pytest.raises(BadInput, match="'someone/m' would be downloaded as it is today"):
+        op(["a"], [np.random.default_rng(0)])
+    assert LLM.made == []
+
+
 @pytest.mark.parametrize(("backend", "module"), [("vllm", "vllm"), ("llama_cpp", "llama_cpp")])
 def test_a_missing_library_is_named(backend, module, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, module, None)

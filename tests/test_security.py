@@ -14,18 +14,18 @@ import pytest
 
 KEY, TEXT = "sk-planted-5d1c", "zyzzyva"  # a secret, and a word of every prompt and response
 WATCHED = """
-import json, runpy, sys
+import importlib.util, json, runpy, sys
 
 events = []
+package = importlib.util.find_spec("ssl_guard").submodule_search_locations[0]
 
 def hook(event, arguments):
     if event == "pickle.find_class":
         events.append([event, ".".join(map(str, arguments))])
     elif event in ("exec", "compile", "marshal.loads", "os.system"):
-        caller = sys._getframe(1)
-        name = caller.f_globals.get("__name__", "")
-        if name.startswith("ssl_guard"):
-            events.append([event, name])
+        caller = sys._getframe(1).f_code.co_filename
+        if caller.startswith(package):
+            events.append([event, caller])
 
 sys.addaudithook(hook)
 path, module, *sys.argv[1:] = sys.argv[1:]

@@ -7,9 +7,9 @@
     moderation:URL   an OpenAI-shaped endpoint (moderation.py); a row with a response sends the
                      response alone, as such an endpoint reads what a model has said
 
-RUN/peers/<peer>.<policy>/evaluations/ gets a file for every corpus and threshold policy: "given",
-the peer's own verdict (half), and "dev_best_f1", chosen as the run's is, on the run's dev rows; the
-run's attacks are tried on it, too. Files with columns or label values of their own are read with
+RUN/peers/<peer>/evaluations/ gets a file for every corpus and threshold policy: "given", the peer's
+own verdict (half), and "dev_best_f1", chosen as the run's is, on the run's dev rows; the run's
+attacks are tried on it, too. Files with columns or label values of their own are read with
 the flags of ssl_guard.evaluate. A key is read from the environment, and a peer that cannot be had
 is told and does not stop others.
 """
@@ -45,7 +45,7 @@ from ssl_guard.data.memory import Rows
 from ssl_guard.data.schema import HARMFUL, Example, make_corpus
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluate import NO_SCORES, judge, length_names
+from ssl_guard.evaluate import DEV, NO_SCORES, judge, length_names
 from ssl_guard.evaluations import read_evaluations, record_read, write_evaluation
 from ssl_guard.exams import labelled_rows
 from ssl_guard.models import load_sequence_classifier
@@ -253,8 +253,12 @@ def examine(
     known = np.isfinite(scores)
     if len(set(labels[known])) < 2:
         raise BadInput("the peer answered for too few dev rows to choose a threshold.")
-    chosen = metrics.best_f1_threshold(labels[known], scores[known])
-    written = []
+    policies = (
+        ("given", 0.5, at_half),
+        (DEV, metrics.best_f1_threshold(labels[known], scores[known]), lambda scores, _: scores),
+    )
+    name = re.sub(r"[^\w.-]", "_", peer.name)  # a model may be called ORGANISATION/NAME
+    folder, written = workdir / "peers" / name, []
     for exam in exams:
         began = time.monotonic()
         scores, verdicts = peer.score(exam.examples)
@@ -264,12 +268,9 @@ def examine(
         harmful = [exam.examples[i] for i in kept if exam.examples[i].label == HARMFUL]
         attacked = [robustness.attack(harmful, op) for op in exam.evaluation["robustness"] or ()]
         after = [peer.score(a.views) if a.views else (NO_SCORES, None) for a in attacked]
-        for policy, threshold, judged in (
-            ("given", 0.5, at_half),
-            ("dev_best_f1", chosen, lambda scores, verdicts: scores),
-        ):
-            name = re.sub(r"[^\w.-]", "_", peer.name)  # a model may be called ORGANISATION/NAME
-            folder = workdir / "peers" / f"{name}.{policy}"
+        read_as = {"threshold_policy": f"given; {DEV}", "checkpoint_sha256": peer.sha256}
+        times_read = record_read(folder, exam.evaluation["cohort"] | read_as)
+        for policy, threshold, judged in policies:
             evaluation, rows = _evaluation(
                 peer,
                 exam,
@@ -282,7 +283,7 @@ def examine(
                 resamples=resamples,
             )
             evaluation["cost"] = {"texts_per_second": round(len(scores) / seconds, 2)}
-            evaluation["times_read"] = record_read(folder, evaluation["cohort"])
+            evaluation["times_read"] = times_read
             written.append(write_evaluation(folder, evaluation, rows))
     return written
 

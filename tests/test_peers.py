@@ -283,8 +283,8 @@ DEV = [example(100 + i, "p", label=i % 3 == 0) for i in range(30)]
 
 
 def written(workdir, policy):
-    (found,) = evaluations.read_evaluations(workdir / "peers" / f"a_guard.{policy}")
-    return found
+    found = evaluations.read_evaluations(workdir / "peers" / "a_guard")
+    return next(e for e in found if e["cohort"]["threshold_policy"] == policy)
 
 
 def test_a_peer_is_judged_on_the_rows_of_the_run(exam):
@@ -311,6 +311,7 @@ def test_a_peer_is_judged_on_the_rows_of_the_run(exam):
             None,
         )
         assert found["scorer"]["name"] == "a/guard" and found["missing"] == []
+        assert found["times_read"] == 1  # scored once, judged twice
         assert found["scores"]["raw"]["f1"]["value"] == pytest.approx(f1_score(labels, verdicts))
         assert [row["id"] for row in found["rows"]] == [e.id for e in exam.examples]
         assert not any("ema" in row for row in found["rows"])

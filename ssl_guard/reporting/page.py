@@ -66,6 +66,7 @@ def render(
         )
     return environment.get_template("report.html.jinja").render(
         sections=sections,
+        sets=len(drawn),
         overview=tables.overview(parts),
         policies=tables.policy_table(policies),
         reviews=[

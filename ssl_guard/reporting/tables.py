@@ -110,10 +110,11 @@ def _pairs(mine: list[Result], baselines: list[Result]) -> list[tuple[Result, Re
 def _drawn(result: Result, groups: np.ndarray, tested: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The metrics of a result on the resamples that all results of its cohort share."""
     threshold = result.cohort["threshold"][result.cohort["weights"]]
+    labels, scores = result.truth, result.probabilities
     ranking = set(tested) & set(bootstrap.RANKING)
     parts = [
-        bootstrap.weighted_scores(result.truth, result.probabilities, threshold, times, ranking)
-        for times in bootstrap.resampled(result.truth, groups, RESAMPLES, seed=0)
+        bootstrap.weighted_scores(labels, scores, threshold, times, ranking)
+        for times in bootstrap.resampled(labels, groups, RESAMPLES, seed=0)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in tested}
 

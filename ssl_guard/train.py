@@ -1,5 +1,6 @@
 """The training loop, read top to bottom: prepare, initialise or restore, step, evaluate, report."""
 
+import collections
 import functools
 import json
 import sys
@@ -182,7 +183,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         with Writer(
             workdir, resume_step=checkpoints.latest or 0, tensorboard=config.train.tensorboard
         ) as writer:
-            _train(config, run, state, checkpoints, writer)
+            _train(config, workdir, run, state, checkpoints, writer)
 
         # Dev has chosen the step and the threshold; test is read once, here.
         best = checkpoints.best
@@ -267,13 +268,16 @@ def _write_calibration(workdir: Path, prepared: Prepared, scores_of: Callable) -
         )
 
 
-def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) -> None:
+def _train(
+    config, workdir: Path, run: Run, state, checkpoints: Checkpoints, writer: Writer
+) -> None:
     """Steps from state.step to the end, with a dev evaluation and a checkpoint at each interval."""
     total = config.train.steps
     first = int(state.step)
     dev_labels = inference.labels_of(run.prepared.dev)
     braked = float(state.watch.brake)
-    pending, tokens, computed = [], 0, 0
+    pending, tokens, computed, skipped = [], 0, 0, 0
+    seen = collections.deque(maxlen=config.train.max_skipped + config.train.log_every_steps)
     logged = since = time.monotonic()
     bar = tqdm(
         total=total,
@@ -284,6 +288,7 @@ def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) ->
     )
     for step in range(first + 1, total + 1):
         batch = next(run.batches)
+        seen.append((step, batch["labelled"]["index"], batch.get("index")))
         real, padded = pipeline.token_counts(batch)
         tokens, computed = tokens + real, computed + padded
         batch = sharding.put_batch(batch, run.mesh)
@@ -295,12 +300,12 @@ def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) ->
         if not (evaluates or step % config.train.log_every_steps == 0):
             continue
 
-        row = metrics.merge(jax.device_get(pending))
-        if row["skipped"] == 1:
-            raise BadInput(
-                f"the loss is not a number at step {step}: lower config.optim.lr; the last "
-                "checkpoint is from before that."
-            )
+        pending = jax.device_get(pending)
+        for at, part in enumerate(pending, step - len(pending) + 1):
+            skipped = skipped + 1 if part["skipped"][0] else 0
+            if skipped == config.train.max_skipped:
+                raise _diverged(workdir, run.prepared, at, skipped, seen)
+        row = metrics.merge(pending)
         now = time.monotonic()
         seconds = now - since
         row |= {
@@ -343,6 +348,29 @@ def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) ->
         logged, since = now, time.monotonic()
     bar.close()
     checkpoints.wait()
+
+
+def _diverged(workdir: Path, prepared: Prepared, last: int, count: int, seen) -> BadInput:
+    """What ends a run after `count` skipped steps up to `last`; skipped.json gets their rows' ids.
+
+    seen: (step, places of its labelled rows, places in the pool or None) of the last batches.
+    """
+
+    def ids(records, places):
+        return [] if places is None else [row["id"] for row in records.gather(places)]
+
+    rows = {
+        step: ids(prepared.labelled, labelled) + ids(prepared.unlabelled, pool)
+        for step, labelled, pool in seen
+        if last - count < step <= last
+    }
+    write_json(workdir / "skipped.json", rows)
+    first = next(iter(rows.values()), [])
+    return BadInput(
+        f"the loss or its gradient is not a number in steps {last - count + 1} to {last}: lower "
+        f"config.optim.lr, or look at the rows of these batches ({', '.join(first)} in the first, "
+        f"all in {workdir}/skipped.json); none of them has touched the last checkpoint."
+    )
 
 
 def _check_inside(config, algorithm: algorithms.Algorithm) -> None:

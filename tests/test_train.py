@@ -198,10 +198,60 @@ def test_one_compiled_step_per_bucket(runs, folder, monkeypatch):
     assert len(traced) == len(set(traced)) and set(traced) <= {32, 48, 64}
 
 
-def test_a_diverged_run_says_so(folder):
-    config = smoke(folder, "supervised", **{"optim.lr": 1e30, "optim.clip_norm": 0.0})
-    with pytest.raises(BadInput, match="not a number.*config.optim.lr"):
+def test_a_diverged_run_names_steps_and_rows(runs, folder):
+    """The first update takes the weights out of float32: every later step is skipped, and the
+    third of them, which is not the last of its row of metrics, ends the run."""
+    changes = {
+        "optim.lr": 1e30,
+        "optim.clip_norm": 0.0,
+        "train.max_skipped": 3,
+        "train.steps": 6,
+        "train.log_every_steps": 6,
+        "train.eval_every_steps": 6,
+    }
+    config = smoke(folder, "uda", **changes)
+    with pytest.raises(BadInput, match="not a number in steps 2 to 4.*config.optim.lr") as error:
         train.train_and_evaluate(config, folder / "diverged")
+    rows = json.loads((folder / "diverged" / "skipped.json").read_text())
+    assert list(rows) == ["2", "3", "4"] and ", ".join(rows["2"]) in str(error.value)
+    prepared = prepare.prepare(config, views=("weak", "strong"))
+    batches = train.pipeline.train_batches(
+        prepared.labelled,
+        prepared.unlabelled,
+        prepared.strong,
+        seed=config.seed,
+        steps=6,
+        labelled_batch=8,
+        unlabelled_batch=8,
+        buckets=tuple(config.data.buckets),
+        window_steps=config.data.window_steps,
+        pad_id=prepared.tokenizer.pad_id,
+    )
+    for step, batch in enumerate(batches, 1):
+        if str(step) in rows:
+            ids = [prepared.labelled[i]["id"] for i in batch["labelled"]["index"]]
+            ids += [prepared.unlabelled[i]["id"] for i in batch["index"]]
+            assert rows[str(step)] == ids
+
+
+def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monkeypatch):
+    """Steps 2 to 4 of 6 are skipped, with a row of metrics and a checkpoint at each second step."""
+    original = train.steps_module.train_step
+
+    def skipping(state, batch, **static):
+        after, found = original(state, batch, **static)
+        bad = (state.step >= 1) & (state.step <= 3)
+        found["skipped"] = (jax.numpy.where(bad, 1.0, found["skipped"][0]), found["skipped"][1])
+        return after, found
+
+    monkeypatch.setattr(train.steps_module, "train_step", skipping)
+    changes = {"train.steps": 6, "train.log_every_steps": 2}
+    config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 4})
+    train.train_and_evaluate(config, folder / "skipped-3-of-4")  # three are not four
+    config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 3})
+    with pytest.raises(BadInput, match="steps 2 to 4"):
+        train.train_and_evaluate(config, folder / "skipped-3-of-3")
+    assert [row["step"] for row in read(folder / "skipped-3-of-3" / "metrics.jsonl")] == [2]
 
 
 def test_ema_and_raw_weights_are_both_reported(folder):

@@ -59,6 +59,7 @@ class Prepared(NamedTuple):
     texts: dict[str, list[Example]]  # the rows behind every side with labels, in their order
     summary: dict  # counts for the report
     hashes: dict  # of corpus, split, tokenizer, weights
+    shards_sha256: dict  # of the manifest of every view
 
 
 def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = False) -> Prepared:
@@ -141,11 +142,8 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         calibration_groups=groups.get("calibration"),
         texts={"labelled": taught} | {name: rows[name] for name in scored},
         summary=_summary(source, records, strong, groups["test"]) | {"labels_used": len(taught)},
-        hashes=made_from
-        | {
-            "weights_sha256": sha256_file(model_folder / "model.safetensors"),
-            "shards_sha256": _shards_sha256(records, strong),
-        },
+        hashes=made_from | {"weights_sha256": sha256_file(model_folder / "model.safetensors")},
+        shards_sha256=_shards_sha256(records, strong),
     )
 
 

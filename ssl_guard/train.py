@@ -172,7 +172,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     # Written here, when nothing of the input can fail any more: the workdir is this config's now.
     write_json(workdir / "config.json", config_module.as_json(config))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        provenance.record_start(workdir, checkpoints.latest or 0, **prepared.hashes)
+        made_from = prepared.hashes | {"shards_sha256": prepared.shards_sha256}
+        provenance.record_start(workdir, checkpoints.latest or 0, **made_from)
         # Resume order: 1. state, 2. position of the data, 3. metrics up to that step.
         template = template_of(jax.eval_shape(new_state), everywhere)
         if checkpoints.latest is None:
@@ -239,7 +240,8 @@ def _fit_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
         select_by=config.train.select_by,
     )
     write_json(workdir / "config.json", config_module.as_json(config))
-    provenance.record_start(workdir, 0, **prepared.hashes)
+    made_from = prepared.hashes | {"shards_sha256": prepared.shards_sha256}
+    provenance.record_start(workdir, 0, **made_from)
     with Writer(workdir, resume_step=-1, tensorboard=config.train.tensorboard) as writer:
         row = {f"dev/raw/{name}": value for name, value in dev.items()}
         writer.write(0, row | {"time/seconds": time.monotonic() - began})

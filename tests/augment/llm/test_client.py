@@ -332,12 +332,12 @@ def test_a_full_disk_ends_the_run_and_leaves_the_cache_whole(make, monkeypatch):
 
 def test_the_deadline(make):
     def slow(source, n):
-        time.sleep(0.1)
+        time.sleep(0.4)
         return 200, answer("re"), {}
 
-    with Server(slow) as server:
-        op = make(server, concurrency=1, deadline=0.35, timeout=5)
-        with pytest.raises(BadInput, match=r"was asked for 0.35 s, the deadline"):
+    with Server(slow) as server:  # the client's first start can itself take half a second
+        op = make(server, concurrency=1, deadline=1.5, timeout=9)
+        with pytest.raises(BadInput, match=r"was asked for 1.5 s, the deadline"):
             ask(op, [f"text {i}" for i in range(50)])
         assert 1 <= server.requests <= 4
         with pytest.raises(BadInput, match="deadline"):  # of the run, not of each chunk

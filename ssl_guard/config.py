@@ -103,6 +103,8 @@ def default() -> ConfigDict:
     train.labelled_batch = 16  # global batch sizes
     train.unlabelled_batch = 16
     train.eval_every_steps = 20  # evaluates dev and writes a checkpoint
+    train.keep_last = 2  # newest checkpoints that are kept, beside the best
+    train.on_save_error = "stop"  # or "continue", when the disk refuses a checkpoint but the last
     train.log_every_steps = 5
     train.max_skipped = 10  # steps in a row without a finite loss and gradient that end the run
     train.select_by = "auprc"  # dev score that chooses the step: f1 (best on dev) or auprc
@@ -170,6 +172,7 @@ def check(config: ConfigDict) -> None:
         "train.labelled_batch": train.labelled_batch,
         "train.unlabelled_batch": train.unlabelled_batch,
         "train.max_skipped": train.max_skipped,
+        "train.keep_last": train.keep_last,
         "train.eval_every_steps": train.eval_every_steps,
         "train.log_every_steps": train.log_every_steps,
         "observatory.idle_steps": config.observatory.idle_steps,
@@ -185,6 +188,7 @@ def check(config: ConfigDict) -> None:
         "model.pooling": (config.model.pooling, ("mean", "cls")),
         "model.head": (config.model.head, ("mlp", "linear")),
         "model.dtype": (config.model.dtype, ("float32", "bfloat16")),
+        "train.on_save_error": (train.on_save_error, ("stop", "continue")),
         "train.select_by": (train.select_by, ("f1", "auprc")),
         "data.task": (data.task, ("response_harm", "prompt_harm")),
     }

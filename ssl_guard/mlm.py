@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ssl_guard import config as config_module
-from ssl_guard import metrics, mlm_step, models, optim, provenance, schedules, sharding
+from ssl_guard import lock, metrics, mlm_step, models, optim, provenance, schedules, sharding
 from ssl_guard.checkpoint import Checkpoints, template_of
 from ssl_guard.data import pipeline
 from ssl_guard.data.tfrecord import Records
@@ -163,38 +163,46 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         key = jax.random.key(config.seed)
         return mlm_step.State(jnp.zeros((), jnp.int32), params, tx.init(params), key)
 
-    write_json(workdir / "config.json", config_module.as_json(config))
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
+    with (
+        lock.held(workdir),
+        Checkpoints(
+            workdir / "checkpoints",
+            keep_last=config.train.keep_last,
+            on_save_error=config.train.on_save_error,
+        ) as checkpoints,
+    ):
+        write_json(workdir / "config.json", config_module.as_json(config))
         # Resume order: 1. state, 2. position of the data, 3. metrics up to that step.
         template = template_of(jax.eval_shape(new_state), everywhere)
-        if checkpoints.latest is None:
+        resumed = checkpoints.resume(template)
+        if resumed is None:
             state = jax.device_put(new_state(), everywhere)
         else:
-            state, position, _ = checkpoints.restore(checkpoints.latest, template)
+            state, position, _ = resumed
             iterator.set_state(position)
         with Writer(
-            workdir, resume_step=checkpoints.latest or 0, tensorboard=config.train.tensorboard
+            workdir, resume_step=int(state.step), tensorboard=config.train.tensorboard
         ) as writer:
             _train(config, state, iterator, step, held_out_scores, mesh, checkpoints, writer)
         best = checkpoints.best
         state, _, meta = checkpoints.restore(best, template)
-    convert.save_pretrained(
-        workdir / "encoder", state.params["encoder"], model.config, prepared.model_folder
-    )
-    rows = read(workdir / "metrics.jsonl")
-    report = {
-        "algorithm": "mlm",
-        "seed": config.seed,
-        "selected_step": best,
-        "steps": config.train.steps,
-        "texts": {"learned": len(learned), "held_out": len(held_out)},
-        "held_out": meta["held_out"],
-        "data": prepared.summary,
-        "training": {"seconds": round(sum(row["time/seconds"] for row in rows), 1)},
-        "provenance": provenance.collect(**prepared.hashes),
-    }
-    write_json(workdir / "report.json", report)
-    return report
+        convert.save_pretrained(
+            workdir / "encoder", state.params["encoder"], model.config, prepared.model_folder
+        )
+        rows = read(workdir / "metrics.jsonl")
+        report = {
+            "algorithm": "mlm",
+            "seed": config.seed,
+            "selected_step": best,
+            "steps": config.train.steps,
+            "texts": {"learned": len(learned), "held_out": len(held_out)},
+            "held_out": meta["held_out"],
+            "data": prepared.summary,
+            "training": {"seconds": round(sum(row["time/seconds"] for row in rows), 1)},
+            "provenance": provenance.collect(**prepared.hashes),
+        }
+        write_json(workdir / "report.json", report)
+        return report
 
 
 def _train(config, state, iterator, step_fn, held_out_scores, mesh, checkpoints, writer) -> None:

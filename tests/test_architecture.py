@@ -48,6 +48,8 @@ LEVELS = {
         "errors",
         "assets",
         "runtime",
+        "lock",
+        "preemption",
     },
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}

@@ -14,6 +14,14 @@ from ml_collections import ConfigDict
 
 from ssl_guard.errors import BadInput
 
+# What a resumed run may have otherwise: no number of its report hangs on it.
+MAY_CHANGE = (
+    "compilation_cache",
+    "train.keep_last",
+    "train.on_save_error",
+    "train.tensorboard",
+)
+
 
 def default() -> ConfigDict:
     """The defaults; each key is explained where it is set."""
@@ -286,12 +294,13 @@ def leaves(config: ConfigDict, prefix: str = "") -> dict:
 
 
 def refuse_other(workdir: Path, config: ConfigDict) -> None:
-    """Raises BadInput for the workdir of a run of another config."""
+    """Raises BadInput for the workdir of a run of another config, but for keys of MAY_CHANGE."""
     path = workdir / "config.json"
     if not path.exists():
         return
     mine, theirs = as_json(config), json.loads(path.read_text())
-    other = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+    keys = (mine.keys() | theirs.keys()) - set(MAY_CHANGE)
+    other = sorted(k for k in keys if mine.get(k) != theirs.get(k))
     if other:
         changes = ", ".join(
             f"{k} ({theirs.get(k)!r} there, {mine.get(k)!r} now)" for k in other[:3]

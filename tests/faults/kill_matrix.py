@@ -86,6 +86,9 @@ def arguments(inputs: Path, folder: Path) -> list[str]:
         "data.max_length": 32,
         "data.buckets": "(32,)",
         "model.name": inputs / "encoder",
+        "flexmatch.threshold": 0.55,
+        "optim.lr": 0.01,
+        "optim.freeze": "()",
         "optim.ema_decay": 0.9,
         "train.steps": STEPS,
         "train.eval_every_steps": EVERY,
@@ -154,7 +157,7 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _watch(folder: Path, process, *, until: float = 300.0):
+def watch(folder: Path, process, *, until: float = 300.0):
     """(time, phase) as the phases of a living process change."""
     phase, began = None, time.monotonic()
     while process.is_alive():
@@ -173,7 +176,7 @@ def _watch(folder: Path, process, *, until: float = 300.0):
 def finish(inputs: Path, folder: Path) -> dict[str, list[float]]:
     """Runs to the end; how long each visit of a phase took, in seconds."""
     process = start(inputs, folder)
-    changes = [*_watch(folder, process), (time.monotonic(), None)]
+    changes = [*watch(folder, process), (time.monotonic(), None)]
     process.join()
     if process.exitcode != 0:
         raise RuntimeError(f"exit code {process.exitcode}: {_read(folder / 'log')[-3000:]}")
@@ -191,14 +194,14 @@ def strike(
     Returns the phase that it came in; None if the run ended before.
     """
     process = start(inputs, folder)
-    for _, now in _watch(folder, process):
+    for _, now in watch(folder, process):
         if now == phase:
             if visit == 0:
                 time.sleep(delay)
                 break
             visit -= 1
     struck = phase_of(folder, process.pid)
-    os.kill(process.pid, number)
+    (process.kill if number == signal.SIGKILL else process.terminate)()
     process.join()
     if number == signal.SIGKILL:  # the dead do not go on
         struck = phase_of(folder, process.pid)

@@ -152,10 +152,7 @@ class Checkpoints:
 
         template: jax.ShapeDtypeStructs with shardings. Raises BadInput for one that is damaged.
         """
-        self._check(step)
-        with self._damage(step):
-            state = ocp.load_checkpointables(self._folder / str(step), {"state": template})["state"]
-        noted = self._noted(step)
+        state, noted = self._load(step, template), self._noted(step)
         return state, noted["data"], noted["meta"]
 
     def restore_part(self, step: int, template: dict) -> dict:
@@ -163,13 +160,19 @@ class Checkpoints:
         context = ocp.Context()
         context.pytree.loading.partial_load = True
         with context:
-            return self.restore(step, template)[0]
+            return self._load(step, template)
+
+    def _load(self, step: int, template: Any) -> Any:
+        self._check(step)
+        with self._damage(step):
+            return ocp.load_checkpointables(self._folder / str(step), {"state": template})["state"]
 
     def _noted(self, step: int) -> dict:
         """The JSON values of a checkpoint: data, meta, selection."""
         with self._damage(step):
             path = self._folder / str(step)
-            return ocp.checkpointables_metadata(path).custom_metadata
+            noted = ocp.checkpointables_metadata(path).custom_metadata
+            return {name: noted[name] for name in ("data", "meta", "selection")}
 
     def _check(self, step: int) -> None:
         """Raises BadInput for a checkpoint that is not what its manifest says."""

@@ -23,20 +23,24 @@ def main(argv: list[str]) -> None:
     config, workdir = cli.required(CONFIG, "config"), cli.required(WORKDIR, "workdir")
     preemption.listen()
     runtime.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
-    if config.algorithm == "mlm":
-        report = mlm.pretrain(config, workdir)
-        print(f"{workdir}/encoder: held out {json.dumps(report['held_out'])}")
-        return
     try:
-        report = train_and_evaluate(config, workdir)
+        print(_run(config, workdir))
     except preemption.Preempted as stopped:
         print(f"ssl_guard: {stopped}", file=sys.stderr)
         sys.exit(stopped.code)
+
+
+def _run(config, workdir: str) -> str:
+    """Runs to the end; the line that says how it went."""
+    if config.algorithm == "mlm":
+        report = mlm.pretrain(config, workdir)
+        return f"{workdir}/encoder: held out {json.dumps(report['held_out'])}"
+    report = train_and_evaluate(config, workdir)
     test = report["test"][report["weights"]]
     shown = {
         name: round(test[name]["value"], 4) for name in ("f1", "auprc", "recall_at_1_fpr", "ece")
     }
-    print(f"{workdir}: step {report['selected_step']}, test {json.dumps(shown)}")
+    return f"{workdir}: step {report['selected_step']}, test {json.dumps(shown)}"
 
 
 if __name__ == "__main__":

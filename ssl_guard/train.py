@@ -36,6 +36,7 @@ from ssl_guard.checkpoint import Checkpoints, template_of
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.prepare import Prepared, prepare
+from ssl_guard.progress import Progress
 from ssl_guard.writer import Writer, write_json
 
 
@@ -57,16 +58,6 @@ class Run(NamedTuple):
     teacher: str
     shadow: Callable
     judge: Callable
-
-
-class Progress(NamedTuple):
-    """What the loop remembers of the steps since the last row of metrics: their metrics, real and
-    computed tokens; and how many steps up to the last one were skipped in a row."""
-
-    pending: list
-    tokens: int
-    computed: int
-    skipped: int
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
@@ -202,7 +193,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         template = template_of(jax.eval_shape(new_state), everywhere)
         resumed = checkpoints.resume(template)
         if resumed is None:
-            state, progress = jax.device_put(new_state(), everywhere), Progress([], 0, 0, 0)
+            state, progress = jax.device_put(new_state(), everywhere), Progress([])
         else:
             state, position, meta = resumed
             iterator.set_state(position)
@@ -385,30 +376,26 @@ def _train(
                     step,
                     state,
                     data=run.batches.get_state(),
-                    meta={"dev": dev, "progress": _as_json(pending, tokens, computed, skipped)},
+                    meta={"dev": dev, "progress": Progress([], skipped=skipped).as_json()},
                     selection=chosen[config.train.select_by],
                 )
                 saved = step
             logged, since = now, time.monotonic()
     except preemption.Preempted:
         if step > saved:
-            meta = {"progress": _as_json(pending, tokens, computed, skipped)}
-            data = run.batches.get_state()
-            checkpoints.save(step, state, data=data, meta=meta, selection=None)
+            progress = Progress(pending, tokens, computed, skipped)
+            checkpoints.save(
+                step,
+                state,
+                data=run.batches.get_state(),
+                meta={"progress": progress.as_json()},
+                selection=None,
+            )
         checkpoints.wait()
         raise
     bar.close()
     checkpoints.wait()
     preemption.release()
-
-
-def _as_json(pending: list, tokens: int, computed: int, skipped: int) -> dict:
-    """A Progress as JSON values; float32 comes back bit for bit."""
-    pairs = [
-        {name: [np.asarray(x).tolist() for x in pair] for name, pair in part.items()}
-        for part in jax.device_get(pending)
-    ]
-    return Progress(pairs, tokens, computed, skipped)._asdict()
 
 
 def _spike(row: dict, rows: list[dict]) -> float:

@@ -50,6 +50,7 @@ LEVELS = {
         "runtime",
         "lock",
         "preemption",
+        "progress",
     },
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}

@@ -14,13 +14,24 @@ from pathlib import Path
 from tabulate import tabulate
 
 RECORD = Path(__file__).with_name("trials.jsonl")
+PHASES = (  # in the order of a run
+    "start",
+    "preparation",
+    "augmentation",
+    "first compile",
+    "restore",
+    "step",
+    "evaluation",
+    "save",
+    "report",
+)
 
 
 def table() -> str:
     """Kills, terminations and trials by the phase that they came in, as GitHub Markdown."""
     trials = [json.loads(line) for line in RECORD.read_text().splitlines()]
     rows = []
-    for phase in sorted({phase for trial in trials for phase in struck(trial)}, key=order):
+    for phase in PHASES:
         through = [trial for trial in trials if phase in struck(trial)]
         rows.append(
             [
@@ -52,12 +63,6 @@ def table() -> str:
 def struck(trial: dict) -> list[str]:
     """The phases that a trial was killed or terminated in."""
     return trial["killed in"] + trial["terminated in"]
-
-
-def order(phase: str) -> int:
-    """The place of a phase in a run."""
-    names = "start preparation augmentation first restore step evaluation save report".split()
-    return names.index(phase.split()[0])
 
 
 if __name__ == "__main__":

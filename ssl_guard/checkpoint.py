@@ -31,6 +31,8 @@ from ssl_guard.writer import write_json
 
 MANIFEST = "manifest.json"
 REMOVED = ".removed"  # ends the name of a checkpoint that is being deleted
+# Folders at once: on a disk that refuses them Orbax's threads would wait five minutes for them.
+SAVING = ocp.options.AsyncOptions(create_directories_asynchronously=False)
 # What a disk may answer; libraries that are not Python put the words into a message of their own.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
@@ -94,9 +96,10 @@ class Checkpoints:
             if jax.process_index() == 0:
                 self._remove(step)
             _agree("a place for the checkpoint")
-            response = ocp.save_checkpointables_async(
-                self._folder / str(step), {"state": state}, custom_metadata=noted
-            )
+            with ocp.Context(async_options=SAVING):
+                response = ocp.save_checkpointables_async(
+                    self._folder / str(step), {"state": state}, custom_metadata=noted
+                )
             self._saving = self._thread.submit(self._finish, step, response)
 
     def wait(self, *, goes_on: bool = False) -> None:

@@ -51,6 +51,7 @@ class Checkpoints:
         self._goes_on = on_save_error == "continue"
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saving: concurrent.futures.Future | None = None
+        self._refused: BadInput | None = None  # why the last save failed, while the run goes on
 
     def __enter__(self):
         return self
@@ -90,6 +91,7 @@ class Checkpoints:
         best checkpoint is kept (larger is better), None for a state that was not evaluated.
         """
         self.wait(goes_on=self._goes_on)
+        self._refused = None
         noted = {"data": data, "meta": meta, "selection": selection}
         with self._disk_errors(goes_on=self._goes_on):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -105,12 +107,15 @@ class Checkpoints:
     def wait(self, *, goes_on: bool = False) -> None:
         """Returns when the save under way is whole on disk, with its manifest.
 
-        Raises BadInput if the disk refused it; goes_on: says so on stderr instead.
+        Raises BadInput if the disk refused the last save; goes_on: says so on stderr instead.
         """
         saving, self._saving = self._saving, None
         if saving is not None:
             with self._disk_errors(goes_on=goes_on):
                 saving.result()
+        if self._refused is not None and not goes_on:
+            refused, self._refused = self._refused, None
+            raise refused
 
     def resume(self, template: Any) -> tuple[Any, dict, dict] | None:
         """(state, data, meta) of the newest checkpoint that is whole; None if there is none at all.
@@ -239,13 +244,15 @@ class Checkpoints:
             if not said:
                 raise
             self._sweep()
-            refused = f"{self._folder}: {said[0].lower()} while writing a checkpoint"
+            what = f"{self._folder}: {said[0].lower()} while writing a checkpoint"
+            refused = BadInput(
+                f"{what}; the older checkpoints are whole: mend the disk and run the same command "
+                "again."
+            )
             if not goes_on:
-                raise BadInput(
-                    f"{refused}; the older checkpoints are whole: mend the disk and run the same "
-                    "command again."
-                ) from error
-            print(f"ssl_guard: {refused}; going on without it.", file=sys.stderr)
+                raise refused from error
+            self._refused = refused
+            print(f"ssl_guard: {what}; going on without it.", file=sys.stderr)
 
 
 def _write_manifest(folder: Path) -> None:

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ssl_guard.writer import write_json
+
 STEPS, EVERY = 6, 3  # an evaluation, and with it a save, at each third step
 PHASES = (
     "preparation",
@@ -277,26 +279,35 @@ def differences(ours: dict[str, bytes], theirs: dict[str, bytes]) -> list[str]:
     )
 
 
-def matrix(folder: Path, trials: int, record: Path, aims: tuple[str, ...] = PHASES) -> list[dict]:
-    """Runs trials until the record has so many, and returns them all."""
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-    inputs, reference = folder / "inputs", folder / "reference"
+def undisturbed(inputs: Path, reference: Path, warm: Path) -> dict[str, list[float]]:
+    """Makes the inputs and the run to compare with; how long each visit of a phase takes, with
+    the compiled programs at hand where a trial has them."""
     write_inputs(inputs)
     reference.mkdir()
     durations = finish(inputs, reference)
-    expected = fingerprint(reference)
-    warm = folder / "warm"  # how long phases take with a full cache, and when resumed
     for name in ("data", "cache"):
         shutil.copytree(reference / name, warm / name)
     again = finish(inputs, warm)
     (warm / "run" / "report.json").unlink()
+    resumed = finish(inputs, warm)
     durations |= {phase: again[phase] for phase in ("step", "evaluation", "save", "report")}
-    durations["restore"] = finish(inputs, warm)["restore"]
+    return durations | {"restore": resumed["restore"]}
+
+
+def matrix(folder: Path, trials: int, record: Path, aims: tuple[str, ...] = PHASES) -> list[dict]:
+    """Runs trials until the record has so many, and returns them all."""
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    inputs, reference = folder / "inputs", folder / "reference"
+    if not (folder / "durations.json").exists():
+        write_json(folder / "durations.json", undisturbed(inputs, reference, folder / "warm"))
+    durations = json.loads((folder / "durations.json").read_text())
+    expected = fingerprint(reference)
     done = [json.loads(line) for line in _read(record).splitlines()]
     for number in range(len(done), trials):
         rng = np.random.default_rng(number)
         phase = aims[number % len(aims)]
         place = folder / f"trial-{number}"
+        shutil.rmtree(place, ignore_errors=True)
         began = time.monotonic()
         struck = trial(inputs, reference, place, phase, durations, rng)
         ours = fingerprint(place)
@@ -319,7 +330,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--record", type=Path, default=Path("experiments/faults/trials.jsonl"))
-    parser.add_argument("--folder", type=Path, required=True, help="an empty one, for the runs")
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="of the runs; empty, or of the same"
+    )
     given = parser.parse_args()
     results = matrix(given.folder, given.trials, given.record)
     print(Counter(phase for found in results for phase in found["killed in"]))

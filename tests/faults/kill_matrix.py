@@ -306,8 +306,7 @@ def matrix(folder: Path, trials: int, record: Path, aims: tuple[str, ...] = PHAS
     for number in range(len(done), trials):
         rng = np.random.default_rng(number)
         phase = aims[number % len(aims)]
-        place = folder / f"trial-{number}"
-        shutil.rmtree(place, ignore_errors=True)
+        place = folder / f"trial-{number}-{os.getpid()}"
         began = time.monotonic()
         struck = trial(inputs, reference, place, phase, durations, rng)
         ours = fingerprint(place)

@@ -20,6 +20,7 @@ setup(
         "absl-py>=2.1",
         "array-record>=0.8.1",
         "datasketch>=1.6.5",
+        "filelock>=3.16",
         "flax>=0.12.4",
         "google-crc32c>=1.6",
         "grain>=0.2.14",

@@ -14,6 +14,14 @@ from ml_collections import ConfigDict
 
 from ssl_guard.errors import BadInput
 
+# What a resumed run may have otherwise: no number of its report hangs on it.
+MAY_CHANGE = (
+    "compilation_cache",
+    "train.keep_last",
+    "train.on_save_error",
+    "train.tensorboard",
+)
+
 
 def default() -> ConfigDict:
     """The defaults; each key is explained where it is set."""
@@ -103,6 +111,8 @@ def default() -> ConfigDict:
     train.labelled_batch = 16  # global batch sizes
     train.unlabelled_batch = 16
     train.eval_every_steps = 20  # evaluates dev and writes a checkpoint
+    train.keep_last = 2  # newest checkpoints that are kept, beside the best
+    train.on_save_error = "stop"  # or "continue", when the disk refuses a checkpoint but the last
     train.log_every_steps = 5
     train.max_skipped = 10  # steps in a row without a finite loss and gradient that end the run
     train.select_by = "auprc"  # dev score that chooses the step: f1 (best on dev) or auprc
@@ -170,6 +180,7 @@ def check(config: ConfigDict) -> None:
         "train.labelled_batch": train.labelled_batch,
         "train.unlabelled_batch": train.unlabelled_batch,
         "train.max_skipped": train.max_skipped,
+        "train.keep_last": train.keep_last,
         "train.eval_every_steps": train.eval_every_steps,
         "train.log_every_steps": train.log_every_steps,
         "observatory.idle_steps": config.observatory.idle_steps,
@@ -185,6 +196,7 @@ def check(config: ConfigDict) -> None:
         "model.pooling": (config.model.pooling, ("mean", "cls")),
         "model.head": (config.model.head, ("mlp", "linear")),
         "model.dtype": (config.model.dtype, ("float32", "bfloat16")),
+        "train.on_save_error": (train.on_save_error, ("stop", "continue")),
         "train.select_by": (train.select_by, ("f1", "auprc")),
         "data.task": (data.task, ("response_harm", "prompt_harm")),
     }
@@ -282,12 +294,13 @@ def leaves(config: ConfigDict, prefix: str = "") -> dict:
 
 
 def refuse_other(workdir: Path, config: ConfigDict) -> None:
-    """Raises BadInput for the workdir of a run of another config."""
+    """Raises BadInput for the workdir of a run of another config, but for keys of MAY_CHANGE."""
     path = workdir / "config.json"
     if not path.exists():
         return
     mine, theirs = as_json(config), json.loads(path.read_text())
-    other = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+    keys = (mine.keys() | theirs.keys()) - set(MAY_CHANGE)
+    other = sorted(k for k in keys if mine.get(k) != theirs.get(k))
     if other:
         changes = ", ".join(
             f"{k} ({theirs.get(k)!r} there, {mine.get(k)!r} now)" for k in other[:3]

@@ -74,13 +74,15 @@ def write_report(
     *,
     steps: int,
     selected_step: int,
+    checkpoint_sha256: str,
     observatory: dict | None = None,
 ) -> dict:
     """Writes predictions.jsonl and report.json, the last file of a run, and returns the report.
 
     dev: metrics.dev_scores of the raw and, if kept, the averaged weights, by "raw" and "ema";
-    scores: float64 [test rows] of each, which are judged at their own dev threshold; observatory:
-    what `monitor.account` found, nothing for a baseline without steps.
+    scores: float64 [test rows] of each, which are judged at their own dev threshold;
+    checkpoint_sha256: of the weights that scored, see `scorer.tree_sha256`; observatory: what
+    `monitor.account` found, nothing for a baseline without steps.
     """
     labels, groups = inference.labels_of(prepared.test), prepared.test_groups
     test = {
@@ -113,6 +115,7 @@ def write_report(
         "algorithm": config.algorithm,
         "seed": config.seed,
         "selected_step": selected_step,
+        "checkpoint_sha256": checkpoint_sha256,
         "steps": steps,
         "data": prepared.summary,
         "training": _training_summary(workdir),

@@ -2,15 +2,17 @@
 
     python -m ssl_guard.main --config=configs/uda.py --workdir=runs/uda
 
-The same command resumes an interrupted run and returns at once from a finished one.
+The same command resumes an interrupted run and returns at once from a finished one. SIGTERM and
+Ctrl-C save a checkpoint and end with exit code 143 or 130: a scheduler may start the command again.
 """
 
 import json
+import sys
 
 from absl import flags
 from ml_collections import config_flags
 
-from ssl_guard import cli, mlm, runtime
+from ssl_guard import cli, mlm, preemption, runtime
 from ssl_guard.train import train_and_evaluate
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
@@ -19,17 +21,26 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; the same on
 
 def main(argv: list[str]) -> None:
     config, workdir = cli.required(CONFIG, "config"), cli.required(WORKDIR, "workdir")
+    preemption.listen()
     runtime.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
+    try:
+        print(_run(config, workdir))
+    except preemption.Preempted as stopped:
+        print(f"ssl_guard: {stopped}", file=sys.stderr)
+        sys.exit(stopped.code)
+
+
+def _run(config, workdir: str) -> str:
+    """Runs to the end; the line that says how it went."""
     if config.algorithm == "mlm":
         report = mlm.pretrain(config, workdir)
-        print(f"{workdir}/encoder: held out {json.dumps(report['held_out'])}")
-        return
+        return f"{workdir}/encoder: held out {json.dumps(report['held_out'])}"
     report = train_and_evaluate(config, workdir)
     test = report["test"][report["weights"]]
     shown = {
         name: round(test[name]["value"], 4) for name in ("f1", "auprc", "recall_at_1_fpr", "ece")
     }
-    print(f"{workdir}: step {report['selected_step']}, test {json.dumps(shown)}")
+    return f"{workdir}: step {report['selected_step']}, test {json.dumps(shown)}"
 
 
 if __name__ == "__main__":

@@ -22,13 +22,24 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ssl_guard import config as config_module
-from ssl_guard import metrics, mlm_step, models, optim, provenance, schedules, sharding
+from ssl_guard import (
+    lock,
+    metrics,
+    mlm_step,
+    models,
+    optim,
+    preemption,
+    provenance,
+    schedules,
+    sharding,
+)
 from ssl_guard.checkpoint import Checkpoints, template_of
 from ssl_guard.data import pipeline
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
 from ssl_guard.models import convert
 from ssl_guard.prepare import Prepared, prepare
+from ssl_guard.progress import Progress
 from ssl_guard.writer import Writer, read, write_json
 
 HELD_OUT = 4  # random stream of a seed; data.pipeline has those below
@@ -163,79 +174,112 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         key = jax.random.key(config.seed)
         return mlm_step.State(jnp.zeros((), jnp.int32), params, tx.init(params), key)
 
-    write_json(workdir / "config.json", config_module.as_json(config))
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        # Resume order: 1. state, 2. position of the data, 3. metrics up to that step.
+    with (
+        lock.held(workdir),
+        Checkpoints(
+            workdir / "checkpoints",
+            keep_last=config.train.keep_last,
+            on_save_error=config.train.on_save_error,
+        ) as checkpoints,
+    ):
+        write_json(workdir / "config.json", config_module.as_json(config))
+        # Resume order: as in train.py.
         template = template_of(jax.eval_shape(new_state), everywhere)
-        if checkpoints.latest is None:
-            state = jax.device_put(new_state(), everywhere)
+        resumed = checkpoints.resume(template)
+        if resumed is None:
+            state, progress = jax.device_put(new_state(), everywhere), Progress([])
         else:
-            state, position, _ = checkpoints.restore(checkpoints.latest, template)
+            state, position, meta = resumed
             iterator.set_state(position)
-        with Writer(
-            workdir, resume_step=checkpoints.latest or 0, tensorboard=config.train.tensorboard
-        ) as writer:
-            _train(config, state, iterator, step, held_out_scores, mesh, checkpoints, writer)
+            progress = Progress(**meta["progress"])
+        logged = int(state.step) - len(progress.pending)
+        with Writer(workdir, resume_step=logged, tensorboard=config.train.tensorboard) as writer:
+            functions = step, held_out_scores
+            _train(config, state, progress, iterator, *functions, mesh, checkpoints, writer)
         best = checkpoints.best
         state, _, meta = checkpoints.restore(best, template)
-    convert.save_pretrained(
-        workdir / "encoder", state.params["encoder"], model.config, prepared.model_folder
-    )
-    rows = read(workdir / "metrics.jsonl")
-    report = {
-        "algorithm": "mlm",
-        "seed": config.seed,
-        "selected_step": best,
-        "steps": config.train.steps,
-        "texts": {"learned": len(learned), "held_out": len(held_out)},
-        "held_out": meta["held_out"],
-        "data": prepared.summary,
-        "training": {"seconds": round(sum(row["time/seconds"] for row in rows), 1)},
-        "provenance": provenance.collect(**prepared.hashes),
-    }
-    write_json(workdir / "report.json", report)
-    return report
-
-
-def _train(config, state, iterator, step_fn, held_out_scores, mesh, checkpoints, writer) -> None:
-    """Steps from state.step to the end, with a checkpoint at each interval."""
-    total = config.train.steps
-    pending, tokens, computed, since = [], 0, 0, time.monotonic()
-    steps = range(int(state.step) + 1, total + 1)
-    for step in tqdm(steps, desc="mlm", disable=not sys.stderr.isatty(), leave=False):
-        batch = next(iterator)["labelled"]
-        real, padded = pipeline.token_counts(batch)
-        tokens, computed = tokens + real, computed + padded
-        batch = sharding.put_batch(batch, mesh)
-        with jax.transfer_guard("disallow"):
-            state, step_metrics = step_fn(state, batch)
-        pending.append(step_metrics)
-        evaluates = step % config.train.eval_every_steps == 0 or step == total
-        if not (evaluates or step % config.train.log_every_steps == 0):
-            continue
-        row = metrics.merge(jax.device_get(pending))
-        if not np.isfinite(row["loss/mlm"] + row["grad_norm"]):
-            raise BadInput(
-                f"the loss is not a number at step {step}: lower config.optim.lr; the last "
-                "checkpoint is from before that."
-            )
-        seconds = time.monotonic() - since
-        row |= {
-            "time/seconds": seconds,
-            "time/tokens_per_second": tokens / seconds,
-            "data/padding_share": 1 - tokens / computed,
+        convert.save_pretrained(
+            workdir / "encoder", state.params["encoder"], model.config, prepared.model_folder
+        )
+        rows = read(workdir / "metrics.jsonl")
+        report = {
+            "algorithm": "mlm",
+            "seed": config.seed,
+            "selected_step": best,
+            "steps": config.train.steps,
+            "texts": {"learned": len(learned), "held_out": len(held_out)},
+            "held_out": meta["held_out"],
+            "data": prepared.summary,
+            "training": {"seconds": round(sum(row["time/seconds"] for row in rows), 1)},
+            "provenance": provenance.collect(**prepared.hashes),
         }
-        if evaluates:
-            scores = held_out_scores(state.params)
-            row |= {f"held_out/{name}": value for name, value in scores.items()}
-        writer.write(step, row)
-        if evaluates:
+        write_json(workdir / "report.json", report)
+        return report
+
+
+def _train(
+    config, state, progress, iterator, step_fn, held_out_scores, mesh, checkpoints, writer
+) -> None:
+    """Steps from state.step to the end, with a checkpoint at each interval and on a signal."""
+    total, step = config.train.steps, int(state.step)
+    saved = step
+    pending, tokens, computed, _ = progress
+    since = time.monotonic()
+    bar = tqdm(total=total, initial=step, desc="mlm", disable=not sys.stderr.isatty(), leave=False)
+    try:
+        while step < total or pending:
+            evaluates = step % config.train.eval_every_steps == 0 or step == total
+            if not pending or not (evaluates or step % config.train.log_every_steps == 0):
+                preemption.check(step)
+                batch = next(iterator)["labelled"]
+                real, padded = pipeline.token_counts(batch)
+                tokens, computed = tokens + real, computed + padded
+                batch = sharding.put_batch(batch, mesh)
+                with jax.transfer_guard("disallow"):
+                    state, step_metrics = step_fn(state, batch)
+                preemption.hold()
+                pending.append(step_metrics)
+                step += 1
+                bar.update()
+                continue
+
+            row = metrics.merge(jax.device_get(pending))
+            if not np.isfinite(row["loss/mlm"] + row["grad_norm"]):
+                raise BadInput(
+                    f"the loss is not a number at step {step}: lower config.optim.lr; the last "
+                    "checkpoint is from before that."
+                )
+            seconds = time.monotonic() - since
+            row |= {
+                "time/seconds": seconds,
+                "time/tokens_per_second": tokens / seconds,
+                "data/padding_share": 1 - tokens / computed,
+            }
+            if evaluates:
+                scores = held_out_scores(state.params)
+                row |= {f"held_out/{name}": value for name, value in scores.items()}
+            writer.write(step, row)
+            pending, tokens, computed, since = [], 0, 0, time.monotonic()
+            if evaluates:
+                checkpoints.save(
+                    step,
+                    state,
+                    data=iterator.get_state(),
+                    meta={"held_out": scores, "progress": Progress([]).as_json()},
+                    selection=-scores["loss"],
+                )
+                saved = step
+    except preemption.Preempted:
+        if step > saved:
             checkpoints.save(
                 step,
                 state,
                 data=iterator.get_state(),
-                meta={"held_out": scores},
-                selection=-scores["loss"],
+                meta={"progress": Progress(pending, tokens, computed).as_json()},
+                selection=None,
             )
-        pending, tokens, computed, since = [], 0, 0, time.monotonic()
+        checkpoints.wait()
+        raise
+    bar.close()
     checkpoints.wait()
+    preemption.release()

@@ -84,7 +84,7 @@ def load_run(workdir: str | Path) -> Scorer:
     tokenizer = Tokenizer(folder, config.data.max_length)
     if config.algorithm in algorithms.FITTED:
         head, predict = _fitted_head(config, report)
-        weights, content = {"raw": head}, {"coef": head.coef_, "intercept": head.intercept_}
+        weights, content = {"raw": head}, head_content(head)
     else:
         mesh = sharding.make_mesh()
         algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
@@ -124,6 +124,11 @@ def _fitted_head(config, report: dict):
     labels = inference.labels_of(prepared.labelled)
     head = baselines.logistic(taught, labels, report["dev"]["raw"]["C"])
     return head, lambda head, records: baselines.harmful(head, features(records))
+
+
+def head_content(head) -> dict[str, np.ndarray]:
+    """The numbers of a logistic regression, for its sha256."""
+    return {"coef": head.coef_, "intercept": head.intercept_}
 
 
 def build_model(config, model_folder: Path, extra_classes: int = 0) -> models.Classifier:

@@ -1,5 +1,6 @@
 """The training loop, read top to bottom: prepare, initialise or restore, step, evaluate, report."""
 
+import collections
 import functools
 import json
 import sys
@@ -18,10 +19,12 @@ from ssl_guard import (
     baselines,
     evaluate,
     inference,
+    lock,
     metrics,
     monitor,
     observatory,
     optim,
+    preemption,
     provenance,
     schedules,
     scorer,
@@ -33,15 +36,17 @@ from ssl_guard.checkpoint import Checkpoints, template_of
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.prepare import Prepared, prepare
+from ssl_guard.progress import Progress
 from ssl_guard.writer import Writer, write_json
 
 
 class Run(NamedTuple):
     """What stays the same from the first step to the last.
 
-    train_step(state, batch), predict_fn(params, records): compiled; teacher: the weights that the
-    pseudo-labels come from, "raw" or "ema"; shadow(row, step, scores=dev scores) and judge(rows):
-    of observatory and monitor, with the data they need.
+    train_step(state, batch), predict_fn(params, records): compiled; schedule(updates done) -> the
+    peak learning rate; teacher: the weights that the pseudo-labels come from, "raw" or "ema";
+    shadow(row, step, scores=dev scores) and judge(rows): of observatory and monitor, with the data
+    they need.
     """
 
     prepared: Prepared
@@ -49,6 +54,7 @@ class Run(NamedTuple):
     mesh: object
     train_step: Callable
     predict_fn: Callable
+    schedule: Callable
     teacher: str
     shadow: Callable
     judge: Callable
@@ -58,7 +64,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     """Trains one run to its end and returns its report (also in `workdir/report.json`).
 
     The same call on the same workdir resumes; a finished run returns at once; a workdir that holds
-    a run of another config is refused. Raises BadInput for anything the user can put right.
+    a run of another config, or that another process works on, is refused. Raises BadInput for
+    anything the user can put right, Preempted when a signal has stopped the training.
     """
     workdir = Path(workdir)
     config_module.check(config)
@@ -104,14 +111,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     )
     model = scorer.build_model(config, prepared.model_folder, algorithm.extra_classes)
     params = scorer.initial_params(config, model, prepared.model_folder)
+    schedule = functools.partial(
+        schedules.warmup_cosine,
+        peak=config.optim.lr,
+        warmup_steps=config.optim.warmup_steps,
+        total_steps=config.train.steps,
+    )
     tx = optim.build(
         params,
-        schedule=functools.partial(
-            schedules.warmup_cosine,
-            peak=config.optim.lr,
-            warmup_steps=config.optim.warmup_steps,
-            total_steps=config.train.steps,
-        ),
+        schedule=schedule,
         weight_decay=config.optim.weight_decay,
         layer_decay=config.optim.layer_decay,
         num_layers=model.config.num_hidden_layers,
@@ -144,6 +152,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         mesh,
         train_step,
         predict_fn,
+        schedule,
         teacher="ema" if algorithm.teacher == "ema" else "raw",
         shadow=functools.partial(
             observatory.shadow,
@@ -168,47 +177,56 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
             width=model.config.hidden_size,
         )
 
-    # Written here, when nothing of the input can fail any more: the workdir is this config's now.
-    write_json(workdir / "config.json", config_module.as_json(config))
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
+    with (
+        lock.held(workdir),
+        Checkpoints(
+            workdir / "checkpoints",
+            keep_last=config.train.keep_last,
+            on_save_error=config.train.on_save_error,
+        ) as checkpoints,
+    ):
+        # Written here, when nothing of the input can fail any more: the workdir is this config's.
+        write_json(workdir / "config.json", config_module.as_json(config))
         provenance.record_start(workdir, checkpoints.latest or 0, **prepared.hashes)
-        # Resume order: 1. state, 2. position of the data, 3. metrics up to that step.
+        # Resume order: 1. state, 2. position of the data, 3. the steps that no row of metrics has
+        # yet, 4. the rows before these.
         template = template_of(jax.eval_shape(new_state), everywhere)
-        if checkpoints.latest is None:
-            state = jax.device_put(new_state(), everywhere)
+        resumed = checkpoints.resume(template)
+        if resumed is None:
+            state, progress = jax.device_put(new_state(), everywhere), Progress([])
         else:
-            state, position, _ = checkpoints.restore(checkpoints.latest, template)
+            state, position, meta = resumed
             iterator.set_state(position)
-        with Writer(
-            workdir, resume_step=checkpoints.latest or 0, tensorboard=config.train.tensorboard
-        ) as writer:
-            _train(config, run, state, checkpoints, writer)
+            progress = Progress(**meta["progress"])
+        logged = int(state.step) - len(progress.pending)
+        with Writer(workdir, resume_step=logged, tensorboard=config.train.tensorboard) as writer:
+            _train(config, workdir, run, state, progress, checkpoints, writer)
 
         # Dev has chosen the step and the threshold; test is read once, here.
         best = checkpoints.best
         state, _, meta = checkpoints.restore(best, template)
         found = monitor.account(config, prepared, state, predict_fn, workdir)
         weights = {"raw": state.params, "ema": state.ema_params}
+        weights = {kind: params for kind, params in weights.items() if params is not None}
 
         def scores_of(side):
             return {
                 kind: predict_fn(params, getattr(prepared, side))
                 for kind, params in weights.items()
-                if params is not None
             }
 
         _write_calibration(workdir, prepared, scores_of)
-        scores = scores_of("test")
-    return evaluate.write_report(
-        workdir,
-        config,
-        prepared,
-        meta["dev"],
-        scores,
-        steps=config.train.steps,
-        selected_step=best,
-        observatory=found,
-    )
+        return evaluate.write_report(
+            workdir,
+            config,
+            prepared,
+            meta["dev"],
+            scores_of("test"),
+            steps=config.train.steps,
+            selected_step=best,
+            checkpoint_sha256=scorer.tree_sha256(weights),
+            observatory=found,
+        )
 
 
 def _fit_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
@@ -237,20 +255,27 @@ def _fit_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
         grid=tuple(config[config.algorithm].C),
         select_by=config.train.select_by,
     )
-    write_json(workdir / "config.json", config_module.as_json(config))
-    provenance.record_start(workdir, 0, **prepared.hashes)
-    with Writer(workdir, resume_step=-1, tensorboard=config.train.tensorboard) as writer:
-        row = {f"dev/raw/{name}": value for name, value in dev.items()}
-        writer.write(0, row | {"time/seconds": time.monotonic() - began})
+    with lock.held(workdir):
+        write_json(workdir / "config.json", config_module.as_json(config))
+        provenance.record_start(workdir, 0, **prepared.hashes)
+        with Writer(workdir, resume_step=-1, tensorboard=config.train.tensorboard) as writer:
+            row = {f"dev/raw/{name}": value for name, value in dev.items()}
+            writer.write(0, row | {"time/seconds": time.monotonic() - began})
 
-    def scores_of(side):
-        return {"raw": baselines.harmful(head, features(side))}
+        def scores_of(side):
+            return {"raw": baselines.harmful(head, features(side))}
 
-    _write_calibration(workdir, prepared, scores_of)
-    scores = scores_of("test")
-    return evaluate.write_report(
-        workdir, config, prepared, {"raw": dev}, scores, steps=0, selected_step=0
-    )
+        _write_calibration(workdir, prepared, scores_of)
+        return evaluate.write_report(
+            workdir,
+            config,
+            prepared,
+            {"raw": dev},
+            scores_of("test"),
+            steps=0,
+            selected_step=0,
+            checkpoint_sha256=scorer.tree_sha256(scorer.head_content(head)),
+        )
 
 
 def _write_calibration(workdir: Path, prepared: Prepared, scores_of: Callable) -> None:
@@ -267,82 +292,140 @@ def _write_calibration(workdir: Path, prepared: Prepared, scores_of: Callable) -
         )
 
 
-def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) -> None:
-    """Steps from state.step to the end, with a dev evaluation and a checkpoint at each interval."""
-    total = config.train.steps
-    first = int(state.step)
+def _train(
+    config, workdir: Path, run: Run, state, progress: Progress, checkpoints: Checkpoints, writer
+) -> None:
+    """Steps from state.step to the end, with a dev evaluation and a checkpoint at each interval.
+
+    A signal is noticed before a step and within an evaluation: the state is saved as it is, with
+    the metrics that no row has yet, and Preempted goes on to the caller.
+    """
+    total, step = config.train.steps, int(state.step)
+    saved = step
     dev_labels = inference.labels_of(run.prepared.dev)
     braked = float(state.watch.brake)
-    pending, tokens, computed = [], 0, 0
+    pending, tokens, computed, skipped = progress
+    seen = collections.deque(maxlen=config.train.max_skipped + config.train.log_every_steps)
     logged = since = time.monotonic()
     bar = tqdm(
         total=total,
-        initial=first,
+        initial=step,
         desc=config.algorithm,
         disable=not sys.stderr.isatty(),
         leave=False,
     )
-    for step in range(first + 1, total + 1):
-        batch = next(run.batches)
-        real, padded = pipeline.token_counts(batch)
-        tokens, computed = tokens + real, computed + padded
-        batch = sharding.put_batch(batch, run.mesh)
-        with jax.transfer_guard("disallow"):
-            state, step_metrics = run.train_step(state, batch)
-        pending.append(step_metrics)
-        bar.update()
-        evaluates = step % config.train.eval_every_steps == 0 or step == total
-        if not (evaluates or step % config.train.log_every_steps == 0):
-            continue
+    try:
+        while step < total or pending:
+            evaluates = step % config.train.eval_every_steps == 0 or step == total
+            if not pending or not (evaluates or step % config.train.log_every_steps == 0):
+                preemption.check(step)
+                batch = next(run.batches)
+                seen.append((step + 1, batch["labelled"]["index"], batch.get("index")))
+                real, padded = pipeline.token_counts(batch)
+                tokens, computed = tokens + real, computed + padded
+                batch = sharding.put_batch(batch, run.mesh)
+                with jax.transfer_guard("disallow"):
+                    state, step_metrics = run.train_step(state, batch)
+                preemption.hold()
+                pending.append(step_metrics)
+                step += 1
+                bar.update()
+                continue
 
-        row = metrics.merge(jax.device_get(pending))
-        if row["skipped"] == 1:
-            raise BadInput(
-                f"the loss is not a number at step {step}: lower config.optim.lr; the last "
-                "checkpoint is from before that."
-            )
-        now = time.monotonic()
-        seconds = now - since
-        row |= {
-            "time/seconds": now - logged,  # evaluation and saving of the last interval included
-            "time/steps_per_second": len(pending) / seconds,
-            "time/tokens_per_second": tokens / seconds,
-            "data/padding_share": 1 - tokens / computed,
-        }
-        bar.set_postfix_str(_short(row))
-        if evaluates:
-            params = {"raw": state.params, "ema": state.ema_params}
-            scores = {
-                kind: run.predict_fn(weights, run.prepared.dev)
-                for kind, weights in params.items()
-                if weights is not None
+            pending = jax.device_get(pending)
+            for at, part in enumerate(pending, step - len(pending) + 1):
+                skipped = skipped + 1 if part["skipped"][0] else 0
+                if skipped == config.train.max_skipped:
+                    raise _diverged(workdir, run.prepared, at, skipped, seen)
+            row = metrics.merge(pending)
+            now = time.monotonic()
+            seconds = now - since
+            row |= {
+                "optim/lr": float(run.schedule(step - 1)),
+                "loss/spike": _spike(row, writer.rows),
+                "time/seconds": now - logged,  # evaluation and saving of the last interval included
+                "time/steps_per_second": len(pending) / seconds,
+                "time/tokens_per_second": tokens / seconds,
+                "data/padding_share": 1 - tokens / computed,
             }
-            dev = {kind: metrics.dev_scores(dev_labels, s) for kind, s in scores.items()}
-            chosen = dev.get("ema", dev["raw"])
-            row |= {f"dev/{kind}/{k}": v for kind, d in dev.items() for k, v in d.items()}
-            row |= run.shadow(row, step, scores=scores[run.teacher])
-            tqdm.write(f"step {step}/{total}  {_short(row)}  dev F1 {chosen['f1']:.3f}  "
-                       f"AUPRC {chosen['auprc']:.3f}", file=sys.stderr)  # fmt: skip
-        judged = run.judge([*writer.rows, {"step": step, **row}])
-        row |= judged
-        if config.brake:
-            row["brake"] = braked
-            braked = float(any(judged[name] for name in judged if name.startswith("alarm/")))
-            brake = jax.device_put(np.float32(braked), state.watch.brake.sharding)
-            state = state._replace(watch=state.watch._replace(brake=brake))
-        writer.write(step, row)
-        if evaluates:
+            bar.set_postfix_str(_short(row))
+            if evaluates:
+                params = {"raw": state.params, "ema": state.ema_params}
+                scores = {
+                    kind: run.predict_fn(weights, run.prepared.dev)
+                    for kind, weights in params.items()
+                    if weights is not None
+                }
+                dev = {kind: metrics.dev_scores(dev_labels, s) for kind, s in scores.items()}
+                chosen = dev.get("ema", dev["raw"])
+                row |= {f"dev/{kind}/{k}": v for kind, d in dev.items() for k, v in d.items()}
+                row |= run.shadow(row, step, scores=scores[run.teacher])
+                tqdm.write(f"step {step}/{total}  {_short(row)}  dev F1 {chosen['f1']:.3f}  "
+                           f"AUPRC {chosen['auprc']:.3f}", file=sys.stderr)  # fmt: skip
+            judged = run.judge([*writer.rows, {"step": step, **row}])
+            row |= judged
+            if config.brake:
+                row["brake"] = braked
+                braked = float(any(judged[name] for name in judged if name.startswith("alarm/")))
+                brake = jax.device_put(np.float32(braked), state.watch.brake.sharding)
+                state = state._replace(watch=state.watch._replace(brake=brake))
+            writer.write(step, row)
+            pending, tokens, computed = [], 0, 0
+            if evaluates:
+                checkpoints.save(
+                    step,
+                    state,
+                    data=run.batches.get_state(),
+                    meta={"dev": dev, "progress": Progress([], skipped=skipped).as_json()},
+                    selection=chosen[config.train.select_by],
+                )
+                saved = step
+            logged, since = now, time.monotonic()
+    except preemption.Preempted:
+        if step > saved:
+            progress = Progress(pending, tokens, computed, skipped)
             checkpoints.save(
                 step,
                 state,
                 data=run.batches.get_state(),
-                meta={"dev": dev},
-                selection=chosen[config.train.select_by],
+                meta={"progress": progress.as_json()},
+                selection=None,
             )
-        pending, tokens, computed = [], 0, 0
-        logged, since = now, time.monotonic()
+        checkpoints.wait()
+        raise
     bar.close()
     checkpoints.wait()
+    preemption.release()
+
+
+def _spike(row: dict, rows: list[dict]) -> float:
+    """The loss over the median loss of the last 20 rows of metrics; 1 for the first row."""
+    losses = [r["loss/total"] for r in [*rows[-20:], row] if "loss/total" in r]
+    before = losses[:-1] or losses
+    return losses[-1] / float(np.median(before)) if losses else 1.0
+
+
+def _diverged(workdir: Path, prepared: Prepared, last: int, count: int, seen) -> BadInput:
+    """What ends a run after `count` skipped steps up to `last`; skipped.json gets their rows' ids.
+
+    seen: (step, places of its labelled rows, places in the pool or None) of the last batches.
+    """
+
+    def ids(records, places):
+        return [] if places is None else [row["id"] for row in records.gather(places)]
+
+    rows = {
+        step: ids(prepared.labelled, labelled) + ids(prepared.unlabelled, pool)
+        for step, labelled, pool in seen
+        if last - count < step <= last
+    }
+    write_json(workdir / "skipped.json", rows)
+    first = next(iter(rows.values()), [])
+    return BadInput(
+        f"the loss or its gradient is not a number in steps {last - count + 1} to {last}: lower "
+        f"config.optim.lr, or look at the rows of these batches ({', '.join(first)} in the first, "
+        f"all in {workdir}/skipped.json); the last checkpoint is from before."
+    )
 
 
 def _check_inside(config, algorithm: algorithms.Algorithm) -> None:

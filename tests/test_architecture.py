@@ -48,6 +48,9 @@ LEVELS = {
         "errors",
         "assets",
         "runtime",
+        "lock",
+        "preemption",
+        "progress",
     },
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}

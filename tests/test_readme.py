@@ -30,6 +30,7 @@ def test_the_first_table_comes_from_the_run_records():
         "methods/sweep.py",
         "augmentation/sweep.py",
         "operating_point/sweep.py",
+        "faults/kill_matrix.py",
         "speed/encoders.py",
         "speed/deberta.py",
         "speed/bookkeeping.py",

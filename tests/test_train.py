@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+import signal
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
-from ssl_guard import algorithms, prepare, report, steps, train
+from ssl_guard import algorithms, preemption, prepare, report, schedules, scorer, steps, train
 from ssl_guard.errors import BadInput
 from ssl_guard.writer import read
 
@@ -53,7 +54,7 @@ def final_checkpoint(workdir):
     """Every array of the newest checkpoint, as Orbax stored it."""
     newest = max((workdir / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
     with warnings.catch_warnings(action="ignore"):  # it prefers to be told the shardings
-        tree = ocp.load(newest)
+        tree = ocp.load_checkpointables(newest, {"state": None})["state"]
     return [
         np.asarray(
             jax.random.key_data(leaf)
@@ -113,6 +114,11 @@ def test_a_workdir_of_another_config_is_refused(runs, folder):
         train.train_and_evaluate(smoke(folder, "uda", **{"optim.lr": 0.1}), folder / "uda")
 
 
+def test_what_a_resumed_run_may_change(runs, folder):
+    changes = {"train.keep_last": 5, "train.on_save_error": "continue", "compilation_cache": "x"}
+    assert train.train_and_evaluate(smoke(folder, "uda", **changes), folder / "uda")
+
+
 def test_shards_of_other_arguments_are_refused(runs, folder):
     config = smoke(folder, "uda", **{"augment.tfidf.p": 0.7})
     with pytest.raises(BadInput, match=r"p: 0.3 there, 0.7 now.*ssl_guard.prepare --config"):
@@ -160,26 +166,148 @@ def test_an_interrupted_run_ends_bit_equal(runs, folder, monkeypatch, name, stop
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_full_disk_is_one_sentence(folder, monkeypatch):
-    def full(*arguments, **options):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("name, where", [("uda", "step"), ("uda", "evaluation")])
+def test_a_signal_saves_and_the_run_goes_on_bit_equal(runs, folder, monkeypatch, name, where):
+    """In step 3, which is between two checkpoints and two rows of metrics, or while dev is scored
+    after step 2: the state is saved without an evaluation, and replaced by one with it."""
+    workdir, looks = folder / f"signal-{where}", []
+    changes = {"train.log_every_steps": 4} if where == "step" else {}
+    config = smoke(folder, name, **changes)
+    whole = workdir.with_name(f"{workdir.name}-whole")
+    train.train_and_evaluate(config, whole)
+    check = preemption.check
 
-    monkeypatch.setattr(ocp.training.Checkpointer, "save_checkpointables_async", full)
-    with pytest.raises(BadInput, match="no space left on the disk"):
+    def signalled(step=None):
+        """The second look at step 3, or the second batch of the first evaluation."""
+        looks.append(step)
+        if (looks.count(3) if where == "step" else looks.count(None)) == (1 if step else 2):
+            monkeypatch.setattr(preemption, "_asked", signal.SIGTERM)
+        check(step)
+
+    monkeypatch.setattr(preemption, "check", signalled)
+    with pytest.raises(preemption.Preempted, match="stopped by SIGTERM") as stopped:
+        train.train_and_evaluate(config, workdir)
+    monkeypatch.undo()
+    assert stopped.value.code == 143
+    saved = {"step": 3, "evaluation": 2}[where]
+    assert (workdir / "checkpoints" / str(saved) / "manifest.json").exists()
+    rows = [row["step"] for row in read(workdir / "metrics.jsonl")]
+    assert rows == {"step": [2], "evaluation": [1]}[where]
+    result = train.train_and_evaluate(config, workdir)
+    assert timeless(workdir) == timeless(whole)
+    assert result["test"] == json.loads((whole / "report.json").read_text())["test"]
+    for ours, theirs in zip(final_checkpoint(workdir), final_checkpoint(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_kill_after_the_row_of_a_saved_step_makes_no_second_row(runs, folder, monkeypatch):
+    """Saved by a signal before its evaluation, then killed between the row of metrics and the
+    checkpoint that has the evaluation."""
+    workdir, looks, check = folder / "signal-then-kill", [], preemption.check
+
+    def signalled(step=None):
+        looks.append(step)
+        if looks.count(None) == 1:
+            monkeypatch.setattr(preemption, "_asked", signal.SIGTERM)
+        check(step)
+
+    monkeypatch.setattr(preemption, "check", signalled)
+    with pytest.raises(preemption.Preempted):
+        train.train_and_evaluate(smoke(folder, "uda"), workdir)
+    monkeypatch.undo()
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.Checkpoints, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.train_and_evaluate(smoke(folder, "uda"), workdir)
+    monkeypatch.undo()
+    assert [row["step"] for row in read(workdir / "metrics.jsonl")] == [1, 2]
+    train.train_and_evaluate(smoke(folder, "uda"), workdir)
+    assert timeless(workdir) == timeless(runs["uda"][0])
+
+
+def test_a_full_disk_stops_or_not_as_configured(folder, monkeypatch, capsys):
+    save, saves = ocp.save_checkpointables_async, []
+
+    def full(path, *arguments, **options):
+        saves.append(path.name)
+        if len(saves) == 1:
+            raise OSError(28, "No space left on device")
+        return save(path, *arguments, **options)
+
+    monkeypatch.setattr(ocp, "save_checkpointables_async", full)
+    with pytest.raises(BadInput, match="no space left on device while writing a checkpoint"):
         train.train_and_evaluate(smoke(folder, "supervised"), folder / "full")
     assert not (folder / "full" / "report.json").exists()
+    saves.clear()
+    config = smoke(folder, "supervised", **{"train.on_save_error": "continue"})
+    result = train.train_and_evaluate(config, folder / "full-continue")
+    assert saves == ["2", "4"] and result["selected_step"] == 4
+    assert "while writing a checkpoint; going on without it" in capsys.readouterr().err
 
 
-def test_a_damaged_checkpoint_is_not_restarted_over(runs, folder):
-    """A run whose checkpoint cannot be read must say so, not begin again at step 0."""
+def test_a_damaged_checkpoint_is_made_again(runs, folder, capsys):
+    """The newest one is set aside, the one before it is used, and the end is the same."""
     workdir = folder / "damaged"
     shutil.copytree(folder / "uda", workdir)
     (workdir / "report.json").unlink()
     for path in (workdir / "checkpoints" / "4" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(BadInput, match="cannot be read"):
+    result = train.train_and_evaluate(smoke(folder, "uda"), workdir)
+    assert "Set aside as 4.damaged-" in capsys.readouterr().err
+    assert result["checkpoint_sha256"] == runs["uda"][1]["checkpoint_sha256"]
+    assert timeless(workdir) == timeless(runs["uda"][0])
+    for ours, theirs in zip(
+        final_checkpoint(workdir), final_checkpoint(folder / "uda"), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_damaged_checkpoints_are_not_restarted_over(runs, folder):
+    """A run none of whose checkpoints can be read must say so, not begin again at step 0."""
+    workdir = folder / "all-damaged"
+    shutil.copytree(folder / "uda", workdir)
+    (workdir / "report.json").unlink()
+    for path in (workdir / "checkpoints").rglob("d/*"):
+        path.write_bytes(b"")
+    with pytest.raises(BadInput, match="steps 4, 2 can be read, and the run would begin again"):
         train.train_and_evaluate(smoke(folder, "uda"), workdir)
+
+
+def test_the_report_names_the_checkpoint_that_it_measured(runs, folder):
+    for name in ("supervised", "uda"):
+        loaded = scorer.load_run(folder / name)
+        assert runs[name][1]["checkpoint_sha256"] == loaded.checkpoint_sha256
+    assert len({result["checkpoint_sha256"] for _, result in runs.values()}) == 2
+
+
+def test_the_same_run_twice_is_bit_equal(runs, folder):
+    result = train.train_and_evaluate(smoke(folder, "uda"), folder / "twice")
+    for ours, theirs in zip(
+        final_checkpoint(folder / "twice"), final_checkpoint(folder / "uda"), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert timeless(folder / "twice") == timeless(folder / "uda")
+    assert result["test"] == runs["uda"][1]["test"]
+
+
+def test_learning_rate_and_spikes_are_in_the_metrics(runs):
+    rows = read(runs["uda"][0] / "metrics.jsonl")
+    config = smoke(Path(), "uda")
+    for i, row in enumerate(rows):
+        peak = schedules.warmup_cosine(
+            row["step"] - 1,
+            peak=config.optim.lr,
+            warmup_steps=config.optim.warmup_steps,
+            total_steps=config.train.steps,
+        )
+        assert row["optim/lr"] == float(peak)
+        before = [r["loss/total"] for r in rows[:i]] or [row["loss/total"]]
+        assert row["loss/spike"] == pytest.approx(row["loss/total"] / np.median(before))
+    assert rows[0]["loss/spike"] == 1 and rows[1]["loss/spike"] != 1
 
 
 def test_one_compiled_step_per_bucket(runs, folder, monkeypatch):
@@ -198,10 +326,60 @@ def test_one_compiled_step_per_bucket(runs, folder, monkeypatch):
     assert len(traced) == len(set(traced)) and set(traced) <= {32, 48, 64}
 
 
-def test_a_diverged_run_says_so(folder):
-    config = smoke(folder, "supervised", **{"optim.lr": 1e30, "optim.clip_norm": 0.0})
-    with pytest.raises(BadInput, match="not a number.*config.optim.lr"):
+def test_a_diverged_run_names_steps_and_rows(runs, folder):
+    """The first update takes the weights out of float32: every later step is skipped, and the
+    third of them, which is not the last of its row of metrics, ends the run."""
+    changes = {
+        "optim.lr": 1e30,
+        "optim.clip_norm": 0.0,
+        "train.max_skipped": 3,
+        "train.steps": 6,
+        "train.log_every_steps": 6,
+        "train.eval_every_steps": 6,
+    }
+    config = smoke(folder, "uda", **changes)
+    with pytest.raises(BadInput, match="not a number in steps 2 to 4.*config.optim.lr") as error:
         train.train_and_evaluate(config, folder / "diverged")
+    rows = json.loads((folder / "diverged" / "skipped.json").read_text())
+    assert list(rows) == ["2", "3", "4"] and ", ".join(rows["2"]) in str(error.value)
+    prepared = prepare.prepare(config, views=("weak", "strong"))
+    batches = train.pipeline.train_batches(
+        prepared.labelled,
+        prepared.unlabelled,
+        prepared.strong,
+        seed=config.seed,
+        steps=6,
+        labelled_batch=8,
+        unlabelled_batch=8,
+        buckets=tuple(config.data.buckets),
+        window_steps=config.data.window_steps,
+        pad_id=prepared.tokenizer.pad_id,
+    )
+    for step, batch in enumerate(batches, 1):
+        if str(step) in rows:
+            ids = [prepared.labelled[i]["id"] for i in batch["labelled"]["index"]]
+            ids += [prepared.unlabelled[i]["id"] for i in batch["index"]]
+            assert rows[str(step)] == ids
+
+
+def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monkeypatch):
+    """Steps 2 to 4 of 6, with a row of metrics and a checkpoint at each second step."""
+    original = train.steps_module.train_step
+
+    def skipping(state, batch, **static):
+        after, found = original(state, batch, **static)
+        bad = (state.step >= 1) & (state.step <= 3)
+        found["skipped"] = (jax.numpy.where(bad, 1.0, found["skipped"][0]), found["skipped"][1])
+        return after, found
+
+    monkeypatch.setattr(train.steps_module, "train_step", skipping)
+    changes = {"train.steps": 6, "train.log_every_steps": 2}
+    config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 4})
+    train.train_and_evaluate(config, folder / "skipped-3-of-4")  # three are not four
+    config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 3})
+    with pytest.raises(BadInput, match="steps 2 to 4"):
+        train.train_and_evaluate(config, folder / "skipped-3-of-3")
+    assert [row["step"] for row in read(folder / "skipped-3-of-3" / "metrics.jsonl")] == [2]
 
 
 def test_ema_and_raw_weights_are_both_reported(folder):

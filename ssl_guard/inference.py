@@ -28,7 +28,7 @@ def outputs(
         records, batch_size=batch_size, buckets=buckets, pad_id=pad_id, pack_groups=pack_groups
     )
     for batch, positions in batches:
-        values = jax.device_get(fn(params, sharding.put_batch(batch, mesh)))
+        values = jax.device_get(fn(params, sharding.put_global_batch(batch, mesh)))
         parts.append(values[: len(positions)])
         places.append(positions)
     found = np.concatenate(parts).astype(np.float64)[np.argsort(np.concatenate(places))]

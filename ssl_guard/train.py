@@ -22,13 +22,13 @@ from ssl_guard import (
     monitor,
     observatory,
     optim,
-    schedules,
+    processes,
     scorer,
     sharding,
 )
 from ssl_guard import config as config_module
 from ssl_guard import steps as steps_module
-from ssl_guard.checkpoint import Checkpoints, template_of
+from ssl_guard.checkpoint import Checkpoints
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.prepare import Prepared, prepare
@@ -74,7 +74,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         return _fit_and_evaluate(config, workdir)
 
     # Data: corpus -> frozen split -> shards -> an iterator of batches that knows its position.
-    prepared = prepare(config, views=algorithm.views)
+    mesh = _mesh(config)
+    prepared = processes.in_turn(lambda: prepare(config, views=algorithm.views))
     batches = pipeline.train_batches(
         prepared.labelled,
         prepared.unlabelled,
@@ -85,39 +86,40 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         unlabelled_batch=config.train.unlabelled_batch,
         buckets=tuple(config.data.buckets),
         window_steps=config.data.window_steps,
-        pack_groups=scorer.pack_groups(config),
+        pack_groups=scorer.pack_groups(config, mesh),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
         pad_id=prepared.tokenizer.pad_id,
     )
     iterator = iter(batches)
     pool_size = len(prepared.unlabelled) if algorithm.views else 0
 
-    # Model, optimiser and the two compiled functions.
-    mesh = sharding.make_mesh()
-    sharding.check_batch_sizes(
-        mesh,
-        **{
-            "train.labelled_batch": config.train.labelled_batch,
-            "train.unlabelled_batch": config.train.unlabelled_batch,
-            "eval.batch": config.eval.batch,
-        },
-    )
+    # Model and optimiser; the state's shapes, and from them where its arrays go.
     model = scorer.build_model(config, prepared.model_folder, algorithm.extra_classes)
     params = scorer.initial_params(config, model, prepared.model_folder)
-    tx = optim.build(
-        params,
-        schedule=functools.partial(
-            schedules.warmup_cosine,
-            peak=config.optim.lr,
-            warmup_steps=config.optim.warmup_steps,
-            total_steps=config.train.steps,
-        ),
-        weight_decay=config.optim.weight_decay,
-        layer_decay=config.optim.layer_decay,
-        num_layers=model.config.num_hidden_layers,
-        clip_norm=config.optim.clip_norm,
-        freeze=tuple(config.optim.freeze),
+    tx = optim.of_run(config, params, model.config.num_hidden_layers)
+
+    def new_state(params):
+        state = steps_module.init_state(
+            jax.random.key(config.seed),
+            params,
+            algorithm=algorithm,
+            tx=tx,
+            pool_size=pool_size,
+            num_classes=2,
+            num_heads=config.model.num_heads,
+            ema_decay=config.optim.ema_decay,
+            labelled_size=len(prepared.labelled),
+            width=model.config.hidden_size,
+        )
+        return sharding.pad_pool(state)
+
+    template = sharding.place(
+        jax.eval_shape(new_state, params), mesh, shard_pool=config.mesh.shard_pool
     )
-    everywhere = sharding.replicated(mesh)
+    places = sharding.shardings(template)
+
+    # The two compiled functions.
     train_step = jax.jit(
         functools.partial(
             steps_module.train_step,
@@ -130,8 +132,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
             or max(1, pool_size // config.train.unlabelled_batch),
             freeze=tuple(config.optim.freeze),
             ema_decay=config.optim.ema_decay,
+            accumulate=config.train.accumulate,
         ),
-        out_shardings=everywhere,
+        in_shardings=(places, sharding.split_rows(mesh)),
+        out_shardings=(places, sharding.replicated(mesh)),
         donate_argnums=0,
     )
     predict_fn = scorer.predict_fn(
@@ -152,40 +156,27 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         judge=monitor.judge_of(config, prepared),
     )
 
-    # The state: shapes first, then values, from the newest checkpoint if there is one.
-    def new_state():
-        return steps_module.init_state(
-            jax.random.key(config.seed),
-            params,
-            algorithm=algorithm,
-            tx=tx,
-            pool_size=pool_size,
-            num_classes=2,
-            num_heads=config.model.num_heads,
-            ema_decay=config.optim.ema_decay,
-            labelled_size=len(prepared.labelled),
-            width=model.config.hidden_size,
-        )
-
-    # Written here, when nothing of the input can fail any more: the workdir is this config's now.
-    write_json(workdir / "config.json", config_module.as_json(config))
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
+    with (
+        processes.own_files(workdir) as files,
+        Checkpoints(workdir / "checkpoints") as checkpoints,
+    ):
+        # Written here, when nothing of the input can fail any more: the workdir is this config's.
+        write_json(files / "config.json", config_module.as_json(config))
         # Resume order: 1. state, 2. position of the data, 3. metrics up to that step.
-        template = template_of(jax.eval_shape(new_state), everywhere)
         if checkpoints.latest is None:
-            state = jax.device_put(new_state(), everywhere)
+            state = jax.jit(new_state, out_shardings=places)(jax.device_get(params))
         else:
             state, position, _ = checkpoints.restore(checkpoints.latest, template)
             iterator.set_state(position)
         with Writer(
-            workdir, resume_step=checkpoints.latest or 0, tensorboard=config.train.tensorboard
+            files, resume_step=checkpoints.latest or 0, tensorboard=config.train.tensorboard
         ) as writer:
             _train(config, run, state, checkpoints, writer)
 
         # Dev has chosen the step and the threshold; test is read once, here.
         best = checkpoints.best
         state, _, meta = checkpoints.restore(best, template)
-        found = monitor.account(config, prepared, state, predict_fn, workdir)
+        found = monitor.account(config, prepared, state, predict_fn, files)
         weights = {"raw": state.params, "ema": state.ema_params}
 
         def scores_of(side):
@@ -195,18 +186,29 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
                 if params is not None
             }
 
-        _write_calibration(workdir, prepared, scores_of)
-        scores = scores_of("test")
-    return evaluate.write_report(
-        workdir,
-        config,
-        prepared,
-        meta["dev"],
-        scores,
-        steps=config.train.steps,
-        selected_step=best,
-        observatory=found,
-    )
+        _write_calibration(files, prepared, scores_of)
+        return evaluate.write_report(
+            files,
+            config,
+            prepared,
+            meta["dev"],
+            scores_of("test"),
+            steps=config.train.steps,
+            selected_step=best,
+            observatory=found,
+        )
+
+
+def _mesh(config: ConfigDict):
+    """The run's mesh. Raises BadInput for batches that it does not divide."""
+    mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
+    batches = {
+        "train.labelled_batch": config.train.labelled_batch,
+        "train.unlabelled_batch": config.train.unlabelled_batch,
+    }
+    sharding.check_batch_sizes(mesh, parts=config.train.accumulate, **batches)
+    sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
+    return mesh
 
 
 def _fit_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
@@ -293,6 +295,7 @@ def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) ->
             continue
 
         row = metrics.merge(jax.device_get(pending))
+        tokens, computed = processes.total(tokens, computed)
         if not np.isfinite(row["loss/total"]):
             raise BadInput(
                 f"the loss is not a number at step {step}: lower config.optim.lr; the last "

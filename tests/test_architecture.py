@@ -48,6 +48,7 @@ LEVELS = {
         "errors",
         "assets",
         "runtime",
+        "processes",
     },
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}

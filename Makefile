@@ -3,6 +3,7 @@
 # make parity, tfdata, translate, llm, beam: against PyTorch and TensorFlow, with real translators, a
 #             small language model, on Apache Beam; each in an environment of its own
 # make browser  the page of a report in Chromium
+# make scale  one run on several processes and meshes, more of them than in make test
 
 SHELL := /bin/sh
 # The newest Python that runs and that every dependency has wheels for. Candidates are tried by
@@ -20,7 +21,7 @@ LOCK := requirements/py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.vers
 PARALLEL := -n 2 --dist loadfile
 EXTRAS := parity tfdata translate llm beam
 
-.PHONY: demo test lint browser clean $(EXTRAS)
+.PHONY: demo test lint browser scale clean $(EXTRAS)
 demo: .venv/installed
 	.venv/bin/python -m ssl_guard.main --config=configs/uda.py --workdir=runs/uda
 	.venv/bin/python -m ssl_guard.main --config=configs/supervised.py --workdir=runs/supervised
@@ -57,6 +58,9 @@ browser: .venv/installed
 	command -v chromium || test "$$(id -u)" != 0 || \
 		{ apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } || true
 	.venv/bin/python -m pytest -W error tests/browser
+
+scale: .venv/installed
+	SCALE=1 .venv/bin/python -m pytest -W error tests/scale
 
 .venv/installed: $(LOCK) requirements/quickstart.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no working Python 3.12 or 3.11 was found: set PYTHON=..."; exit 1; }

@@ -103,8 +103,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
             labelled_batch=config.mlm.batch,
             unlabelled_batch=0,
             window_steps=config.data.window_steps,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            **sharding.own_slice(mesh),
             **batching,
         )
     )
@@ -208,7 +207,7 @@ def _train(config, state, iterator, step_fn, held_out_scores, mesh, checkpoints,
         if not (evaluates or step % config.train.log_every_steps == 0):
             continue
         row = metrics.merge(jax.device_get(pending))
-        tokens, computed = processes.total(tokens, computed)
+        tokens, computed = sharding.total(mesh, tokens, computed)
         if not np.isfinite(row["loss/mlm"] + row["grad_norm"]):
             raise BadInput(
                 f"the loss is not a number at step {step}: lower config.optim.lr; the last "

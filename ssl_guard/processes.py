@@ -1,4 +1,4 @@
-"""The processes of one run on several hosts: how they find each other, take turns and add up."""
+"""The processes of one run on several hosts: how they find each other, take turns, and write."""
 
 import contextlib
 import shutil
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
 
 from ssl_guard.errors import BadInput
@@ -60,8 +59,3 @@ def own_files(workdir: Path) -> Iterator[Path]:
         if (workdir / "metrics.jsonl").exists():
             shutil.copy(workdir / "metrics.jsonl", folder)
         yield Path(folder)
-
-
-def total(*numbers: float) -> list[float]:
-    """The sums over all processes."""
-    return multihost_utils.process_allgather(np.array(numbers)).sum(axis=0).tolist()

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ssl_guard.errors import BadInput
@@ -41,6 +42,8 @@ RULES = (
 POOL = r"algo_state/(.+/)?(selected|margins|visits|label|agreed|virtual_(margin|visits|draw))"
 POOL_MULTIPLE = 1024  # their rows are padded to a multiple, so that every mesh has the same shapes
 
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
 
 def make_mesh(
     devices: list | None = None, *, data: int = -1, fsdp: int = 1, tensor: int = 1
@@ -48,7 +51,7 @@ def make_mesh(
     """The mesh of all devices of all processes (or of the given ones); -1 takes what is left.
 
     Devices of one process stand together, so that it holds neighbouring rows of every batch.
-    Raises BadInput for axes that the devices do not fill and for a tensor axis across processes.
+    Raises BadInput for axes that the devices do not fill.
     """
     devices = sorted(
         jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id)
@@ -62,11 +65,6 @@ def make_mesh(
             f"config.mesh (data {data}, fsdp {fsdp}, tensor {tensor}) does not fill "
             f"{len(devices)} devices: their product must be that, and -1 stands for what is left."
         )
-    if jax.local_device_count() % shape[2]:
-        raise BadInput(
-            f"config.mesh.tensor = {tensor} does not divide the {jax.local_device_count()} devices "
-            "of a process, which share its rows: lower it and raise config.mesh.fsdp."
-        )
     grid = np.asarray(devices).reshape(shape)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
@@ -74,6 +72,22 @@ def make_mesh(
 def row_shards(mesh: Mesh) -> int:
     """Into how many parts the rows of a batch are split."""
     return math.prod(mesh.shape[axis] for axis in ROWS)
+
+
+def own_slice(mesh: Mesh) -> dict[str, int]:
+    """Which equal slice of every batch this process reads, as process_index and process_count of
+    data.pipeline. Processes that a tensor axis joins read the same one."""
+    devices, share = jax.local_device_count(), max(mesh.shape["tensor"], jax.local_device_count())
+    return {
+        "process_index": jax.process_index() * devices // share,
+        "process_count": jax.process_count() * devices // share,
+    }
+
+
+def total(mesh: Mesh, *numbers: float) -> list[float]:
+    """The sums over a batch of what every process counted in its slice."""
+    counted = multihost_utils.process_allgather(np.array(numbers)).sum(axis=0)
+    return (counted * own_slice(mesh)["process_count"] / jax.process_count()).tolist()
 
 
 def check_batch_sizes(mesh: Mesh, *, parts: int = 1, **batch_sizes: int) -> None:
@@ -98,7 +112,7 @@ def split_rows(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """A process's rows of a global batch (NumPy arrays) on its devices, as the global batch."""
+    """A process's slice of a global batch (NumPy arrays) on its devices, as the global batch."""
     place = split_rows(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, x), batch)
 
@@ -141,6 +155,20 @@ def bytes_per_device(placed: Any) -> int:
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(placed)
     )
+
+
+def collectives(program: str) -> dict[str, list[int]]:
+    """{"all-reduce": [bytes, ...], ...}: the result of every communication between devices in the
+    text of a compiled program (`compiled.as_text()`), by its kind; in a loop it stands once."""
+    found = {}
+    line = rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\("
+    for shapes, kind, _ in re.findall(line, program):
+        sizes = [
+            math.prod(int(n) for n in dims.split(",") if n) * max(int(bits or 8) // 8, 1)
+            for bits, dims in re.findall(r"\b[a-z]+(\d*)\[([\d,]*)\]", shapes)
+        ]
+        found.setdefault(kind, []).append(sum(sizes))
+    return found
 
 
 def pad_pool(state: Any) -> Any:

@@ -70,6 +70,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     config_module.refuse_other(workdir, config)
     if (workdir / "report.json").exists():
         return json.loads((workdir / "report.json").read_text())
+    if fitted and jax.process_count() > 1:
+        raise BadInput(f"{config.algorithm} is fitted by one process: start it alone.")
     if fitted:  # nothing to train in steps
         return _fit_and_evaluate(config, workdir)
 
@@ -87,8 +89,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         buckets=tuple(config.data.buckets),
         window_steps=config.data.window_steps,
         pack_groups=scorer.pack_groups(config, mesh),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        **sharding.own_slice(mesh),
         pad_id=prepared.tokenizer.pad_id,
     )
     iterator = iter(batches)
@@ -295,7 +296,7 @@ def _train(config, run: Run, state, checkpoints: Checkpoints, writer: Writer) ->
             continue
 
         row = metrics.merge(jax.device_get(pending))
-        tokens, computed = processes.total(tokens, computed)
+        tokens, computed = sharding.total(run.mesh, tokens, computed)
         if not np.isfinite(row["loss/total"]):
             raise BadInput(
                 f"the loss is not a number at step {step}: lower config.optim.lr; the last "

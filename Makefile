@@ -4,6 +4,7 @@
 #             small language model, on Apache Beam; each in an environment of its own
 # make browser  the page of a report in Chromium
 # make faults   200 runs killed at random instants; the short form is part of make test
+# make scale  one run on several processes and meshes, more of them than in make test
 
 SHELL := /bin/sh
 # The newest Python that runs and that every dependency has wheels for. Candidates are tried by
@@ -21,7 +22,7 @@ LOCK := requirements/py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.vers
 PARALLEL := -n 2 --dist loadfile
 EXTRAS := parity tfdata translate llm beam
 
-.PHONY: demo test lint browser faults clean $(EXTRAS)
+.PHONY: demo test lint browser faults scale clean $(EXTRAS)
 demo: .venv/installed
 	.venv/bin/python -m ssl_guard.main --config=configs/uda.py --workdir=runs/uda
 	.venv/bin/python -m ssl_guard.main --config=configs/supervised.py --workdir=runs/supervised
@@ -61,6 +62,9 @@ browser: .venv/installed
 
 faults: .venv/installed
 	.venv/bin/python -m tests.faults.kill_matrix --trials=200 --folder=$$(mktemp -d)
+
+scale: .venv/installed
+	SCALE=1 .venv/bin/python -m pytest -W error tests/scale
 
 .venv/installed: $(LOCK) requirements/quickstart.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no working Python 3.12 or 3.11 was found: set PYTHON=..."; exit 1; }

@@ -110,6 +110,7 @@ def default() -> ConfigDict:
     train.steps_per_epoch = 0
     train.labelled_batch = 16  # global batch sizes
     train.unlabelled_batch = 16
+    train.accumulate = 1  # parts of a batch that go through the model one after the other
     train.eval_every_steps = 20  # evaluates dev and writes a checkpoint
     train.keep_last = 2  # newest checkpoints that are kept, beside the best
     train.on_save_error = "stop"  # or "continue", when the disk refuses a checkpoint but the last
@@ -133,6 +134,15 @@ def default() -> ConfigDict:
     config.eval.batch = 32
     config.eval.windows = 0  # tokens from one window of a long text to the next; 0 cuts long texts
     config.eval.bootstrap = 1000  # resamples behind each 95% interval
+
+    # The devices, of all processes: data x fsdp x tensor, where -1 takes what is left. Rows of a
+    # batch are split over data and fsdp, parameters over fsdp and tensor, see sharding.py. A run
+    # may go on with another mesh: it moves no number.
+    config.mesh = mesh = ConfigDict()
+    mesh.data = -1
+    mesh.fsdp = 1
+    mesh.tensor = 1  # within a process; the attention heads should be a multiple
+    mesh.shard_pool = False  # True splits what a method keeps of every pool row like a batch's rows
 
     config.compilation_cache = (
         ".jax_cache"  # compiled programs, reused by the next run; "" for none
@@ -181,6 +191,7 @@ def check(config: ConfigDict) -> None:
         "train.unlabelled_batch": train.unlabelled_batch,
         "train.max_skipped": train.max_skipped,
         "train.keep_last": train.keep_last,
+        "train.accumulate": train.accumulate,
         "train.eval_every_steps": train.eval_every_steps,
         "train.log_every_steps": train.log_every_steps,
         "observatory.idle_steps": config.observatory.idle_steps,
@@ -192,6 +203,11 @@ def check(config: ConfigDict) -> None:
         if value < 1:
             raise BadInput(f"config.{key} = {value} must be at least 1.")
     _check_sets(config.augment)
+    _check_mesh(config.mesh)
+    if config.algorithm == "mlm" and train.accumulate > 1:
+        raise BadInput(
+            "config.train.accumulate is not for configs/mlm.py: lower config.mlm.batch instead."
+        )
     choices = {
         "model.pooling": (config.model.pooling, ("mean", "cls")),
         "model.head": (config.model.head, ("mlp", "linear")),
@@ -212,6 +228,16 @@ def check(config: ConfigDict) -> None:
         raise BadInput(
             f"config.algorithm = {config.algorithm!r} has no group config.{config.algorithm} for "
             "its hyper-parameters: set it in the config file."
+        )
+
+
+def _check_mesh(mesh: ConfigDict) -> None:
+    axes = {name: mesh[name] for name in ("data", "fsdp", "tensor")}
+    if list(axes.values()).count(-1) > 1 or any(n < 1 and n != -1 for n in axes.values()):
+        shown = ", ".join(f"{name} {n}" for name, n in axes.items())
+        raise BadInput(
+            f"config.mesh ({shown}) must have numbers of at least 1 and at most one -1, for what "
+            "is left."
         )
 
 
@@ -294,12 +320,13 @@ def leaves(config: ConfigDict, prefix: str = "") -> dict:
 
 
 def refuse_other(workdir: Path, config: ConfigDict) -> None:
-    """Raises BadInput for the workdir of a run of another config, but for keys of MAY_CHANGE."""
+    """Raises BadInput for the workdir of a run of another config, but for keys of MAY_CHANGE and
+    config.mesh, which moves no number."""
     path = workdir / "config.json"
     if not path.exists():
         return
     mine, theirs = as_json(config), json.loads(path.read_text())
-    keys = (mine.keys() | theirs.keys()) - set(MAY_CHANGE)
+    keys = {k for k in mine.keys() | theirs.keys() if not k.startswith("mesh.")} - set(MAY_CHANGE)
     other = sorted(k for k in keys if mine.get(k) != theirs.get(k))
     if other:
         changes = ", ".join(

@@ -30,6 +30,7 @@ from ssl_guard import (
     robustness,
     runtime,
     scorer,
+    sharding,
 )
 from ssl_guard.data import pipeline
 from ssl_guard.data.schema import TASKS, make_corpus
@@ -321,7 +322,7 @@ def _timed_scores(run: scorer.Scorer, records, weights: str) -> tuple[np.ndarray
         batch_size=run.config.eval.batch,
         buckets=buckets,
         pad_id=run.tokenizer.pad_id,
-        pack_groups=scorer.pack_groups(run.config),
+        pack_groups=scorer.pack_groups(run.config, sharding.make_mesh()),
     )
     computed = sum(batch["attention_mask"].size for batch, _ in batches)
     tokens = int(base.lengths.sum())

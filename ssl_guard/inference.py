@@ -32,7 +32,7 @@ def outputs(
     )
     for batch, positions in batches:
         preemption.check()
-        values = jax.device_get(fn(params, sharding.put_batch(batch, mesh)))
+        values = jax.device_get(fn(params, sharding.put_global_batch(batch, mesh)))
         parts.append(values[: len(positions)])
         places.append(positions)
     found = np.concatenate(parts).astype(np.float64)[np.argsort(np.concatenate(places))]

@@ -12,15 +12,21 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from ssl_guard import cli, mlm, preemption, runtime
+from ssl_guard import cli, mlm, preemption, processes, runtime
 from ssl_guard.train import train_and_evaluate
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; the same one resumes it.")
 
+# TPU pods, SLURM and GKE need none of these.
+COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of the first process.")
+PROCESSES = flags.DEFINE_integer("num_processes", None, "How many run this command.")
+PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+
 
 def main(argv: list[str]) -> None:
     config, workdir = cli.required(CONFIG, "config"), cli.required(WORKDIR, "workdir")
+    processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     preemption.listen()
     runtime.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
     try:

@@ -29,11 +29,12 @@ from ssl_guard import (
     models,
     optim,
     preemption,
+    processes,
     provenance,
-    schedules,
+    scorer,
     sharding,
 )
-from ssl_guard.checkpoint import Checkpoints, template_of
+from ssl_guard.checkpoint import Checkpoints
 from ssl_guard.data import pipeline
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
@@ -89,7 +90,9 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     if (workdir / "report.json").exists():
         return json.loads((workdir / "report.json").read_text())
 
-    prepared = prepare(config, views=("weak",))
+    mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
+    sharding.check_batch_sizes(mesh, **{"mlm.batch": config.mlm.batch})
+    prepared = processes.in_turn(lambda: prepare(config, views=("weak",)))
     tokenizer = prepared.tokenizer
     if tokenizer.mask_id is None:
         raise BadInput(
@@ -97,12 +100,10 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
             "choose another model."
         )
     learned, held_out = texts_of(prepared, held_out=config.mlm.held_out, seed=config.seed)
-    mesh = sharding.make_mesh()
-    sharding.check_batch_sizes(mesh, **{"mlm.batch": config.mlm.batch})
     batching = {
         "buckets": tuple(config.data.buckets),
         "pad_id": tokenizer.pad_id,
-        "pack_groups": jax.device_count() if config.data.packing else 0,
+        "pack_groups": scorer.pack_groups(config, mesh),
     }
     iterator = iter(
         pipeline.train_batches(
@@ -114,6 +115,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
             labelled_batch=config.mlm.batch,
             unlabelled_batch=0,
             window_steps=config.data.window_steps,
+            **sharding.own_slice(mesh),
             **batching,
         )
     )
@@ -127,20 +129,14 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     token = jnp.zeros((1, 1), jnp.int32)
     row = {"input_ids": token, "attention_mask": token, "token_type_ids": token, "row": token[0]}
     params = model.init(jax.random.fold_in(jax.random.key(config.seed), 1), row)
-    tx = optim.build(
-        params,
-        schedule=functools.partial(
-            schedules.warmup_cosine,
-            peak=config.optim.lr,
-            warmup_steps=config.optim.warmup_steps,
-            total_steps=config.train.steps,
-        ),
-        weight_decay=config.optim.weight_decay,
-        layer_decay=config.optim.layer_decay,
-        num_layers=model.config.num_hidden_layers,
-        clip_norm=config.optim.clip_norm,
-        freeze=tuple(config.optim.freeze),
-    )
+    tx = optim.of_run(config, params, model.config.num_hidden_layers)
+
+    def new_state(params):
+        key = jax.random.key(config.seed)
+        return mlm_step.State(jnp.zeros((), jnp.int32), params, tx.init(params), key)
+
+    template = sharding.place(jax.eval_shape(new_state, params), mesh)
+    places = sharding.shardings(template)
     words = dict(
         apply=model.apply,
         vocabulary=mlm_step.Vocabulary(
@@ -148,14 +144,15 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         ),
         rate=config.mlm.rate,
     )
-    everywhere = sharding.replicated(mesh)
     step = jax.jit(
         functools.partial(mlm_step.mlm_step, tx=tx, freeze=tuple(config.optim.freeze), **words),
-        out_shardings=everywhere,
+        in_shardings=(places, sharding.split_rows(mesh)),
+        out_shardings=(places, sharding.replicated(mesh)),
         donate_argnums=0,
     )
     guess = jax.jit(
-        functools.partial(mlm_step.guess, train=False, **words), out_shardings=everywhere
+        functools.partial(mlm_step.guess, train=False, **words),
+        out_shardings=sharding.replicated(mesh),
     )
 
     def held_out_scores(params) -> dict:
@@ -165,43 +162,39 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
             pipeline.eval_batches(held_out, batch_size=config.mlm.batch, **batching)
         ):
             key = jax.random.fold_in(jax.random.key(config.seed), number)
-            _, part = guess(params, sharding.put_batch(batch, mesh), key)
+            _, part = guess(params, sharding.put_global_batch(batch, mesh), key)
             parts.append(jax.device_get(part))
         scores = metrics.merge(parts)
         return {"loss": scores["loss/mlm"], "accuracy": scores["mlm/accuracy"]}
 
-    def new_state():
-        key = jax.random.key(config.seed)
-        return mlm_step.State(jnp.zeros((), jnp.int32), params, tx.init(params), key)
-
     with (
         lock.held(workdir),
+        processes.own_files(workdir) as files,
         Checkpoints(
             workdir / "checkpoints",
             keep_last=config.train.keep_last,
             on_save_error=config.train.on_save_error,
         ) as checkpoints,
     ):
-        write_json(workdir / "config.json", config_module.as_json(config))
+        write_json(files / "config.json", config_module.as_json(config))
         # Resume order: as in train.py.
-        template = template_of(jax.eval_shape(new_state), everywhere)
         resumed = checkpoints.resume(template)
         if resumed is None:
-            state, progress = jax.device_put(new_state(), everywhere), Progress([])
+            state = jax.jit(new_state, out_shardings=places)(jax.device_get(params))
+            progress = Progress([])
         else:
             state, position, meta = resumed
             iterator.set_state(position)
             progress = Progress(**meta["progress"])
         logged = int(state.step) - len(progress.pending)
-        with Writer(workdir, resume_step=logged, tensorboard=config.train.tensorboard) as writer:
+        with Writer(files, resume_step=logged, tensorboard=config.train.tensorboard) as writer:
             functions = step, held_out_scores
             _train(config, state, progress, iterator, *functions, mesh, checkpoints, writer)
         best = checkpoints.best
         state, _, meta = checkpoints.restore(best, template)
-        convert.save_pretrained(
-            workdir / "encoder", state.params["encoder"], model.config, prepared.model_folder
-        )
-        rows = read(workdir / "metrics.jsonl")
+        encoder = sharding.gather(state.params["encoder"], mesh)
+        convert.save_pretrained(files / "encoder", encoder, model.config, prepared.model_folder)
+        rows = read(files / "metrics.jsonl")
         report = {
             "algorithm": "mlm",
             "seed": config.seed,
@@ -213,7 +206,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
             "training": {"seconds": round(sum(row["time/seconds"] for row in rows), 1)},
             "provenance": provenance.collect(**prepared.hashes),
         }
-        write_json(workdir / "report.json", report)
+        write_json(files / "report.json", report)
         return report
 
 
@@ -244,6 +237,7 @@ def _train(
                 continue
 
             row = metrics.merge(jax.device_get(pending))
+            tokens, computed = sharding.total(mesh, tokens, computed)
             if not np.isfinite(row["loss/mlm"] + row["grad_norm"]):
                 raise BadInput(
                     f"the loss is not a number at step {step}: lower config.optim.lr; the last "

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from ssl_guard import algorithms, baselines, inference, models, sharding
 from ssl_guard import config as config_module
 from ssl_guard import steps as steps_module
-from ssl_guard.checkpoint import Checkpoints, template_of
+from ssl_guard.checkpoint import Checkpoints
 from ssl_guard.data.memory import Rows
 from ssl_guard.data.schema import Example
 from ssl_guard.data.tfrecord import Records
@@ -100,7 +100,7 @@ def _selected_weights(workdir: Path, config, report: dict, model, mesh) -> dict[
         raise BadInput(f"{workdir} has no checkpoints, so nothing can be scored: train it again.")
     shapes = jax.eval_shape(model.init, jax.random.key(0), _one_token())
     names = {"raw": "params"} | ({"ema": "ema_params"} if config.optim.ema_decay else {})
-    template = template_of({name: shapes for name in names.values()}, sharding.replicated(mesh))
+    template = sharding.place({name: shapes for name in names.values()}, mesh)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         state = checkpoints.restore_part(report["selected_step"], template)
     return {kind: state[name] for kind, name in names.items()}
@@ -218,14 +218,15 @@ def how_to_evaluate(config, tokenizer: Tokenizer, mesh) -> dict:
         "batch_size": config.eval.batch,
         "buckets": tuple(config.data.buckets),
         "pad_id": tokenizer.pad_id,
-        "pack_groups": pack_groups(config),
+        "pack_groups": pack_groups(config, mesh),
         "mesh": mesh,
     }
 
 
-def pack_groups(config) -> int:
-    """One group of texts per device packs them (data/packing.py), 0 packs nothing."""
-    return jax.device_count() if config.data.packing else 0
+def pack_groups(config, mesh) -> int:
+    """One group of texts for each part of a batch's rows packs them (data/packing.py), 0 packs
+    nothing."""
+    return sharding.row_shards(mesh) if config.data.packing else 0
 
 
 def tree_sha256(tree) -> str:

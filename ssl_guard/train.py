@@ -25,14 +25,14 @@ from ssl_guard import (
     observatory,
     optim,
     preemption,
+    processes,
     provenance,
-    schedules,
     scorer,
     sharding,
 )
 from ssl_guard import config as config_module
 from ssl_guard import steps as steps_module
-from ssl_guard.checkpoint import Checkpoints, template_of
+from ssl_guard.checkpoint import Checkpoints
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.prepare import Prepared, prepare
@@ -78,11 +78,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     config_module.refuse_other(workdir, config)
     if (workdir / "report.json").exists():
         return json.loads((workdir / "report.json").read_text())
+    if fitted and jax.process_count() > 1:
+        raise BadInput(f"{config.algorithm} is fitted by one process: start it alone.")
     if fitted:  # nothing to train in steps
         return _fit_and_evaluate(config, workdir)
 
     # Data: corpus -> frozen split -> shards -> an iterator of batches that knows its position.
-    prepared = prepare(config, views=algorithm.views)
+    mesh = _mesh(config)
+    prepared = processes.in_turn(lambda: prepare(config, views=algorithm.views))
     batches = pipeline.train_batches(
         prepared.labelled,
         prepared.unlabelled,
@@ -93,40 +96,39 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         unlabelled_batch=config.train.unlabelled_batch,
         buckets=tuple(config.data.buckets),
         window_steps=config.data.window_steps,
-        pack_groups=scorer.pack_groups(config),
+        pack_groups=scorer.pack_groups(config, mesh),
+        **sharding.own_slice(mesh),
         pad_id=prepared.tokenizer.pad_id,
     )
     iterator = iter(batches)
     pool_size = len(prepared.unlabelled) if algorithm.views else 0
 
-    # Model, optimiser and the two compiled functions.
-    mesh = sharding.make_mesh()
-    sharding.check_batch_sizes(
-        mesh,
-        **{
-            "train.labelled_batch": config.train.labelled_batch,
-            "train.unlabelled_batch": config.train.unlabelled_batch,
-            "eval.batch": config.eval.batch,
-        },
-    )
+    # Model and optimiser; the state's shapes, and from them where its arrays go.
     model = scorer.build_model(config, prepared.model_folder, algorithm.extra_classes)
     params = scorer.initial_params(config, model, prepared.model_folder)
-    schedule = functools.partial(
-        schedules.warmup_cosine,
-        peak=config.optim.lr,
-        warmup_steps=config.optim.warmup_steps,
-        total_steps=config.train.steps,
+    tx = optim.of_run(config, params, model.config.num_hidden_layers)
+
+    def new_state(params):
+        state = steps_module.init_state(
+            jax.random.key(config.seed),
+            params,
+            algorithm=algorithm,
+            tx=tx,
+            pool_size=pool_size,
+            num_classes=2,
+            num_heads=config.model.num_heads,
+            ema_decay=config.optim.ema_decay,
+            labelled_size=len(prepared.labelled),
+            width=model.config.hidden_size,
+        )
+        return sharding.pad_pool(state)
+
+    template = sharding.place(
+        jax.eval_shape(new_state, params), mesh, shard_pool=config.mesh.shard_pool
     )
-    tx = optim.build(
-        params,
-        schedule=schedule,
-        weight_decay=config.optim.weight_decay,
-        layer_decay=config.optim.layer_decay,
-        num_layers=model.config.num_hidden_layers,
-        clip_norm=config.optim.clip_norm,
-        freeze=tuple(config.optim.freeze),
-    )
-    everywhere = sharding.replicated(mesh)
+    places = sharding.shardings(template)
+
+    # The two compiled functions.
     train_step = jax.jit(
         functools.partial(
             steps_module.train_step,
@@ -139,8 +141,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
             or max(1, pool_size // config.train.unlabelled_batch),
             freeze=tuple(config.optim.freeze),
             ema_decay=config.optim.ema_decay,
+            accumulate=config.train.accumulate,
         ),
-        out_shardings=everywhere,
+        in_shardings=(places, sharding.split_rows(mesh)),
+        out_shardings=(places, sharding.replicated(mesh)),
         donate_argnums=0,
     )
     predict_fn = scorer.predict_fn(
@@ -152,7 +156,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         mesh,
         train_step,
         predict_fn,
-        schedule,
+        optim.schedule_of(config),
         teacher="ema" if algorithm.teacher == "ema" else "raw",
         shadow=functools.partial(
             observatory.shadow,
@@ -162,23 +166,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         judge=monitor.judge_of(config, prepared),
     )
 
-    # The state: shapes first, then values, from the newest checkpoint if there is one.
-    def new_state():
-        return steps_module.init_state(
-            jax.random.key(config.seed),
-            params,
-            algorithm=algorithm,
-            tx=tx,
-            pool_size=pool_size,
-            num_classes=2,
-            num_heads=config.model.num_heads,
-            ema_decay=config.optim.ema_decay,
-            labelled_size=len(prepared.labelled),
-            width=model.config.hidden_size,
-        )
-
     with (
         lock.held(workdir),
+        processes.own_files(workdir) as files,
         Checkpoints(
             workdir / "checkpoints",
             keep_last=config.train.keep_last,
@@ -186,26 +176,26 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         ) as checkpoints,
     ):
         # Written here, when nothing of the input can fail any more: the workdir is this config's.
-        write_json(workdir / "config.json", config_module.as_json(config))
-        provenance.record_start(workdir, checkpoints.latest or 0, **prepared.hashes)
+        write_json(files / "config.json", config_module.as_json(config))
+        provenance.record_start(files, checkpoints.latest or 0, **prepared.hashes)
         # Resume order: 1. state, 2. position of the data, 3. the steps that no row of metrics has
         # yet, 4. the rows before these.
-        template = template_of(jax.eval_shape(new_state), everywhere)
         resumed = checkpoints.resume(template)
         if resumed is None:
-            state, progress = jax.device_put(new_state(), everywhere), Progress([])
+            state = jax.jit(new_state, out_shardings=places)(jax.device_get(params))
+            progress = Progress([])
         else:
             state, position, meta = resumed
             iterator.set_state(position)
             progress = Progress(**meta["progress"])
         logged = int(state.step) - len(progress.pending)
-        with Writer(workdir, resume_step=logged, tensorboard=config.train.tensorboard) as writer:
-            _train(config, workdir, run, state, progress, checkpoints, writer)
+        with Writer(files, resume_step=logged, tensorboard=config.train.tensorboard) as writer:
+            _train(config, files, run, state, progress, checkpoints, writer)
 
         # Dev has chosen the step and the threshold; test is read once, here.
         best = checkpoints.best
         state, _, meta = checkpoints.restore(best, template)
-        found = monitor.account(config, prepared, state, predict_fn, workdir)
+        found = monitor.account(config, prepared, state, predict_fn, files)
         weights = {"raw": state.params, "ema": state.ema_params}
         weights = {kind: params for kind, params in weights.items() if params is not None}
 
@@ -215,18 +205,30 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
                 for kind, params in weights.items()
             }
 
-        _write_calibration(workdir, prepared, scores_of)
+        _write_calibration(files, prepared, scores_of)
         return evaluate.write_report(
-            workdir,
+            files,
             config,
             prepared,
             meta["dev"],
             scores_of("test"),
             steps=config.train.steps,
             selected_step=best,
-            checkpoint_sha256=scorer.tree_sha256(weights),
+            checkpoint_sha256=scorer.tree_sha256(sharding.gather(weights, mesh)),
             observatory=found,
         )
+
+
+def _mesh(config: ConfigDict):
+    """The run's mesh. Raises BadInput for batches that it does not divide."""
+    mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
+    batches = {
+        "train.labelled_batch": config.train.labelled_batch,
+        "train.unlabelled_batch": config.train.unlabelled_batch,
+    }
+    sharding.check_batch_sizes(mesh, parts=config.train.accumulate, **batches)
+    sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
+    return mesh
 
 
 def _fit_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
@@ -293,7 +295,7 @@ def _write_calibration(workdir: Path, prepared: Prepared, scores_of: Callable) -
 
 
 def _train(
-    config, workdir: Path, run: Run, state, progress: Progress, checkpoints: Checkpoints, writer
+    config, files: Path, run: Run, state, progress: Progress, checkpoints: Checkpoints, writer
 ) -> None:
     """Steps from state.step to the end, with a dev evaluation and a checkpoint at each interval.
 
@@ -336,8 +338,9 @@ def _train(
             for at, part in enumerate(pending, step - len(pending) + 1):
                 skipped = skipped + 1 if part["skipped"][0] else 0
                 if skipped == config.train.max_skipped:
-                    raise _diverged(workdir, run.prepared, at, skipped, seen)
+                    raise _diverged(files, run.prepared, at, skipped, seen)
             row = metrics.merge(pending)
+            tokens, computed = sharding.total(run.mesh, tokens, computed)
             now = time.monotonic()
             seconds = now - since
             row |= {

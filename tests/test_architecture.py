@@ -51,6 +51,7 @@ LEVELS = {
         "lock",
         "preemption",
         "progress",
+        "processes",
     },
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}

@@ -103,6 +103,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
             labelled_batch=config.mlm.batch,
             unlabelled_batch=0,
             window_steps=config.data.window_steps,
+            num_shapes=config.data.shapes,
             **batching,
         )
     )

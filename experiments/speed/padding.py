@@ -29,10 +29,10 @@ RECORD = Path(__file__).with_suffix(".json")
 BATCH, LENGTHS, LABELLED = 16, (256, 512), (200, 2000)
 WAYS = {
     "4 buckets": {},
-    "16 shapes, windows of 128": {"num_shapes": 16, "window_steps": 128},
-    "24 shapes, windows of 256": {"num_shapes": 24, "window_steps": 256},
-    "packing": {"pack_groups": 1},
-    "packing, 8 shapes, windows of 64": {"pack_groups": 1, "num_shapes": 8, "window_steps": 64},
+    "16 shapes, windows of 256": {"num_shapes": 16, "window_steps": 256},
+    "32 shapes, windows of 256": {"num_shapes": 32, "window_steps": 256},
+    "packing, 4 shapes": {"pack_groups": 1},
+    "packing, 4 shapes, windows of 64": {"pack_groups": 1, "window_steps": 64},
 }
 
 

@@ -27,40 +27,42 @@ def planner(
     unlabelled_batch: int,
     window_steps: int,
     packed: bool,
+    own_lengths: bool,
 ) -> Callable[[int], dict[str, np.ndarray]]:
     """plan(window) -> the record numbers of its steps, {view: int [window_steps, batch]}.
 
-    A pure function, and fast for windows that do not go back. The arguments are those of
-    pipeline.train_batches.
+    A pure function, and fast for windows that do not go back. own_lengths: whether each view is
+    padded to a length of its own. The other arguments are those of pipeline.train_batches.
     """
+    scale = 1.0
     if strong is not None:
         choose, mean_lengths = strong.chooser(seed), strong.mean_lengths()
+        if own_lengths:
+            scale = mean_lengths.mean() / weak.lengths.mean()
+
+    def deal(rows, epoch, tie, tokens: list[np.ndarray], batch: int) -> np.ndarray:
+        """Places of the rows, [window_steps, batch]; tokens: of each view of them."""
+        if packed:
+            return packing.dealt(rows, tie, np.stack(tokens, axis=1), batch)
+        # The view that is the longer one for its kind decides.
+        return _by_length(np.max([tokens[0] * scale, *tokens[1:]], axis=0), epoch, batch)
 
     def plan(window: int) -> dict[str, np.ndarray]:
         size = window_steps * labelled_batch
         rows, epoch = _stream(seed, LABELLED, len(labelled), window * size, size)
         lengths = labelled.lengths[rows]
-        if packed:
-            places = packing.dealt(rows, lengths, lengths, labelled_batch)
-        else:
-            places = _by_length(lengths, epoch, labelled_batch)
-        numbers = {"labelled": rows[places]}
+        numbers = {"labelled": rows[deal(rows, epoch, lengths, [lengths], labelled_batch)]}
         if weak is not None:
             size = window_steps * unlabelled_batch
             rows, epoch = _stream(seed, UNLABELLED, len(weak), window * size, size)
-            lengths = augmented = weak.lengths[rows]
-            numbers_of = {"weak": rows}
+            shown, tie = {"weak": rows}, weak.lengths[rows]
+            tokens = [tie]
             if strong is not None:
-                numbers_of["strong"] = choose(rows, epoch)
-                augmented = strong.lengths[numbers_of["strong"]]
-            if packed:
-                # The occurrences of a row must tie, whatever copies they are.
-                mean = lengths if strong is None else mean_lengths[rows]
-                tokens = lengths + augmented
-                places = packing.dealt(rows, lengths + mean, tokens, unlabelled_batch)
-            else:  # padded together, the longer one counts
-                places = _by_length(np.maximum(lengths, augmented), epoch, unlabelled_batch)
-            numbers |= {name: found[places] for name, found in numbers_of.items()}
+                shown["strong"] = choose(rows, epoch)
+                tokens.append(strong.lengths[shown["strong"]])
+                tie = tie + mean_lengths[rows]  # the same for every copy of a row
+            places = deal(rows, epoch, tie, tokens, unlabelled_batch)
+            numbers |= {name: found[places] for name, found in shown.items()}
         order = np.random.default_rng([seed, STEP_ORDER, window]).permutation(window_steps)
         return {name: table[order] for name, table in numbers.items()}
 

@@ -15,6 +15,7 @@ device needs another's rows.
 """
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from ssl_guard.errors import BadInput
 
@@ -87,23 +88,25 @@ def check_groups(groups: int, processes: int, **batch_sizes: int) -> None:
 
 
 def dealt(rows: np.ndarray, lengths: np.ndarray, tokens: np.ndarray, batch: int) -> np.ndarray:
-    """Deals texts to batches of like total length: places, int [len / batch, batch].
+    """Deals texts to batches of like total length in every view: places, int [len / batch, batch].
 
     rows: int [texts], of a pool; lengths: [texts], the same at every occurrence of a row; tokens:
-    [texts], what counts for the total.
-    Sorted by length, texts are dealt round by round, one to each batch, the longest of a round to
-    the batch that has the fewest tokens by then. Occurrences of one row of the pool stand side by
-    side and go to different batches.
+    int [texts, views].
+    Sorted by length, texts are dealt round by round, one to each batch, so that the squares of the
+    batches' totals add up to the least. Occurrences of one row of the pool stand side by side and
+    go to different batches.
     """
     rounds = np.lexsort((rows, lengths))[::-1].reshape(batch, -1)
-    places, total = np.empty_like(rounds), np.zeros(rounds.shape[1])
-    last = np.full(rounds.shape[1], -1)  # the row that each batch got in the round before
+    tokens = tokens / tokens.mean(axis=0)
+    totals, places = np.zeros((rounds.shape[1], tokens.shape[1])), np.empty_like(rounds)
     for number, texts in enumerate(rounds):
-        # A row may go on from one round to the next: batches that hold it get what comes last.
-        order = np.lexsort((total, last == rows[texts[0]]))
-        places[number, order] = texts
-        total[order] += tokens[texts]
-        last[order] = rows[texts]
+        cost = totals @ tokens[texts].T
+        if number:  # a row may go on from one round to the next
+            again = rows[places[number - 1]][:, None] == rows[texts]
+            cost[again] = 1 + cost.max() * len(cost)
+        _, chosen = linear_sum_assignment(cost)
+        places[number] = texts[chosen]
+        totals += tokens[places[number]]
     return places[spread(batch)].T
 
 

@@ -117,6 +117,7 @@ def train_batches(
             unlabelled_batch=unlabelled_batch,
             window_steps=window_steps,
             packed=pack_groups > 0,
+            own_lengths=num_shapes > 0 and not one_length,
         )
     )
     longest = {name: int(records.lengths.max()) for name, records in views.items()}

@@ -189,6 +189,8 @@ def open_shards(folder: str | Path, view: str, *, made_from: dict, rebuild: str)
                 f"the view in {folder} was made from something else "
                 f"({'; '.join(differences)}); {again}"
             )
+        if sum(shard["records"] for shard in manifest["shards"]) != manifest["count"]:
+            raise ValueError("the shards are not the view's")
         for shard in manifest["shards"]:
             _check_file(folder / shard["file"], shard["sha256"], again)
             _check_file(folder / f"{shard['file']}.index", shard["index_sha256"], again)

@@ -54,6 +54,7 @@ def default() -> ConfigDict:
     data.calibration = 0  # rows on no other side, for ssl_guard.threshold; 0 for none
     data.max_length = 256  # tokens of a pair; longer ones lose the start of the prompt first
     data.buckets = (64, 128, 192, 256)  # padded lengths, so the compiled shapes of the train step
+    data.shapes = 0  # so many shapes of the train step are chosen from the texts; 0 for the buckets
     data.packing = False  # several short texts in one row of max_length; the same numbers, cheaper
     data.window_steps = 16  # rows of so many steps are sorted by length together
 
@@ -179,6 +180,8 @@ def check(config: ConfigDict) -> None:
             f"config.data.buckets = {buckets} must rise and end at config.data.max_length = "
             f"{data.max_length}."
         )
+    if data.shapes < 0:
+        raise BadInput(f"config.data.shapes = {data.shapes} must be at least 0.")
     positive = {
         "data.labelled": data.labelled,
         "data.dev": data.dev,

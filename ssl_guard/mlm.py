@@ -116,6 +116,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
             unlabelled_batch=0,
             window_steps=config.data.window_steps,
             **sharding.own_slice(mesh),
+            num_shapes=config.data.shapes,
             **batching,
         )
     )

@@ -4,7 +4,8 @@
     step = jax.jit(step, donate_argnums=0)
     state, metrics = step(state, batch)
 
-A batch is a dict of arrays (batch sizes are global ones, L is one padded length for all views):
+A batch is a dict of arrays (batch sizes are global ones, L is a padded length, of each view its own
+unless the method works inside the model):
 
     labelled: input_ids, attention_mask, token_type_ids int32 [B_l, L], row int32 [B_l],
               label int32 [B_l], weight float32 [B_l], index int32 [B_l], position among the

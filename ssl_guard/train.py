@@ -96,6 +96,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         unlabelled_batch=config.train.unlabelled_batch,
         buckets=tuple(config.data.buckets),
         window_steps=config.data.window_steps,
+        num_shapes=config.data.shapes,
+        one_length=algorithm.forward is not None,
         pack_groups=scorer.pack_groups(config, mesh),
         **sharding.own_slice(mesh),
         pad_id=prepared.tokenizer.pad_id,

@@ -42,6 +42,14 @@ def padded(rows, length):
     }
 
 
+def packed_view(rows):
+    """All texts in two rows."""
+    row, start, need = packing.balanced(np.array([[len(text) for text in rows]]), 2)
+    records = [{"input_ids": text, "second": len(text)} for text in rows]
+    size = {"rows": 2, "length": int(need[0])}
+    return packing.lay_out(records, row[0], start[0], **size, pad_id=PAD, first_row=0)
+
+
 def masked_words(batch, key, rate=0.15):
     return jax.tree.map(np.asarray, mlm_step.mask_words(batch, key, VOCABULARY, rate))
 
@@ -89,10 +97,7 @@ def test_the_choice_is_the_text_s_own_and_new_in_every_step():
     np.testing.assert_array_equal(first.input_ids, again.input_ids)
     np.testing.assert_array_equal(first.input_ids, wider.input_ids[:, :16])
     assert (first.input_ids != other.input_ids).any()
-    records = [{"input_ids": row, "second": len(row)} for row in rows]
-    plan = packing.plan([len(row) for row in rows], 32, 1)
-    share = packing.share_for({"": plan}, {"": 6})
-    packed = packing.pack(records, plan, share=share, length=32, pad_id=PAD, first_row=0)
+    packed = packed_view(rows)
     found = masked_words(packed | {"weight": batch["weight"]}, key, 0.3).input_ids
     for number, row in enumerate(rows):
         mine = found[packed["text"] == number]
@@ -104,10 +109,7 @@ def test_the_loss_is_the_mean_over_the_chosen_words_of_rows_that_count(packed):
     rows = texts(6, 16)
     batch = padded(rows, 16)
     if packed:
-        records = [{"input_ids": row, "second": len(row)} for row in rows]
-        plan = packing.plan([len(row) for row in rows], 32, 1)
-        share = packing.share_for({"": plan}, {"": 6})
-        batch = packing.pack(records, plan, share=share, length=32, pad_id=PAD, first_row=0)
+        batch = packed_view(rows)
     weight = np.array([1, 1, 0, 1, 1, 0], np.float32)
     batch["weight"] = weight
     key = jax.random.key(1)

@@ -60,6 +60,13 @@ def commercial_use(licence: str) -> bool | None:
     return None if "unstated" in licence else True
 
 
+def licence_notes(licence: str) -> list[str]:
+    """What a run says at its end of the licence of its rows: a line if it is non-commercial."""
+    if commercial_use(licence) is False:
+        return [f"licence of the rows: {licence}, which forbids commercial use"]
+    return []
+
+
 def normalised(text: str) -> str:
     """The text without differences of case and white space, to find rows that say the same."""
     return " ".join(text.casefold().split())

@@ -68,7 +68,7 @@ def load(
     """
     if task not in TASKS:
         raise BadInput(f"config.data.task = {task!r} must be one of {', '.join(TASKS)}.")
-    if str(name).lower().endswith(user_file.SUFFIXES):
+    if is_file(name):
         config = user_file.configure(name, task, columns, labels)
         stem = Path(name).name.lower().removesuffix(".gz").rpartition(".")[0]
         short = re.sub(r"[^a-z0-9_-]+", "_", stem) or "file"
@@ -84,15 +84,25 @@ def load(
     return make_corpus(title, task, rows, corpus.LICENCE)
 
 
-def resolve(name: str, task: str) -> tuple[type[tfds.core.DatasetBuilder], str]:
-    """The builder and split that "name" or "name:split" stands for. BadInput if there is none."""
-    name, _, split = str(name).partition(":")
+def is_file(name: str | Path) -> bool:
+    """Whether this is the path of a file and no name of CORPORA."""
+    return str(name).lower().endswith(user_file.SUFFIXES)
+
+
+def find(name: str) -> type[tfds.core.DatasetBuilder]:
+    """The builder of this name. BadInput if there is none."""
     if name not in CORPORA:
         raise BadInput(
             f"config.data.corpus = {name!r} is neither a corpus ({', '.join(CORPORA)}) nor a file "
             f"that ends in {', '.join(user_file.SUFFIXES)}."
         )
-    corpus = CORPORA[name]
+    return CORPORA[name]
+
+
+def resolve(name: str, task: str) -> tuple[type[tfds.core.DatasetBuilder], str]:
+    """The builder and split that "name" or "name:split" stands for. BadInput if there is none."""
+    name, _, split = str(name).partition(":")
+    corpus = find(name)
     if task not in corpus.FILES:
         tasks = ", ".join(corpus.FILES)
         raise BadInput(f"{name} is labelled for {tasks}: set config.data.task to that.")

@@ -26,7 +26,10 @@ class Aegis2(Published):
     name = "aegis2"
     RELEASE_NOTES = {"1.0.0": "The five JSON files of the hub."}
     FILES = {"prompt_harm": SPLITS, "response_harm": SPLITS}
-    ROWS = {"prompt_harm": {"train": 30_007, "validation": 1_445, "test": 1_964}}
+    ROWS = {
+        "prompt_harm": {"train": 30_007, "validation": 1_445, "test": 1_964},
+        "response_harm": {},
+    }
     BUILDER_CONFIGS = configs(FILES)
     LICENCE = "CC-BY-4.0"
     HOMEPAGE = "https://huggingface.co/datasets/nvidia/Aegis-AI-Content-Safety-Dataset-2.0"

@@ -14,12 +14,18 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from ssl_guard.data.corpora import published, records
 from ssl_guard.data.schema import Example
 
+RUNNERS = {
+    "direct": "DirectRunner",
+    "flink": "FlinkRunner",
+    "spark": "SparkRunner",
+    "dataflow": "DataflowRunner",
+}
 COUNTS = "ssl_guard.corpora."  # and the split: the namespace of Beam's counters
 
 
 def settings(runner: str, options: Sequence[str]) -> dict:
-    """The arguments of tfds.download.DownloadConfig for a runner and Beam's own options."""
-    return {"beam_runner": runner, "beam_options": PipelineOptions(list(options))}
+    """Of tfds.download.DownloadConfig. runner: a key of RUNNERS; options: Beam's own ones."""
+    return {"beam_runner": RUNNERS[runner], "beam_options": PipelineOptions(list(options))}
 
 
 def examples(

@@ -19,7 +19,7 @@ class HarmBench(Published):
         "prompt_harm": {"test": ("data/behavior_datasets/harmbench_behaviors_text_all.csv",)},
         "response_harm": {"test": ("data/classifier_val_sets/text_behaviors_val_set.json",)},
     }
-    ROWS = {"prompt_harm": {"test": 400}, "response_harm": {}}
+    ROWS = {"prompt_harm": {"test": 400}, "response_harm": {"test": 602}}
     BUILDER_CONFIGS = configs(FILES)
     LICENCE = "MIT"
     HOMEPAGE = "https://github.com/centerforaisafety/HarmBench"

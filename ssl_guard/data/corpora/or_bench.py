@@ -22,7 +22,7 @@ class ORBench(Published):
             "toxic": ("or-bench-toxic.csv",),
         }
     }
-    ROWS = {"prompt_harm": {"hard": 1_319, "toxic": 655}}
+    ROWS = {"prompt_harm": {"full": 80_359, "hard": 1_319, "toxic": 655}}
     BUILDER_CONFIGS = configs(FILES)
     LICENCE = "CC-BY-4.0"
     HOMEPAGE = "https://huggingface.co/datasets/bench-llm/or-bench"

@@ -54,7 +54,7 @@ class XSTestResponse(Published):
     FILES = {
         "response_harm": {"test": ("data/response_harmfulness-00000-of-00001.parquet",)},
     }
-    ROWS = {"response_harm": {}}
+    ROWS = {"response_harm": {"test": 446}}
     BUILDER_CONFIGS = configs(FILES)
     LICENCE = "ODC-By-1.0"
     HOMEPAGE = "https://huggingface.co/datasets/allenai/xstest-response"

@@ -158,7 +158,7 @@ def test_wrong_request(tmp_path, change, said):
 
 
 def test_unknown_corpus(tmp_path):
-    with pytest.raises(BadInput, match="neither a corpus .human_scored_responses, wild.* nor a file"):
+    with pytest.raises(BadInput, match="neither a corpus .human_scored_responses, .* nor a file"):
         corpora.load("human_scored", task="response_harm", data_dir=tmp_path)
 
 

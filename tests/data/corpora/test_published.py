@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from ssl_guard.data import corpora
 from ssl_guard.data.corpora import CORPORA, sources
-from ssl_guard.data.schema import commercial_use
+from ssl_guard.data.schema import commercial_use, licence_notes
 from ssl_guard.errors import BadInput
 from tests.data.corpora import made_up
 
@@ -83,7 +83,7 @@ def test_rows_that_are_left_out_are_counted(data_dir):
 @pytest.mark.parametrize("name", CORPORA)
 def test_what_a_corpus_says_of_itself(name, tmp_path):
     corpus = CORPORA[name]
-    assert corpus.name == name and set(corpus.ROWS) <= set(corpus.FILES)
+    assert corpus.name == name and set(corpus.ROWS) == set(corpus.FILES)
     assert all(set(corpus.ROWS[task]) <= set(corpus.FILES[task]) for task in corpus.ROWS)
     for task in corpus.FILES:
         config = task if issubclass(corpus, corpora.Published) else None
@@ -99,6 +99,7 @@ def test_what_a_corpus_says_of_itself(name, tmp_path):
 )
 def test_commercial_use(licence, allowed):
     assert commercial_use(licence) is allowed
+    assert [licence in note for note in licence_notes(licence)] == [True] * (allowed is False)
 
 
 def test_the_licences_that_forbid_commercial_use():

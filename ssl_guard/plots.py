@@ -236,7 +236,8 @@ def corpus(
             figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=(3, 2))
         else:
             figure, left = plt.subplots(figsize=(6, 4))
-        bins = np.geomspace(max(1, lengths.min()), max(2, lengths.max() + 1), 31)
+        # edges between whole numbers, so that no bin of short texts is empty for want of a length
+        bins = np.unique(np.geomspace(1, lengths.max() + 2, 31).round()) - 0.5
         for kind, colour in kinds.items():
             mine = lengths[labels == kind]
             label = f"{kind}, {len(mine):,}"
@@ -251,10 +252,10 @@ def corpus(
             right.barh(places, rows - harmful, left=harmful, color="#bbbbbb", label="others")
             titles = [textwrap.shorten(category, 28, placeholder="…") for category in shown]
             right.set_yticks(places, titles, fontsize=7)
-            right.invert_yaxis()
+            right.set_ylim(max(len(shown), 6) - 0.4, -0.6)
             right.grid(axis="y", visible=False)
             right.set(xlabel="rows", title="commonest categories")
-            right.legend()
+            right.legend(loc="lower right")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
         plt.close(figure)

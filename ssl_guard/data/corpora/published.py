@@ -155,7 +155,7 @@ def read(
         try:
             items = list(corpus.parse(task, split, row))
         except (KeyError, TypeError, AttributeError) as error:
-            what = str(error.args[0])[:30]
+            what = str(error.args[0])[:20]
             raise BadInput(
                 f"{path}, row {number}: {what!r} is no column or label that {corpus.name} has: is "
                 f"this the file of {corpus.HOMEPAGE}?"
@@ -164,7 +164,7 @@ def read(
             needed = [item.prompt, item.response] if task == "response_harm" else [item.prompt]
             if isinstance(item.label, str):
                 yield item.label
-            elif not all(text and text.strip() for text in needed):
+            elif not all(isinstance(text, str) and text.strip() for text in needed):
                 yield "empty"
             elif not all(_is_unicode(text) for text in needed):
                 yield "not text"

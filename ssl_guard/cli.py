@@ -37,6 +37,13 @@ def required(flag: flags.FlagHolder, name: str):
     return value
 
 
+def pairs(flag: str, given: list[str]) -> dict[str, str]:
+    """name=value,name=value of the command line."""
+    if wrong := [pair for pair in given if "=" not in pair]:
+        raise BadInput(f"--{flag}: {wrong[0]!r} must be name=column, such as label=is_harmful.")
+    return dict(pair.split("=", 1) for pair in given)
+
+
 def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)

@@ -43,7 +43,7 @@ def default() -> ConfigDict:
     data.columns.category = "category"
     data.harmful_values = ()  # for files: label values that mean harmful, instead of the usual ones
     data.safe_values = ()  # (1, true, harmful, unsafe; 0, false, safe, unharmful)
-    data.task = "response_harm"  # response_harm (prompt and response) or prompt_harm
+    data.task = "response_harm"  # or prompt_harm or content_moderation, see data/schema.py
     data.prompt_corpus = (
         ""  # prompts with labels of their own: both tasks, a head each, in one model
     )
@@ -217,7 +217,7 @@ def check(config: ConfigDict) -> None:
         "model.dtype": (config.model.dtype, ("float32", "bfloat16")),
         "train.on_save_error": (train.on_save_error, ("stop", "continue")),
         "train.select_by": (train.select_by, ("f1", "auprc")),
-        "data.task": (data.task, ("response_harm", "prompt_harm")),
+        "data.task": (data.task, ("response_harm", "prompt_harm", "content_moderation")),
     }
     for key, (value, known) in choices.items():
         if value not in known:

@@ -13,6 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ssl_guard import cli, mlm, preemption, processes, runtime
+from ssl_guard.data.schema import licence_notes
 from ssl_guard.train import train_and_evaluate
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
@@ -46,7 +47,8 @@ def _run(config, workdir: str) -> str:
     shown = {
         name: round(test[name]["value"], 4) for name in ("f1", "auprc", "recall_at_1_fpr", "ece")
     }
-    return f"{workdir}: step {report['selected_step']}, test {json.dumps(shown)}"
+    line = f"{workdir}: step {report['selected_step']}, test {json.dumps(shown)}"
+    return "\n".join([line, *licence_notes(report["data"]["licence"])])
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from ssl_guard.assets import sha256_file
 from ssl_guard.augment import recipe, sets
 from ssl_guard.data import corpora, splits, windows
 from ssl_guard.data.mixing import Mixture
-from ssl_guard.data.schema import Corpus, Example
+from ssl_guard.data.schema import Corpus, Example, commercial_use
 from ssl_guard.data.tfrecord import Records, open_shards, write_shards
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
@@ -303,6 +303,7 @@ def _summary(source: Source, records: dict[str, Records], strong: Mixture | None
         "corpus": corpus.name,
         "task": corpus.task,
         "licence": corpus.licence,
+        "commercial_use": commercial_use(corpus.licence),
         "split": split.name,
         "rows": {name: len(examples) for name, examples in rows.items()},
         "harmful": {

@@ -17,6 +17,7 @@ from absl import flags
 from tabulate import tabulate
 
 from ssl_guard import bootstrap, cli, metrics, plots
+from ssl_guard.data.schema import licence_notes
 from ssl_guard.errors import BadInput
 from ssl_guard.reporting import formats, page, tables
 from ssl_guard.reporting.results import (
@@ -157,6 +158,7 @@ def summary(run: dict, twin: dict, comparison: dict) -> str:
         f"{minutes:.1f} minutes of training for both.\n\n"
         f"{subject}: {comparison['unlabelled_data']}"
         + "".join(f"\n{line}" for line in warnings(run["report"].get("observatory", {})))
+        + "".join(f"\n{line}" for line in licence_notes(data["licence"]))
     )
 
 

@@ -23,6 +23,13 @@ def test_the_first_table_comes_from_the_run_records():
     assert table_in(Path("README.md")) == expected.strip()
 
 
+def test_a_table_of_non_commercial_rows_says_so():
+    run, twin = (report.load(RECORDS / name) for name in ("uda-0", "supervised-0"))
+    run["report"]["data"]["licence"] = "CC-BY-NC-4.0 and MIT"
+    last = report.summary(run, twin, report.compare(run, twin)).splitlines()[-1]
+    assert last == "licence of the rows: CC-BY-NC-4.0 and MIT, which forbids commercial use"
+
+
 @pytest.mark.parametrize(
     "script",
     [

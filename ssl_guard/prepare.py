@@ -28,7 +28,7 @@ from ssl_guard import algorithms, cli
 from ssl_guard import config as config_module
 from ssl_guard.assets import sha256_file
 from ssl_guard.augment import recipe, sets
-from ssl_guard.data import corpora, splits, windows
+from ssl_guard.data import corpora, duplicates, splits, windows
 from ssl_guard.data.mixing import Mixture
 from ssl_guard.data.schema import Corpus, Example
 from ssl_guard.data.tfrecord import Records, open_shards, write_shards
@@ -126,7 +126,7 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
             stride=stride,
         )
         records[name] = windows.Windowed(records[name], parts)
-    groups = {name: splits.group_numbers([e.prompt for e in rows[name]]) for name in scored[1:]}
+    groups = {name: duplicates.group_numbers([e.prompt for e in rows[name]]) for name in scored[1:]}
     return Prepared(
         labelled=records["labelled"],
         unlabelled=records.get("unlabelled"),

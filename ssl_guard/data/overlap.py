@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssl_guard.data.duplicates import near_duplicate_groups
 from ssl_guard.data.schema import normalised
-from ssl_guard.data.splits import near_duplicate_groups
 
 
 class Overlap(NamedTuple):
@@ -19,7 +19,7 @@ class Overlap(NamedTuple):
 
 
 def overlap(prompts: Sequence[str], seen: Sequence[str]) -> Overlap:
-    """Compares prompts by the groups of `splits.near_duplicate_groups`, as a split does."""
+    """Compares prompts by the groups of `duplicates.near_duplicate_groups`, as a split does."""
     known = {normalised(prompt) for prompt in seen}
     exact = np.array([normalised(prompt) in known for prompt in prompts], bool)
     near, groups = np.zeros(len(prompts), bool), np.zeros(len(prompts), int)

@@ -65,7 +65,7 @@ def open_exam(
         rows = source.rows.get(side) or []
         title = f"{source.corpus.name}.{side}"
     else:
-        is_file = str(name).lower().endswith(user_file.SUFFIXES)
+        is_file = user_file.reads(name)
         own = {v: 1 for v in data.harmful_values} | {v: 0 for v in data.safe_values}
         label_map = (labels or own or None) if is_file else None
         wanted = dict(data.columns) | dict(columns or {}) if is_file else {}

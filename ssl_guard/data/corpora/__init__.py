@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from google.protobuf.json_format import ParseError
 
-from ssl_guard.data.corpora import records, user_file
+from ssl_guard.data.corpora import formats, records, user_file
 from ssl_guard.data.corpora.human_scored_responses import HumanScoredResponses
 from ssl_guard.data.schema import TASKS, Corpus, Example, make_corpus
 from ssl_guard.errors import BadInput
@@ -31,24 +30,22 @@ def load(
 ) -> Corpus:
     """The corpus of this name, prepared under `data_dir` at the first use; nothing is downloaded.
 
-    name: a name in CORPORA, or the path of a .jsonl, .jsonl.gz, .json or .csv file, whose corpus
-        is named after the file
+    name: a name in CORPORA, or the path of a file or folder, with or without settings of its own
+        (see user_file), after which the corpus is named
     columns, labels: how to read a file, see user_file.configure
 
     Raises BadInput for an unknown name or task, and for any fault of the file.
     """
     if task not in TASKS:
         raise BadInput(f"config.data.task = {task!r} must be one of {', '.join(TASKS)}.")
-    if str(name).lower().endswith(user_file.SUFFIXES):
+    if user_file.reads(name):
         config = user_file.configure(name, task, columns, labels)
-        stem = Path(name).name.lower().removesuffix(".gz").rpartition(".")[0]
-        short = re.sub(r"[^a-z0-9_-]+", "_", stem) or "file"
         examples = _prepare_and_read(user_file.UserFile, data_dir, config)
-        return make_corpus(short, task, examples, "unstated")
+        return make_corpus(config.title, task, examples, "unstated")
     if name not in CORPORA:
         raise BadInput(
             f"config.data.corpus = {name!r} is neither a corpus ({', '.join(CORPORA)}) nor a file "
-            f"that ends in {', '.join(user_file.SUFFIXES)}."
+            f"that ends in {', '.join(formats.SUFFIXES)}, nor a folder of such files."
         )
     if labels or dict(columns or {}).items() - user_file.COLUMNS.items():
         raise BadInput(

@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ssl_guard import cli, mlm, runtime
+from ssl_guard.data import overlap
 from ssl_guard.train import train_and_evaluate
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> None:
         name: round(test[name]["value"], 4) for name in ("f1", "auprc", "recall_at_1_fpr", "ece")
     }
     print(f"{workdir}: step {report['selected_step']}, test {json.dumps(shown)}")
+    print(overlap.note(report["contamination"]))
 
 
 if __name__ == "__main__":

@@ -12,13 +12,16 @@ import dataclasses
 import hashlib
 import itertools
 import re
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 from datasketch import MinHash
 
 from ssl_guard.data.schema import normalised
+from ssl_guard.errors import BadInput
 
 SHINGLE = 3  # words
 JACCARD = 0.5  # near-duplicates share half of their shingles
@@ -57,6 +60,27 @@ class Shingles:
         flat = np.fromiter(hashes(), np.uint32)
         return cls(flat, np.cumsum(sizes))
 
+    @classmethod
+    def load(cls, path: str | Path) -> "Shingles":
+        """What `save` wrote. Raises BadInput for a file that is damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                found = cls(file["hashes"], file["starts"])
+            ends = found.starts[0], found.starts[-1], len(found.hashes)
+            if ends[0] != 0 or ends[1] != ends[2] or (np.diff(found.starts) < 0).any():
+                raise ValueError("starts do not fit the hashes")
+        except (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as error:
+            raise BadInput(f"{path} is damaged: make its model again.") from error
+        return found
+
+    def save(self, path: str | Path) -> None:
+        """Writes hashes alone: no text can be read from the file."""
+        np.savez(path, hashes=self.hashes, starts=self.starts)
+
+    def __add__(self, other: "Shingles") -> "Shingles":
+        hashes = np.concatenate([self.hashes, other.hashes])
+        return Shingles(hashes, np.concatenate([self.starts, self.starts[-1] + other.starts[1:]]))
+
     def __len__(self) -> int:
         return len(self.starts) - 1
 
@@ -83,12 +107,14 @@ class Known:
         self._order = np.argsort(bands, axis=1)
         self._sorted = np.take_along_axis(bands, self._order, axis=1)
 
-    def near(self, prompts: Iterable[str]) -> np.ndarray:
-        """bool [prompts]: is it a near-duplicate of a known one? Holds CHUNK prompts at a time."""
-        prompts, parts = iter(prompts), [np.zeros(0, bool)]
-        while chunk := list(itertools.islice(prompts, CHUNK)):
-            parts.append(self._near(Shingles.of(chunk)))
-        return np.concatenate(parts)
+    def near(self, others: Shingles) -> np.ndarray:
+        """bool [others]: is it a near-duplicate of a known prompt?"""
+        found = np.zeros(len(others), bool)
+        for start in range(0, len(others), CHUNK):
+            starts = others.starts[start : start + CHUNK + 1]
+            part = Shingles(others.hashes[starts[0] : starts[-1]], starts - starts[0])
+            found[start : start + CHUNK] = self._near(part)
+        return found
 
     def _near(self, others: Shingles) -> np.ndarray:
         found = np.zeros(len(others), bool)

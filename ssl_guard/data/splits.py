@@ -83,8 +83,6 @@ def make_split(
 
     Raises BadInput if the corpus cannot give these sides.
     """
-    if balance not in BALANCES:
-        raise BadInput(f"config.data.balance = {balance!r} must be one of {', '.join(BALANCES)}.")
     if labelled < 2 or dev < 2 or test < 2 or (balance == "balanced" and labelled % 2):
         raise BadInput(
             f"config.data.labelled = {labelled}, dev = {dev}, test = {test}: each must be at least "

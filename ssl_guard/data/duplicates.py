@@ -64,7 +64,7 @@ class Shingles:
     def load(cls, path: str | Path) -> "Shingles":
         """What `save` wrote. Raises BadInput for a file that is damaged."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 found = cls(file["hashes"], file["starts"])
             ends = found.starts[0], found.starts[-1], len(found.hashes)
             if ends[0] != 0 or ends[1] != ends[2] or (np.diff(found.starts) < 0).any():

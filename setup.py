@@ -19,7 +19,7 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.8.1",
-        "datasketch>=1.6.5",
+        "datasketch>=2.0",  # groups found by 1.x are others
         "filelock>=3.16",
         "flax>=0.12.4",
         "google-crc32c>=1.6",
@@ -36,6 +36,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.4",
         "py3langid>=0.4",
+        "pyarrow>=20",
         "safetensors>=0.6",
         "scikit-learn>=1.6",
         "scipy>=1.13",

@@ -119,6 +119,7 @@ def write_report(
         "checkpoint_sha256": checkpoint_sha256,
         "steps": steps,
         "data": prepared.summary,
+        "contamination": prepared.contamination,
         "training": _training_summary(workdir),
         "observatory": observatory or {},
         "provenance": provenance.collect(**prepared.hashes),

@@ -13,6 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ssl_guard import cli, mlm, preemption, processes, runtime
+from ssl_guard.data import overlap
 from ssl_guard.data.schema import licence_notes
 from ssl_guard.train import train_and_evaluate
 
@@ -48,7 +49,8 @@ def _run(config, workdir: str) -> str:
         name: round(test[name]["value"], 4) for name in ("f1", "auprc", "recall_at_1_fpr", "ece")
     }
     line = f"{workdir}: step {report['selected_step']}, test {json.dumps(shown)}"
-    return "\n".join([line, *licence_notes(report["data"]["licence"])])
+    notes = licence_notes(report["data"]["licence"])
+    return "\n".join([line, overlap.note(report["contamination"]), *notes])
 
 
 if __name__ == "__main__":

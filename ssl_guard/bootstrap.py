@@ -7,7 +7,8 @@ rows take seconds. Resamples of one class, where no ranking is defined, are draw
 set itself has one class.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from ssl_guard import metrics
 from ssl_guard.metrics import Interval
 
 CHUNK = 32  # resamples at a time: what fits the cache
+RANKING = ("best_f1", "auprc", "auroc", "ece", "brier", *metrics.RECALL_AT)
 
 
 class Difference(NamedTuple):
@@ -114,44 +116,58 @@ def resampled(
 
 
 def weighted_scores(
-    labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray
+    labels: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+    weights: np.ndarray,
+    ranking: Collection[str] = RANKING,
 ) -> dict[str, np.ndarray]:
     """`metrics.binary_scores` of every resample, float64 [resamples].
 
     weights: int [resamples, rows], how often each row occurs; no resample of a set with both
-    classes may have one. In the calibration error rows of equal scores stand in their order here.
+    classes may have one. ranking: those wanted of RANKING, which cost more than the rest. In the
+    calibration error rows of equal scores stand in their order here.
     """
+    total, harmful = weights.sum(axis=1), weights[:, labels == 1].sum(axis=1)
+
+    def at(limit: float) -> dict[str, np.ndarray]:
+        hits = weights[:, (scores >= limit) & (labels == 1)].sum(axis=1)
+        alarms = weights[:, (scores >= limit) & (labels == 0)].sum(axis=1)
+        return metrics.rates(hits, alarms, harmful, total - harmful)
+
+    found = metrics.defined(at(threshold), at(0.5), labels)
+    if labels.min() == labels.max() or not ranking:
+        return found
     order = np.argsort(scores, kind="stable")
     scores, labels, weights = scores[order], labels[order], weights[:, order]
     rows, harmful_rows = weights.cumsum(axis=1), (weights * labels).cumsum(axis=1)
-    total, harmful = rows[:, -1:], harmful_rows[:, -1:]
+    total, harmful = total[:, None], harmful[:, None]
     # Rows and harmful rows with at least each distinct score; none has more than the highest.
     starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])
     called = np.pad(total - rows[:, starts] + weights[:, starts], ((0, 0), (0, 1)))
     hits = harmful - harmful_rows[:, starts] + weights[:, starts] * labels[starts]
     hits = np.pad(hits, ((0, 0), (0, 1)))
     alarms, safe = called - hits, total - harmful
-
-    def at(limit: float) -> dict[str, np.ndarray]:
-        level = np.searchsorted(scores[starts], limit)
-        return metrics.rates(hits[:, level], alarms[:, level], harmful[:, 0], safe[:, 0])
-
-    found = metrics.defined(at(threshold), at(0.5), labels)
-    if labels.min() == labels.max():
-        return found
-    precision, fpr = hits / np.maximum(called, 1), alarms / safe
     gained, alarmed = -np.diff(hits, axis=1), -np.diff(alarms, axis=1)
-    found |= {
-        "best_f1": (2 * hits / (called + harmful)).max(axis=1),
-        "auprc": (gained * precision[:, :-1]).sum(axis=1) / harmful[:, 0],
-        "auroc": (alarmed * (hits[:, :-1] + hits[:, 1:])).sum(axis=1) / (2 * harmful * safe)[:, 0],
-        "ece": _calibration_errors(scores, labels, weights, rows, harmful_rows),
-        "brier": weights @ np.square(scores - labels) / total[:, 0],
-    }
-    for name, limit in metrics.RECALL_AT.items():
-        allowed = (fpr > limit + 1e-12).sum(axis=1)  # the first level with no more: fpr falls
-        found[name] = np.take_along_axis(hits, allowed[:, None], axis=1)[:, 0] / harmful[:, 0]
-    return found
+
+    def recall_at(limit: float) -> np.ndarray:
+        allowed = (alarms / safe > limit + 1e-12).sum(axis=1)  # the first with no more: it falls
+        return np.take_along_axis(hits, allowed[:, None], axis=1)[:, 0] / harmful[:, 0]
+
+    ranked = {
+        "best_f1": lambda: (2 * hits / (called + harmful)).max(axis=1),
+        "auprc": lambda: (
+            (gained * (hits / np.maximum(called, 1))[:, :-1]).sum(axis=1) / harmful[:, 0]
+        ),
+        "auroc": lambda: (
+            (alarmed * (hits[:, :-1] + hits[:, 1:])).sum(axis=1) / (2 * harmful * safe)[:, 0]
+        ),
+        "ece": lambda: _calibration_errors(scores, labels, weights, rows, harmful_rows),
+        "brier": lambda: weights @ np.square(scores - labels) / total[:, 0],
+    } | {
+        name: functools.partial(recall_at, limit) for name, limit in metrics.RECALL_AT.items()
+    }  # fmt: skip
+    return found | {name: ranked[name]() for name in ranked if name in ranking}
 
 
 def _calibration_errors(scores, labels, weights, rows, harmful_rows) -> np.ndarray:

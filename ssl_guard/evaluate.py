@@ -1,12 +1,13 @@
 """From scores to numbers with intervals: the end of a training run, and any corpus later.
 
     python -m ssl_guard.evaluate --workdir=runs/uda --corpora=exam.jsonl,test,dev \\
-        [--over_refusal=xstest.jsonl] [--robustness=leetspeak,spacing] [--policy=policy.json]
+        [--over_refusal=xstest.jsonl] [--robustness=leetspeak,spacing] \\
+        [--policy=policy.json --profile=permissive,strict,dev_best_f1]
 
 Scores every corpus (a file, a corpus's name, or a side of the run's own split) with the selected
-checkpoint, writes RUN/evaluations/ (see evaluations.py) and prints a table. Near-duplicates of what
-the run has seen are left out and counted. Every call is noted in reads.jsonl: the second time that
-a test set is scored, it says so.
+checkpoint, writes RUN/evaluations/ (see evaluations.py), a file for every threshold policy, and
+prints a table. Near-duplicates of what the run has seen are left out and counted. Every call is
+noted in reads.jsonl: the second time that a test set is scored, it says so.
 """
 
 import json
@@ -33,7 +34,7 @@ from ssl_guard import (
     sharding,
 )
 from ssl_guard.data import pipeline
-from ssl_guard.data.schema import TASKS, make_corpus
+from ssl_guard.data.schema import HARMFUL, TASKS, make_corpus
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
@@ -41,6 +42,8 @@ from ssl_guard.prepare import Prepared, Source, read_split
 from ssl_guard.writer import read, write_json
 
 PROFILES = ("strict", "balanced", "permissive")  # of a policy.json, see threshold.py
+DEV = "dev_best_f1"  # the threshold policy of a run without one
+NO_SCORES = np.empty(0)  # of an attack that changes no row
 SLICES = ("source", "adversarial")  # columns of a file to slice by where it has them
 SHOWN = {
     "f1": "F1",
@@ -162,7 +165,7 @@ def evaluate_run(
     over_refusal: Sequence[str] = (),
     attacks: Sequence[str] = (),
     policy: str | Path | None = None,
-    profile: str = "balanced",
+    profiles: Sequence[str] = ("balanced",),
     threshold: float | None = None,
     columns: Mapping[str, str] | None = None,
     labels: Mapping[str, int] | None = None,
@@ -171,10 +174,11 @@ def evaluate_run(
 ) -> list[dict]:
     """Evaluates a finished run on corpora and on the safe rows of the over_refusal ones.
 
-    Writes an evaluation for each, see evaluations.py, and returns them. The threshold is the one
-    that was best on dev, a profile's of a policy.json of this run, or the given one. attacks:
-    operations of augment/ops.py; the rest: of `exams.open_exam`. All corpora are read before the
-    first is scored. Raises BadInput for anything that the user can put right.
+    Writes an evaluation for each and for each threshold, see evaluations.py, and returns them. The
+    thresholds are the one that was best on dev, the given one, or the profiles' of a policy.json of
+    this run, of which DEV is the one of dev. attacks: operations of augment/ops.py; the rest: of
+    `exams.open_exam`. All corpora are read before the first is scored, and each is scored once.
+    Raises BadInput for anything that the user can put right.
     """
     workdir = Path(workdir)
     config = scorer.read_config(workdir)
@@ -193,16 +197,18 @@ def evaluate_run(
     ]
     if unknown := sorted(set(slices) - set(SLICES) - {n for exam in opened for n in exam.columns}):
         raise BadInput(f"no corpus has the column {unknown[0]!r} of --slices: leave it out.")
-    chosen = _thresholds(report, policy, profile, threshold)
+    policies = _thresholds(report, policy, profiles, threshold)
     run = scorer.load_run(workdir)
     found = []
     for exam in opened:
-        evaluation, rows = evaluate_exam(run, exam, source, *chosen, attacks=attacks)
+        made, rows = evaluate_exam(run, exam, source, policies, attacks=attacks)
+        read_as = made[0]["cohort"] | {"threshold_policy": "; ".join(policies)}
         before = _reads_in_training(workdir, source, exam)
-        now = evaluations.record_read(workdir, evaluation["cohort"])
-        evaluation["times_read"] = before + now
-        evaluations.write_evaluation(workdir, evaluation, rows)
-        found.append(evaluation)
+        times = before + evaluations.record_read(workdir, read_as)
+        for evaluation in made:
+            evaluation["times_read"] = times
+            evaluations.write_evaluation(workdir, evaluation, rows)
+        found += made
     return found
 
 
@@ -210,103 +216,148 @@ def evaluate_exam(
     run: scorer.Scorer,
     exam: exams.Exam,
     source: Source,
-    threshold_policy: str,
-    thresholds: dict[str, float],
+    policies: Mapping[str, Mapping[str, float]],
     *,
     attacks: Sequence[str] = (),
-) -> tuple[dict, list[dict]]:
-    """The evaluation, without times_read, and its rows; see evaluations.py.
+) -> tuple[list[dict], list[dict]]:
+    """The evaluations, one a policy, without times_read, and their rows; see evaluations.py.
 
-    thresholds: by the name of the weights; others are not scored.
+    policies: {threshold policy: thresholds by the name of the weights}; others are not scored.
     """
-    config, resamples = run.config, run.config.eval.bootstrap
-    weights = "ema" if "ema" in thresholds else "raw"
+    config, weights = run.config, run.report["weights"]
     labels = np.array([example.label for example in exam.examples])
     records = run.records(exam.examples)
     scores, cost = _timed_scores(run, records, weights)
-    scores = {weights: scores} | {
-        kind: run.predict(run.weights[kind], records) for kind in thresholds if kind != weights
-    }
-    threshold = thresholds[weights]
+    others = {kind for thresholds in policies.values() for kind in thresholds} - {weights}
+    scores = {weights: scores} | {kind: run.predict(run.weights[kind], records) for kind in others}
     values = _slice_values(exam, records, tuple(config.data.buckets))
-    harmful = np.flatnonzero(labels == 1)
-    curves = {"reliability": metrics.reliability(labels, scores[weights])}
-    if 0 < len(harmful) < len(labels):
-        curves["precision_recall"] = metrics.precision_recall(labels, scores[weights])
-    evaluation = {
-        "cohort": {
-            "corpus": exam.corpus.name,
-            "corpus_sha256": exam.corpus.sha256,
-            "rows_sha256": make_corpus("", "", exam.examples, "").sha256,
-            "rows": len(labels),
-            "harmful": len(harmful),
-            "task": exam.corpus.task,
-            "label_map": exam.label_map,
-            "split": source.split.name,
-            "split_sha256": source.hashes["split_sha256"],
-            "threshold_policy": threshold_policy,
-            "threshold": thresholds,
-            "checkpoint_sha256": run.checkpoint_sha256,
-            "weights": weights,
-            "seed": config.seed,
-        },
-        "scorer": {"name": config.algorithm, "workdir": str(run.workdir)},
-        "kind": exam.kind,
+    harmful = [example for example in exam.examples if example.label == HARMFUL]
+    attacked = [robustness.attack(harmful, op) for op in (attacks if harmful else ())]
+    views = [attack.views for attack in attacked]
+    after = [run.predict(run.weights[weights], run.records(v)) if v else NO_SCORES for v in views]
+    shared = {
+        "corpus": exam.corpus.name,
+        "corpus_sha256": exam.corpus.sha256,
+        "rows_sha256": make_corpus("", "", exam.examples, "").sha256,
+        "rows": len(labels),
+        "harmful": len(harmful),
+        "task": exam.corpus.task,
+        "label_map": exam.label_map,
+        "split": source.split.name,
+        "split_sha256": source.hashes["split_sha256"],
+        "checkpoint_sha256": run.checkpoint_sha256,
+        "weights": weights,
+        "seed": config.seed,
+    }
+    found = [
+        {
+            "cohort": shared | {"threshold_policy": policy, "threshold": thresholds},
+            "scorer": {"name": config.algorithm, "workdir": str(run.workdir)},
+            "kind": exam.kind,
+            **judge(
+                labels,
+                exam.groups,
+                scores,
+                thresholds,
+                weights=weights,
+                values=values,
+                attacked=list(zip(attacked, after, strict=True)),
+                resamples=config.eval.bootstrap,
+            ),
+            "cost": cost,
+            "contamination": exam.contamination,
+            "provenance": provenance.collect(
+                **{k: v for k, v in run.report["provenance"].items() if k.endswith("_sha256")}
+            ),
+        }
+        for policy, thresholds in policies.items()
+    ]
+    return found, _rows(exam, records, scores, values)
+
+
+def judge(
+    labels: np.ndarray,
+    groups: np.ndarray,
+    scores: Mapping[str, np.ndarray],
+    thresholds: Mapping[str, float],
+    *,
+    weights: str,
+    values: Mapping[str, list],
+    attacked: Sequence[tuple[robustness.Attack, np.ndarray]],
+    resamples: int,
+) -> dict:
+    """The parts of an evaluation that follow from scores: scores, slices, robustness, curves.
+
+    labels, groups: int [rows]; scores: float [rows], and thresholds, by the name of the weights;
+    weights: which of them the slices and the rest are of; values: of `metrics.by_value`, by slice;
+    attacked: attacks on the harmful rows, each with the scores of its views.
+    """
+    mine, threshold, harmful = scores[weights], thresholds[weights], labels == HARMFUL
+    curves = {"reliability": metrics.reliability(labels, mine)}
+    if 0 < harmful.sum() < len(labels):
+        curves["precision_recall"] = metrics.precision_recall(labels, mine)
+    return {
         "scores": {
-            kind: test_report(labels, scores[kind], limit, exam.groups, resamples=resamples)
+            kind: test_report(labels, scores[kind], limit, groups, resamples=resamples)
             for kind, limit in thresholds.items()
         },
         "slices": {
-            name: metrics.by_value(labels, scores[weights], threshold, of_row)
+            name: metrics.by_value(labels, mine, threshold, of_row)
             for name, of_row in values.items()
         },
         "robustness": {
-            op: robustness.recall_drop(
-                lambda examples: run.predict(run.weights[weights], run.records(examples)),
-                [exam.examples[i] for i in harmful],
-                scores[weights][harmful] >= threshold,
-                exam.groups[harmful],
-                op,
+            attack.op: robustness.recall_drop(
+                attack,
+                mine[harmful],
+                after,
+                groups[harmful],
                 threshold=threshold,
                 resamples=resamples,
             )
-            for op in (attacks if len(harmful) else ())
+            for attack, after in attacked
         },
         "curves": curves,
-        "cost": cost,
-        "contamination": exam.contamination,
-        "provenance": provenance.collect(
-            **{k: v for k, v in run.report["provenance"].items() if k.endswith("_sha256")}
-        ),
     }
-    return evaluation, _rows(exam, records, scores, values)
 
 
-def _thresholds(report: dict, policy, profile: str, given: float | None) -> tuple[str, dict]:
-    """The threshold policy's name, and the threshold of every kind of weights that has one."""
+def _thresholds(
+    report: dict, policy: str | Path | None, profiles: Sequence[str], given: float | None
+) -> dict[str, dict[str, float]]:
+    """{threshold policy: the threshold of every kind of weights that has one}."""
     dev = {kind: scores["threshold"] for kind, scores in report["dev"].items()}
     if policy is not None and given is not None:
         raise BadInput("--policy and --threshold both set the threshold: give one of them.")
     if given is not None:
         if not 0 <= given <= 1:
             raise BadInput(f"--threshold = {given} is no probability: give one from 0 to 1.")
-        return "given", {kind: given for kind in dev}
+        return {"given": {kind: given for kind in dev}}
     if policy is None:
-        return "dev_best_f1", dev
+        return {DEV: dev}
+    found = {DEV: dev} if DEV in profiles else {}
+    for profile in profiles:
+        if profile != DEV:
+            name, threshold = _of_profile(report, policy, profile)
+            found[name] = {report["weights"]: threshold}
+    return found
+
+
+def _of_profile(report: dict, policy: str | Path, profile: str) -> tuple[str, float]:
+    """The threshold policy's name, and the threshold of the weights that the run reports."""
     try:
         content = json.loads(Path(policy).read_text())
-        threshold = float(content["thresholds"][profile]["threshold"])
-        theirs, weights = content["run"]["split_sha256"], content["run"]["weights"]
-        step = content["run"]["selected_step"], content["run"]["algorithm"]
+        point = content["thresholds"][profile]
+        threshold, promises = float(point["threshold"]), point["errors_allowed"] is not None
+        name = f"policy:{profile}" + (f", {point['promise']}" if promises else "")
+        names = ("split_sha256", "weights", "selected_step", "algorithm")
+        theirs = [content["run"][key] for key in names]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadInput(
             f"{policy} has no threshold for the profile {profile!r}: make it with "
-            f"ssl_guard.threshold, and choose one of {', '.join(PROFILES)}."
+            f"ssl_guard.threshold, and choose from {', '.join((*PROFILES, DEV))}."
         ) from error
-    mine = report["provenance"]["split_sha256"], (report["selected_step"], report["algorithm"])
-    if (theirs, step) != mine or weights not in dev:
+    if theirs != [report["provenance"][names[0]], *(report[key] for key in names[1:])]:
         raise BadInput(f"{policy} was fitted on the scores of another run: fit it on this one.")
-    return f"policy:{profile}", {weights: threshold}
+    return name, threshold
 
 
 def _timed_scores(run: scorer.Scorer, records, weights: str) -> tuple[np.ndarray, dict]:
@@ -336,17 +387,20 @@ def _timed_scores(run: scorer.Scorer, records, weights: str) -> tuple[np.ndarray
 
 def _slice_values(exam, records, buckets: tuple[int, ...]) -> dict[str, list]:
     """{slice: the value of every row, None where it has none}."""
-    lengths = _token_counts(records)
-    bounds = np.searchsorted(buckets, lengths)
-    names = [f"up to {bound} tokens" for bound in buckets] + [f"over {buckets[-1]} tokens"]
     found = {
         "category": [example.category for example in exam.examples],
         "source": [example.source for example in exam.examples],
-        "length": [names[bound] for bound in bounds],
+        "length": length_names(_token_counts(records), buckets),
     }
     for name, values in exam.columns.items():
         found[name] = [values.get(example.id) for example in exam.examples]
     return found
+
+
+def length_names(tokens: np.ndarray, buckets: Sequence[int]) -> list[str]:
+    """The slice of every length, int [rows], in tokens."""
+    names = [f"up to {bound} tokens" for bound in buckets] + [f"over {buckets[-1]} tokens"]
+    return [names[place] for place in np.searchsorted(buckets, tokens)]
 
 
 def _token_counts(records) -> np.ndarray:
@@ -388,10 +442,12 @@ def table(found: Sequence[dict]) -> str:
         cohort = evaluation["cohort"]
         scores = evaluation["scores"][cohort["weights"]]
         kind = "" if evaluation["kind"] != "over_refusal" else " (over-refusal)"
-        row = [cohort["corpus"] + kind, cohort["rows"], cohort["harmful"]]
+        row = [cohort["corpus"] + kind, cohort["threshold_policy"].partition(",")[0]]
+        row += [cohort["rows"], cohort["harmful"]]
         row += [_cell(scores.get(name)) for name in SHOWN]
         rows.append([*row, evaluation["times_read"]])
-    titles = ["corpus, % [95% interval]", "rows", "harmful", *SHOWN.values(), "times read"]
+    titles = ["corpus, % [95% interval]", "threshold", "rows", "harmful", *SHOWN.values()]
+    titles += ["times read"]
     return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
 
 
@@ -425,13 +481,6 @@ def _cell(interval: dict | None) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _pairs(flag: str, given: Sequence[str]) -> dict[str, str]:
-    """name=value,name=value of the command line."""
-    if wrong := [pair for pair in given if "=" not in pair]:
-        raise BadInput(f"--{flag}: {wrong[0]!r} must be name=column, such as label=is_harmful.")
-    return dict(pair.split("=", 1) for pair in given)
-
-
 def main(argv: list[str]) -> None:
     workdir = cli.required(WORKDIR, "workdir")
     if len(argv) > 1:
@@ -444,10 +493,10 @@ def main(argv: list[str]) -> None:
         over_refusal=OVER_REFUSAL.value,
         attacks=ROBUSTNESS.value,
         policy=POLICY.value,
-        profile=PROFILE.value,
+        profiles=PROFILE.value,
         threshold=THRESHOLD.value,
-        columns=_pairs("columns", COLUMNS.value),
-        labels={v: 1 for v in HARMFUL.value} | {v: 0 for v in SAFE.value},
+        columns=cli.pairs("columns", COLUMNS.value),
+        labels={v: 1 for v in HARMFUL_VALUES.value} | {v: 0 for v in SAFE_VALUES.value},
         slices=SLICE.value,
         keep_seen=KEEP_SEEN.value,
     )
@@ -460,11 +509,11 @@ if __name__ == "__main__":
     OVER_REFUSAL = flags.DEFINE_list("over_refusal", [], "Corpora whose safe rows look alarming.")
     ROBUSTNESS = flags.DEFINE_list("robustness", [], "Operations of augment/ that hide words.")
     POLICY = flags.DEFINE_string("policy", None, "A policy.json of ssl_guard.threshold.")
-    PROFILE = flags.DEFINE_enum("profile", "balanced", PROFILES, "The policy's threshold to use.")
+    PROFILE = flags.DEFINE_list("profile", ["balanced"], "The policy's thresholds, dev_best_f1.")
     THRESHOLD = flags.DEFINE_float("threshold", None, "A threshold instead of the one of dev.")
     COLUMNS = flags.DEFINE_list("columns", [], "Of the files, such as label=is_harmful.")
-    HARMFUL = flags.DEFINE_list("harmful_values", [], "Label values of the files: harmful.")
-    SAFE = flags.DEFINE_list("safe_values", [], "Label values of the files: safe.")
+    HARMFUL_VALUES = flags.DEFINE_list("harmful_values", [], "Label values of the files: harmful.")
+    SAFE_VALUES = flags.DEFINE_list("safe_values", [], "Label values of the files: safe.")
     SLICE = flags.DEFINE_list("slices", list(SLICES), "Further columns of files to slice by.")
     KEEP_SEEN = flags.DEFINE_bool("keep_seen", False, "Keeps near-duplicates of seen rows.")
     cli.run(main)

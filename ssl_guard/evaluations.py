@@ -1,16 +1,18 @@
 """One evaluation as a file: what it holds, and how often a run has read a test set.
 
 RUN/evaluations/<name>.json has the numbers and <name>.jsonl one line a row; reads.jsonl has one
-line for every time that a set was scored. <name> is the corpus's, with the first 8 digits of its
-sha256 behind it where another corpus has the name already.
+line for every time that a set was scored. <name> is the corpus's and the threshold policy's, with
+the first 8 digits of the corpus's sha256 behind it where another corpus has the name already.
 
     cohort        what a number is of; numbers of different cohorts do not stand in one column
         corpus, corpus_sha256   name, and sha256 of its rows that have a label
         rows_sha256             of the rows that were scored: without those left out below
         rows, harmful           how many were scored
-        task, label_map         schema.TASKS; {label value: 0 or 1}, null for the usual words
+        task, label_map         schema.TASKS; {label value: 0 or 1} by which a file was read, null
+                                for a corpus's own labels
         split, split_sha256     of the run, whose labelled rows it learned from; null for a peer
-        threshold_policy        "dev_best_f1", "policy:<profile>" or "given"
+        threshold_policy        "dev_best_f1", "policy:<profile>", with the promise behind it if
+                                the profile makes one, or "given"
         threshold               {"raw": t, "ema": t}: harmful is a score of at least t
         checkpoint_sha256       of the weights that scored
         weights                 "ema" or "raw": which of them `slices` and the rest are of
@@ -20,8 +22,8 @@ sha256 behind it where another corpus has the name already.
     scores        {"raw": {metric: {"value", "low", "high"}}, "ema": ...}: 95% bootstrap intervals
                   over groups of near-duplicate prompts. A metric that needs both classes is not
                   there when a corpus has one: an absent number is never a zero.
-    slices        {"category": {value: {"rows", "harmful", metric: number}}, "source", "length",
-                  and every other column that was asked for, such as "adversarial"}
+    slices        {"category": {value: {"rows", "harmful", metric: number}}, "source", "length" in
+                  the run's tokens, and every other column that was asked for, "adversarial" say}
     robustness    {operation: {"arguments", "rows", "recall", "drop", "low", "high"}}: recall of
                   harmful rows that were obfuscated, and how much less than on the same rows as they
                   are; without numbers if the operation changes no row
@@ -74,11 +76,14 @@ def write_evaluation(workdir: str | Path, evaluation: dict, rows: Sequence[dict]
 
 def _path(folder: Path, cohort: dict) -> Path:
     """<name>.json, or <name>-<sha256>.json if <name>.json is of another corpus."""
-    path = folder / f"{cohort['corpus']}.json"
+    policy = cohort["threshold_policy"].partition(",")[0].replace(":", "-")
+    if policy == "given":
+        policy += f"-{cohort['threshold'][cohort['weights']]:g}"
+    path = folder / f"{cohort['corpus']}.{policy}.json"
     if path.exists():
         theirs = json.loads(path.read_text())["cohort"]["corpus_sha256"]
         if theirs != cohort["corpus_sha256"]:
-            return folder / f"{cohort['corpus']}-{cohort['corpus_sha256'][:8]}.json"
+            return path.with_stem(f"{path.stem}-{cohort['corpus_sha256'][:8]}")
     return path
 
 

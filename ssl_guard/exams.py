@@ -31,7 +31,7 @@ class Exam(NamedTuple):
     kind: "test", "over_refusal" or the name of a side; corpus: the labelled rows as they came, its
     sha256 of them; examples: the rows to score, and groups, int [rows], theirs of near-duplicate
     prompts; columns: {name: {id: value}} of further columns; contamination: counts, see
-    evaluations.py; label_map: {label value: 0 or 1}, None for the usual words.
+    evaluations.py; label_map: {label value: 0 or 1} of a file, None for a corpus's own labels.
     """
 
     kind: str
@@ -62,23 +62,11 @@ def open_exam(
 
     Raises BadInput for a corpus that cannot be read as the run's task or has no row left to score.
     """
-    data, label_map, extra = config.data, None, {}
     side = name if name in SIDES else None
-    if side:
-        rows = source.rows.get(side) or []
-        title = f"{source.corpus.name}.{side}"
-    else:
-        is_file = user_file.reads(name)
-        own = {v: 1 for v in data.harmful_values} | {v: 0 for v in data.safe_values}
-        label_map = (labels or own or None) if is_file else None
-        wanted = dict(data.columns) | dict(columns or {}) if is_file else {}
-        corpus = corpora.load(
-            name, task=data.task, data_dir=Path(data.dir), columns=wanted, labels=label_map
-        )
-        rows, title = corpus.examples, corpus.name
-        if is_file:
-            extra = _slices(name, slices, user_file.COLUMNS | wanted)
-    rows = [example for example in rows if example.label is not None]
+    title, rows, label_map = labelled_rows(name, config, source, columns=columns, labels=labels)
+    extra = {}
+    if user_file.reads(name):
+        extra = _slices(name, slices, user_file.COLUMNS | _columns(config, columns))
     if over_refusal:
         rows = [example for example in rows if example.label == SAFE]
     if not rows:
@@ -103,7 +91,7 @@ def open_exam(
         )
     return Exam(
         kind=side or ("over_refusal" if over_refusal else "test"),
-        corpus=make_corpus(title, data.task, rows, ""),
+        corpus=make_corpus(title, config.data.task, rows, ""),
         examples=[rows[i] for i in kept],
         groups=np.unique(found.groups[kept], return_inverse=True)[1],
         columns=extra,
@@ -126,6 +114,38 @@ def _near_others(prompts: list[str], config, source: Source) -> np.ndarray:
     for seen in others if read is None else [*others, read]:
         near |= Known(seen).near(Shingles.of(prompts))
     return near
+
+
+def labelled_rows(
+    name: str,
+    config,
+    source: Source,
+    *,
+    columns: Mapping[str, str] | None = None,
+    labels: Mapping[str, int] | None = None,
+) -> tuple[str, list[Example], dict[str, int] | None]:
+    """(what an exam of this name calls its corpus, the rows with a label, its label_map); the
+    arguments are those of `open_exam`."""
+    data, label_map = config.data, None
+    if name in SIDES:
+        title, rows = f"{source.corpus.name}.{name}", source.rows.get(name) or []
+    else:
+        if user_file.reads(name):
+            own = {v: 1 for v in data.harmful_values} | {v: 0 for v in data.safe_values}
+            label_map = dict(labels or own or user_file.LABELS)
+        corpus = corpora.load(
+            name,
+            task=data.task,
+            data_dir=Path(data.dir),
+            columns=_columns(config, columns) if user_file.reads(name) else {},
+            labels=label_map,
+        )
+        title, rows = corpus.name, corpus.examples
+    return title, [example for example in rows if example.label is not None], label_map
+
+
+def _columns(config, columns: Mapping[str, str] | None) -> dict[str, str]:
+    return dict(config.data.columns) | dict(columns or {})
 
 
 def _slices(path: str, names: Sequence[str], columns: Mapping[str, str]) -> dict[str, dict]:

@@ -74,6 +74,11 @@ def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int
     return float(sum(gaps) / len(order))
 
 
+def brier(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Mean square of the harmful probability's error."""
+    return float(np.square(scores - labels).mean())
+
+
 def binary_scores(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
     """What is reported of one labelled set; F1, precision and recall are of the harmful class.
 
@@ -94,7 +99,7 @@ def binary_scores(labels: np.ndarray, scores: np.ndarray, threshold: float) -> d
         "auprc": average_precision_score(labels, scores),
         "auroc": roc_auc_score(labels, scores),
         "ece": expected_calibration_error(labels, scores),
-        "brier": np.square(scores - labels).mean(),
+        "brier": brier(labels, scores),
     }
     found |= {name: recall_at_fpr(labels, scores, limit) for name, limit in RECALL_AT.items()}
     return {name: float(value) for name, value in found.items()}

@@ -7,9 +7,11 @@
     moderation:URL   an OpenAI-shaped endpoint (moderation.py); a row with a response sends the
                      response alone, as such an endpoint reads what a model has said
 
-RUN/peers/<peer>.<policy>/evaluations/ gets a file for every corpus and threshold policy: "given",
-the peer's own verdict (half), and "dev_best_f1", chosen as the run's is, on the run's dev rows. A
-key is read from the environment, and a peer that cannot be had is told and does not stop others.
+RUN/peers/<peer>/evaluations/ gets a file for every corpus and threshold policy: "given", the peer's
+own verdict (half), and "dev_best_f1", chosen as the run's is, on the run's dev rows; the run's
+attacks are tried on it, too. Files with columns or label values of their own are read with
+the flags of ssl_guard.evaluate. A key is read from the environment, and a peer that cannot be had
+is told and does not stop others.
 """
 
 import hashlib
@@ -18,7 +20,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -28,18 +30,27 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from ssl_guard import cli, inference, metrics, moderation, provenance, runtime, sharding
+from ssl_guard import (
+    cli,
+    inference,
+    metrics,
+    moderation,
+    provenance,
+    robustness,
+    runtime,
+    sharding,
+)
 from ssl_guard.assets import sha256_file
-from ssl_guard.data import corpora
 from ssl_guard.data.memory import Rows
-from ssl_guard.data.schema import Example, make_corpus
+from ssl_guard.data.schema import HARMFUL, Example, make_corpus
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluate import test_report
+from ssl_guard.evaluate import DEV, NO_SCORES, judge, length_names
 from ssl_guard.evaluations import read_evaluations, record_read, write_evaluation
+from ssl_guard.exams import labelled_rows
 from ssl_guard.models import load_sequence_classifier
 from ssl_guard.models.sequence_classification import probabilities
-from ssl_guard.prepare import encode, prepare
+from ssl_guard.prepare import Source, encode, read_split
 from ssl_guard.scorer import read_config
 
 BATCH = 32
@@ -47,13 +58,13 @@ LONGEST = 1024  # tokens, for the memory of encoders that read thousands
 
 # Names of outputs, case and "-", "_", " " aside. LABEL_0 and LABEL_1 are what transformers calls
 # outputs that nobody named: safe and harmful by custom, as in Prompt Guard 2 and HarmAug.
-HARMFUL = frozenset((
+MEANS_HARMFUL = frozenset((
     "label1", "toxic", "toxicity", "severetoxic", "severetoxicity", "obscene", "threat", "insult",
     "identityhate", "identityattack", "sexualexplicit", "hate", "hateful", "hatespeech",
     "offensive", "unsafe", "harmful", "malicious", "injection", "promptinjection", "jailbreak",
     "nsfw", "violence", "selfharm",
 ))  # fmt: skip
-SAFE = frozenset((
+MEANS_SAFE = frozenset((
     "label0", "safe", "benign", "neutral", "harmless", "unharmful", "nontoxic", "nottoxic",
     "nothate", "nonhate", "notoffensive", "nonoffensive", "normal", "legit", "legitimate", "ok",
     "none", "sfw", "notharmful",
@@ -134,9 +145,9 @@ def harmful_outputs(
         chosen = [0]
     else:
         plain = ["".join(c for c in label.casefold() if c not in "-_ ") for label in labels]
-        if any(name not in HARMFUL | SAFE for name in plain):
+        if any(name not in MEANS_HARMFUL | MEANS_SAFE for name in plain):
             raise BadInput(f"{listed}: say with --harmful_labels which of them mean harmful.")
-        chosen = [i for i, name in enumerate(plain) if name in HARMFUL]
+        chosen = [i for i, name in enumerate(plain) if name in MEANS_HARMFUL]
     if not chosen or (len(chosen) == len(labels) and not multi_label):
         raise BadInput(f"{listed}: some must mean harmful, others not; see --harmful_labels.")
     return chosen
@@ -191,40 +202,33 @@ class Exam(NamedTuple):
 
 
 def exams_of(
-    workdir: Path, config: ConfigDict, names: Sequence[str], sides: dict[str, list[Example]]
+    workdir: Path,
+    config: ConfigDict,
+    source: Source,
+    names: Sequence[str],
+    *,
+    columns: Mapping[str, str] | None = None,
+    labels: Mapping[str, int] | None = None,
 ) -> list[Exam]:
-    """The run's evaluations on these corpora, as they were named for ssl_guard.evaluate: a name, a
-    file, or one of the sides, {"dev": rows, "test": rows}, of the run's own split.
+    """The run's evaluations on these corpora, named and read as for ssl_guard.evaluate; one of
+    each, whatever threshold the run was judged at.
 
     Raises BadInput for a corpus that the run was not evaluated on, or that has changed since.
     """
     evaluations, exams = read_evaluations(workdir), []
-    values = {value: 1 for value in config.data.harmful_values}
-    values |= {value: 0 for value in config.data.safe_values}
     for name in names:
-        if name in sides:
-            # Called CORPUS.SIDE; the name of a corpus itself has no point.
-            rows, ending = sides[name], f".{name}"
-            found = [e for e in evaluations if e["cohort"]["corpus"].endswith(ending)]
-        else:
-            corpus = corpora.load(
-                name,
-                task=config.data.task,
-                data_dir=config.data.dir,
-                columns=dict(config.data.columns),
-                labels=values or None,
-            )
-            rows = corpus.examples
-            found = [e for e in evaluations if e["cohort"]["corpus"] == corpus.name]
+        title, rows, _ = labelled_rows(name, config, source, columns=columns, labels=labels)
+        of_corpus = [e for e in evaluations if e["cohort"]["corpus"] == title]
+        found = {e["cohort"]["rows_sha256"]: e for e in of_corpus}
         if not found:
             raise BadInput(
                 f"{workdir} was not evaluated on {name}: run python -m ssl_guard.evaluate "
                 f"--workdir={workdir} --corpora={name} first."
             )
         by_id = {example.id: example for example in rows}
-        for evaluation in found:
+        for sha256, evaluation in found.items():
             examples = [by_id.get(row["id"]) for row in evaluation["rows"]]
-            if None in examples or _sha256(examples) != evaluation["cohort"]["rows_sha256"]:
+            if None in examples or _sha256(examples) != sha256:
                 raise BadInput(
                     f"{name} is not what {workdir} was evaluated on: rows are gone or have "
                     "changed; evaluate the run again."
@@ -234,36 +238,59 @@ def exams_of(
 
 
 def examine(
-    peer: Peer, exams: Sequence[Exam], dev: Sequence[Example], workdir: Path, *, resamples: int
+    peer: Peer,
+    exams: Sequence[Exam],
+    dev: Sequence[Example],
+    workdir: Path,
+    *,
+    buckets: Sequence[int],
+    resamples: int,
 ) -> list[Path]:
-    """Scores every exam under both policies and returns the paths of the files written."""
+    """Scores every exam, and what the run's own attacks make of it, under both policies, and
+    returns the paths of the files written. buckets: the run's, of its slices by length."""
     labels = np.array([example.label for example in dev])
     scores, _ = peer.score(dev)
     known = np.isfinite(scores)
     if len(set(labels[known])) < 2:
         raise BadInput("the peer answered for too few dev rows to choose a threshold.")
-    chosen = metrics.best_f1_threshold(labels[known], scores[known])
-    written = []
+    policies = (
+        ("given", 0.5, at_half),
+        (DEV, metrics.best_f1_threshold(labels[known], scores[known]), lambda scores, _: scores),
+    )
+    name = re.sub(r"[^\w.-]", "_", peer.name)  # a model may be called ORGANISATION/NAME
+    folder, written = workdir / "peers" / name, []
     for exam in exams:
         began = time.monotonic()
         scores, verdicts = peer.score(exam.examples)
         seconds = time.monotonic() - began
-        for policy, threshold, judged in (
-            ("given", 0.5, at_half(scores, verdicts)),
-            ("dev_best_f1", chosen, scores),
-        ):
-            name = re.sub(r"[^\w.-]", "_", peer.name)  # a model may be called ORGANISATION/NAME
-            folder = workdir / "peers" / f"{name}.{policy}"
+        known = np.isfinite(scores)
+        kept = [place for place, there in enumerate(known) if there]
+        harmful = [exam.examples[i] for i in kept if exam.examples[i].label == HARMFUL]
+        attacked = [robustness.attack(harmful, op) for op in exam.evaluation["robustness"] or ()]
+        after = [peer.score(a.views) if a.views else (NO_SCORES, None) for a in attacked]
+        read_as = {"threshold_policy": f"given; {DEV}", "checkpoint_sha256": peer.sha256}
+        times_read = record_read(folder, exam.evaluation["cohort"] | read_as)
+        for policy, threshold, judged in policies:
             evaluation, rows = _evaluation(
-                peer, exam, policy, threshold, judged, folder, resamples=resamples
+                peer,
+                exam,
+                policy,
+                threshold,
+                judged(scores, verdicts),
+                [(attack, judged(*found)) for attack, found in zip(attacked, after, strict=True)],
+                folder,
+                buckets=buckets,
+                resamples=resamples,
             )
             evaluation["cost"] = {"texts_per_second": round(len(scores) / seconds, 2)}
-            evaluation["times_read"] = record_read(folder, evaluation["cohort"])
+            evaluation["times_read"] = times_read
             written.append(write_evaluation(folder, evaluation, rows))
     return written
 
 
-def _evaluation(peer, exam, policy, threshold, scores, folder, *, resamples) -> tuple[dict, list]:
+def _evaluation(
+    peer, exam, policy, threshold, scores, attacked, folder, *, buckets, resamples
+) -> tuple[dict, list]:
     """One evaluation and its rows, see evaluations.py. Rows that failed are left out and named, and
     the hash of the rows that were scored says so to whoever compares."""
     known = np.isfinite(scores)
@@ -290,24 +317,23 @@ def _evaluation(peer, exam, policy, threshold, scores, folder, *, resamples) -> 
     if missing:
         scored = [e for e, there in zip(exam.examples, known, strict=True) if there]
         cohort["rows_sha256"] = _sha256(scored)
-    curves = {"reliability": metrics.reliability(labels, scores[known])}
-    if len(set(labels)) == 2:
-        curves["precision_recall"] = metrics.precision_recall(labels, scores[known])
-    # Lengths are in the tokens of the run, which are not the peer's.
-    slices = [name for name in exam.evaluation["slices"] or () if name != "length"]
+    values = {name: [row.get(name) for row in rows] for name in exam.evaluation["slices"] or ()}
+    if "length" in values:  # in the tokens of the run, so that its slices are of the same rows
+        values["length"] = length_names(np.array([row["tokens"] for row in rows]), buckets)
     evaluation = exam.evaluation | {
         "cohort": cohort,
         "scorer": {"name": peer.name, "workdir": str(folder)},
         "missing": missing,
-        "scores": {
-            "raw": test_report(labels, scores[known], threshold, groups, resamples=resamples)
-        },
-        "slices": {
-            name: metrics.by_value(labels, scores[known], threshold, [r.get(name) for r in rows])
-            for name in slices
-        },
-        "robustness": {},
-        "curves": curves,
+        **judge(
+            labels,
+            groups,
+            {"raw": scores[known]},
+            {"raw": threshold},
+            weights="raw",
+            values=values,
+            attacked=attacked,
+            resamples=resamples,
+        ),
         "contamination": None,  # nobody knows what it was trained on
         "provenance": provenance.collect(),
     }
@@ -335,9 +361,16 @@ def main(argv: list[str]) -> None:
     asked, specs = cli.required(CORPORA, "corpora"), cli.required(PEERS, "peers")
     config = read_config(workdir)
     runtime.configure(dtype="float32", compilation_cache=config.compilation_cache)
-    texts = prepare(config, views=()).texts
-    sides = {side: texts[side] for side in ("dev", "test")}
-    exams = exams_of(workdir, config, asked, sides)
+    source = read_split(config)
+    exams = exams_of(
+        workdir,
+        config,
+        source,
+        asked,
+        columns=cli.pairs("columns", COLUMNS.value),
+        labels={v: 1 for v in HARMFUL_VALUES.value} | {v: 0 for v in SAFE_VALUES.value},
+    )
+    how = {"buckets": tuple(config.data.buckets), "resamples": config.eval.bootstrap}
     key, names, written = os.environ.get(KEY.value, ""), set(), []
     for spec in specs:
         try:
@@ -345,7 +378,7 @@ def main(argv: list[str]) -> None:
             if peer.name in names:
                 raise BadInput(f"two peers are called {peer.name}: rename one, or run it alone.")
             names.add(peer.name)
-            written += examine(peer, exams, sides["dev"], workdir, resamples=config.eval.bootstrap)
+            written += examine(peer, exams, source.rows["dev"], workdir, **how)
         except BadInput as error:
             print(f"ssl_guard: a peer is left out: {error}", file=sys.stderr)
     for path in written:
@@ -361,6 +394,9 @@ if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "A finished run that was evaluated.")
     CORPORA = flags.DEFINE_list("corpora", None, "Those of ssl_guard.evaluate, comma-separated.")
     PEERS = flags.DEFINE_list("peers", None, "hf:FOLDER and moderation:URL, comma-separated.")
+    COLUMNS = flags.DEFINE_list("columns", [], "As for ssl_guard.evaluate.")
+    HARMFUL_VALUES = flags.DEFINE_list("harmful_values", [], "As for ssl_guard.evaluate.")
+    SAFE_VALUES = flags.DEFINE_list("safe_values", [], "As for ssl_guard.evaluate.")
     HARMFUL_LABELS = flags.DEFINE_list("harmful_labels", [], "Of hf: outputs that mean harmful.")
     MODEL = flags.DEFINE_string("moderation_model", "", "Of moderation: the model to ask for.")
     KEY = flags.DEFINE_string("key_variable", "MODERATION_API_KEY", "Holds the endpoint's key.")

@@ -104,8 +104,8 @@ def seeds_table(methods: dict[str, list[dict]], *, twin: str) -> str:
         for run in runs
     ]
     rows = []
-    for row in tables.summarise(found, twin):
-        runs, gain = [result.run for result in row["results"]], row["gain"]
+    for row in tables.summarise(found, twin, tested=("f1",)):
+        runs, gain = [result.run for result in row["results"]], row["gains"].get("f1")
         # A mean has its spread; the interval of a single run is left out here.
         scores = [tables.cell(row["scores"][name]).split(" [")[0] for name in SHOWN]
         better = f"{gain['better']} of {gain['pairs']}" if gain else "-"

@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,33 +23,47 @@ ARGUMENTS = {
 }
 
 
+class Attack(NamedTuple):
+    """Rows obfuscated by one operation of augment/ops.py: views, those that it has a rewrite of,
+    and their places, int [views], among the rows."""
+
+    op: str
+    places: np.ndarray
+    views: list[Example]
+
+
+def attack(examples: Sequence[Example], op: str) -> Attack:
+    """Prompt and response are rewritten apart, each from its own randomness. Raises BadInput for
+    an unknown operation."""
+    views = rewritten(examples, op)
+    places = np.array([i for i, view in enumerate(views) if view is not None], int)
+    return Attack(op, places, [views[i] for i in places])
+
+
 def recall_drop(
-    score: Callable[[Sequence[Example]], np.ndarray],
-    examples: Sequence[Example],
-    caught: np.ndarray,
+    attacked: Attack,
+    before: np.ndarray,
+    after: np.ndarray,
     groups: np.ndarray,
-    op: str,
     *,
     threshold: float,
     resamples: int,
 ) -> dict:
-    """{"arguments", "rows", "recall", "drop", "low", "high"} of one operation of augment/ops.py.
+    """{"arguments", "rows", "recall", "drop", "low", "high"} of an attack on harmful rows.
 
-    examples: harmful rows; caught: bool [rows], is the row as it is above the threshold; groups:
-    int [rows]. drop is the recall on the rows as they are less that on their rewrites, with a
-    paired 95% bootstrap interval. Rows that the operation has no rewrite of are in neither: `rows`
-    are left. Prompt and response are rewritten apart, each from its own randomness.
+    before, groups: float and int [rows], of the rows as they are; after: float [views]. drop is the
+    recall on the rows as they are less that on their views, with a paired 95% bootstrap interval.
+    Rows without a view, or whose view got no score, are in neither: `rows` are left.
     """
-    views = rewritten(examples, op)
-    kept = np.array([i for i, view in enumerate(views) if view is not None], int)
-    arguments = ARGUMENTS.get(op, {})
-    if not len(kept):
+    scored = np.isfinite(after)
+    places, arguments = attacked.places[scored], ARGUMENTS.get(attacked.op, {})
+    if not len(places):
         return {"arguments": arguments, "rows": 0}
-    still = score([views[i] for i in kept]) >= threshold
-    drop = mean_interval(caught[kept] * 1.0 - still, groups[kept], resamples=resamples)
+    caught, still = before[places] >= threshold, after[scored] >= threshold
+    drop = mean_interval(caught * 1.0 - still, groups[places], resamples=resamples)
     return {
         "arguments": arguments,
-        "rows": len(kept),
+        "rows": len(places),
         "recall": float(still.mean()),
         "drop": drop.value,
         "low": drop.low,
@@ -57,10 +72,7 @@ def recall_drop(
 
 
 def rewritten(examples: Sequence[Example], op: str) -> list[Example | None]:
-    """Every example with its texts rewritten, None where the operation has nothing to give.
-
-    Raises BadInput for an unknown operation.
-    """
+    """Every example with its texts rewritten, None where the operation has nothing to give."""
     parts = [
         (i, field, text)
         for i, example in enumerate(examples)

@@ -32,6 +32,7 @@ from ssl_guard.data import duplicates
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
 from ssl_guard.prepare import load_corpus, read_split
+from ssl_guard.reporting import tables
 from ssl_guard.writer import read, write_json
 
 
@@ -139,45 +140,10 @@ def _labelled(config: ConfigDict, file: str) -> list[Example]:
 
 def table(policy: dict) -> str:
     """What the command prints: the profiles, the band for review, and what they were fitted on."""
-    rows = []
-    for name, profile in policy["thresholds"].items():
-        measured = profile["measured"]
-        rows.append(
-            [
-                name,
-                f"{profile['threshold']:.4f}",
-                f"{profile['probability']:.3f}",
-                profile["promise"],
-            ]
-            + [_percent(measured[column]) for column in ("fpr", "recall", "precision", "flagged")]
-        )
-    titles = ["profile", "score >=", "probability", "promise"]
-    titles += ["FPR, %", "recall, %", "precision, %", "flagged, %"]
-    band, kind = policy["abstain"], policy["calibrator"]["kind"]
-    numbers = [f"{k} {v:.3f}" for k, v in policy["calibrator"].items() if isinstance(v, float)]
-    calibrator = f"{', '.join(numbers) or kind}"
-    review = "review: nothing, one threshold keeps both promises"
-    if band["low"] < band["high"]:
-        review = (
-            f"review: scores from {band['low']:.4f} to {band['high']:.4f}, "
-            f"{_percent(band['volume'])}% of traffic"
-        )
-        if band["harmful_share"] is not None:
-            review += f", {100 * band['harmful_share']:.1f}% of it harmful"
-    return (
-        f"{tabulate(rows, titles, tablefmt='github', disable_numparse=True)}\n\n{review}\n"
-        f"{policy['data']}: {policy['rows']} of {policy['rows_read']} rows, {policy['harmful']} of "
-        f"them harmful; near-duplicates count once, {policy['left_out']} are near-duplicates of "
-        f"the run's own. Calibrator: {calibrator}. Precision, flagged and review are for traffic "
-        f"that is {100 * policy['prevalence']:.3g}% harmful. Brackets: {policy['confidence']:.4g} "
-        "Clopper-Pearson, on the rows that chose the thresholds."
-    )
-
-
-def _percent(interval: dict) -> str:
-    value, low, high = (interval[key] for key in ("value", "low", "high"))
-    shown = "-" if value is None else f"{100 * value:.1f}"
-    return f"{shown} [{100 * low:.1f}, {100 * high:.1f}]"
+    titles, rows = tables.policy_table({"": policy})
+    rows = [row[1:] for row in rows]
+    shown = tabulate(rows, titles[1:], tablefmt="github", disable_numparse=True)
+    return f"{shown}\n\n{tables.review(policy)}\n{tables.policy_facts(policy)}"
 
 
 def main(argv: list[str]) -> None:

@@ -68,8 +68,9 @@ def test_dev_and_test_have_the_numbers_of_training_to_the_last_digit(run):
     assert (evaluation["times_read"], test["times_read"]) == (3, 2)
     assert any("test: read 2 times" in note for note in evaluate.notes([test]))
     mine = read(workdir / "predictions.jsonl")
-    lines = read(workdir / "evaluations" / "human_scored_responses.test.jsonl")
+    lines = read(workdir / "evaluations" / "human_scored_responses.test.dev_best_f1.jsonl")
     assert [{name: line[name] for name in mine[0]} for line in lines] == mine
+    assert test["cohort"]["label_map"] is None  # the corpus's own labels
     assert test["contamination"] == {"exact": 0, "near_duplicates": 0, "removed": True}
     assert test["cohort"]["split_sha256"] == report["provenance"]["split_sha256"]
 
@@ -87,8 +88,9 @@ def test_a_corpus_of_ones_own(run, tmp_path):
     assert (cohort["rows"], cohort["harmful"], cohort["weights"]) == (24, 12, "ema")
     assert cohort["threshold_policy"] == "dev_best_f1" and cohort["corpus"] == "exam"
     assert found["times_read"] == refused["times_read"] == 1
+    assert cohort["label_map"] == user_file.LABELS
 
-    lines = read(workdir / "evaluations" / "exam.jsonl")
+    lines = read(workdir / "evaluations" / "exam.dev_best_f1.jsonl")
     assert [line["id"] for line in lines] == [row["id"] for row in rows]
     assert {line["source"] for line in lines} == {"exam.jsonl"}
     scores = np.array([line["ema"] for line in lines])
@@ -223,30 +225,69 @@ def test_side_columns_go_by_id_or_by_place(tmp_path):
 
 def test_a_policy_sets_the_threshold_of_its_weights(run, tmp_path):
     _, report = run
-    policy = {
+    policy = policy_of(report)
+    path = tmp_path / "policy.json"
+    write_json(path, policy)
+    found = evaluate._thresholds(report, path, ("strict", "balanced", evaluate.DEV), None)
+    dev = {kind: scores["threshold"] for kind, scores in report["dev"].items()}
+    assert found == {
+        "dev_best_f1": dev,
+        "policy:strict, recall >= 0.9": {"ema": 0.125},
+        "policy:balanced": {"ema": 0.5},  # which promises nothing
+    }
+    assert evaluate._thresholds(report, None, ("strict",), None) == {"dev_best_f1": dev}
+    given = evaluate._thresholds(report, None, ("strict",), 0.25)
+    assert given == {"given": {"raw": 0.25, "ema": 0.25}}
+    with pytest.raises(BadInput, match="no threshold for the profile 'permissive'"):
+        evaluate._thresholds(report, path, ("permissive",), None)
+    with pytest.raises(BadInput, match="give one of them"):
+        evaluate._thresholds(report, path, ("strict",), 0.5)
+    write_json(path, policy | {"run": policy["run"] | {"selected_step": -1}})
+    with pytest.raises(BadInput, match="another run"):
+        evaluate._thresholds(report, path, ("strict",), None)
+
+
+def policy_of(report):
+    return {
         "run": {
             "algorithm": "supervised",
             "selected_step": report["selected_step"],
             "split_sha256": report["provenance"]["split_sha256"],
             "weights": "ema",
         },
-        "thresholds": {"strict": {"threshold": 0.125}},
+        "thresholds": {
+            "strict": {"threshold": 0.125, "promise": "recall >= 0.9", "errors_allowed": 0},
+            "balanced": {"threshold": 0.5, "promise": "none", "errors_allowed": None},
+        },
     }
-    path = tmp_path / "policy.json"
-    write_json(path, policy)
-    found = evaluate._thresholds(report, path, "strict", None)
-    assert found == ("policy:strict", {"ema": 0.125})
-    assert evaluate._thresholds(report, None, "strict", 0.25) == (
-        "given",
-        {"raw": 0.25, "ema": 0.25},
+
+
+def test_every_threshold_has_its_file_and_a_corpus_is_scored_once(run, tmp_path):
+    workdir, report = run
+    path = write(tmp_path / "policies.jsonl", exam_rows())
+    write_json(tmp_path / "policy.json", policy_of(report))
+    profiles = ("strict", "dev_best_f1")
+    made = evaluate.evaluate_run(
+        workdir, [path], policy=tmp_path / "policy.json", profiles=profiles, attacks=["leetspeak"]
     )
-    with pytest.raises(BadInput, match="no threshold for the profile 'balanced'"):
-        evaluate._thresholds(report, path, "balanced", None)
-    with pytest.raises(BadInput, match="give one of them"):
-        evaluate._thresholds(report, path, "strict", 0.5)
-    write_json(path, policy | {"run": policy["run"] | {"selected_step": -1}})
-    with pytest.raises(BadInput, match="another run"):
-        evaluate._thresholds(report, path, "strict", None)
+    assert [e["times_read"] for e in made] == [1, 1]
+    folder = workdir / "evaluations"
+    names = ["policies.dev_best_f1", "policies.policy-strict"]
+    assert [p.stem for p in sorted(folder.glob("policies.*.json"))] == names
+    scores = np.array([line["ema"] for line in read(folder / f"{names[1]}.jsonl")])
+    views = robustness.attack([as_example(row) for row in exam_rows() if row["label"]], "leetspeak")
+    after = scorer.load_run(workdir).score(views.views)["ema"]
+    for name, threshold in zip(names, (report["dev"]["ema"]["threshold"], 0.125), strict=True):
+        evaluation = json.loads((folder / f"{name}.json").read_text())
+        caught = (scores >= threshold)[1::2]
+        assert evaluation["scores"]["ema"]["recall"]["value"] == caught.mean()
+        drop = evaluation["robustness"]["leetspeak"]
+        assert (drop["rows"], drop["recall"]) == (len(after), (after >= threshold).mean())
+    assert set(made[1]["scores"]) == {"ema"} and set(made[0]["scores"]) == {"raw", "ema"}
+
+
+def as_example(row):
+    return Example(row["id"], row["prompt"], row["response"], row["label"], None, "", "")
 
 
 def examples(count):
@@ -261,17 +302,18 @@ def test_the_drop_of_recall_by_hand(monkeypatch):
         return lambda texts, rngs: [None if t in ("text 8", "text 9") else t + "!" for t in texts]
 
     monkeypatch.setattr(robustness.ops, "build", build)
-    found = robustness.recall_drop(
-        lambda rows: np.array([int(row.prompt[5]) / 10 for row in rows]),
-        examples(10),
-        np.arange(10) < 8,
-        np.arange(10),
-        "leetspeak",
-        threshold=0.4,
-        resamples=200,
-    )
+    attack = robustness.attack(examples(10), "leetspeak")
+    assert attack.places.tolist() == list(range(8))
+    before = np.where(np.arange(10) < 8, 0.4, 0.3)
+    after = np.array([int(view.prompt[5]) / 10 for view in attack.views])
+    how = {"threshold": 0.4, "resamples": 200}
+    found = robustness.recall_drop(attack, before, after, np.arange(10), **how)
     assert (found["rows"], found["recall"], found["drop"]) == (8, 0.5, 0.5)
     assert 0.05 < found["low"] < 0.4 and 0.6 < found["high"] < 0.95
+    # A view without a score, of a row that is caught as it is: the row is in neither share.
+    after[0] = np.nan
+    found = robustness.recall_drop(attack, before, after, np.arange(10), **how)
+    assert (found["rows"], found["recall"], found["drop"]) == (7, 4 / 7, 3 / 7)
 
 
 def test_rewrites_depend_on_the_row_alone():
@@ -322,6 +364,7 @@ def test_another_split_is_refused(run, tmp_path):
 
 def evaluation(**cohort):
     base = {"corpus": "exam", "corpus_sha256": "a" * 64, "rows": 1}
+    base |= {"threshold_policy": "dev_best_f1", "threshold": {"raw": 0.25}, "weights": "raw"}
     return dict.fromkeys(evaluations.FIELDS) | {"cohort": base | cohort}
 
 
@@ -329,9 +372,16 @@ def test_files_of_evaluations(tmp_path):
     first = evaluations.write_evaluation(tmp_path, evaluation(), [{"id": "x"}])
     again = evaluations.write_evaluation(tmp_path, evaluation(), [{"id": "y"}])
     other = evaluations.write_evaluation(tmp_path, evaluation(corpus_sha256="b" * 64), [])
-    assert first == again and (first.name, other.name) == ("exam.json", "exam-bbbbbbbb.json")
+    assert first == again and first.name == "exam.dev_best_f1.json"
+    assert other.name == "exam.dev_best_f1-bbbbbbbb.json"
+    for policy, name in {
+        "policy:strict, recall >= 0.9 with 0.95 confidence": "exam.policy-strict.json",
+        "given": "exam.given-0.25.json",
+    }.items():
+        made = evaluation(threshold_policy=policy)
+        assert evaluations.write_evaluation(tmp_path, made, []).name == name
     found = evaluations.read_evaluations(tmp_path)
-    assert [e["rows"] for e in found] == [[], [{"id": "y"}]]
+    assert [e["rows"] for e in found] == [[], [{"id": "y"}], [], []]
     with pytest.raises(ValueError, match="needs scores"):
         evaluations.write_evaluation(tmp_path, {k: v for k, v in evaluation().items()
                                                 if k != "scores"}, [])  # fmt: skip

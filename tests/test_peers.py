@@ -13,11 +13,12 @@ from sklearn.metrics import average_precision_score, f1_score
 from transformers import AutoTokenizer
 
 from ssl_guard import config as config_module
-from ssl_guard import evaluations, metrics, models, peers
+from ssl_guard import evaluations, metrics, models, peers, robustness
 from ssl_guard.data import corpora
 from ssl_guard.data.schema import Example, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.models import convert
+from ssl_guard.prepare import Source
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] how do i bake bread an answer rain sun garden tree"
 CONFIG = {
@@ -209,6 +210,14 @@ def test_half_is_the_peers_own_verdict():
     assert peers.at_half(scores, None) is scores
 
 
+def source(rows):
+    """What a run holds: the rows of its sides."""
+    return Source(make_corpus("pool", "prompt_harm", (), ""), None, rows, {})
+
+
+NO_SIDES = source({})
+
+
 @pytest.fixture
 def exam(tmp_path):
     """A corpus of 40 prompts, and a run's evaluation on all of them but the first two."""
@@ -222,7 +231,7 @@ def exam(tmp_path):
     file.write_text("".join(json.dumps(row) + "\n" for row in corpus))
     rows = [
         {"id": row["id"], "group": i // 2, "label": row["label"], "raw": 0.5, "ema": 0.4}
-        | {"category": None, "source": f"s{i % 2}", "tokens": 4}
+        | {"category": None, "source": f"s{i % 2}", "tokens": 3 + 2 * (i % 2)}
         for i, row in enumerate(corpus)
     ][2:]
     config = config_module.default()
@@ -248,36 +257,40 @@ def exam(tmp_path):
         "cohort": cohort,
         "kind": "test",
         "slices": {"source": {}, "length": {}},
+        "robustness": {"leetspeak": {}},
     }
     evaluations.write_evaluation(tmp_path / "run", evaluation, rows)
-    (exam,) = peers.exams_of(tmp_path / "run", config, [str(file)], {})
+    (exam,) = peers.exams_of(tmp_path / "run", config, NO_SIDES, [str(file)])
     return exam, config, file, tmp_path / "run"
 
 
 def made_up(missing=(), flagged=None):
-    """A peer whose scores follow from the row's number, and miss some rows."""
+    """A peer whose scores follow from the row's number and whether it can read a word, and miss
+    some rows."""
 
     def score(examples):
         numbers = np.array([int(e.id.strip("r")) for e in examples])
-        scores = (numbers * 37 % 101) / 101
+        read = np.array(["prompt" in e.prompt or e.prompt == "p" for e in examples])
+        scores = (numbers * 37 % 101) / 101 * np.where(read, 1, 0.1)
         scores[np.isin(numbers, missing)] = np.nan
         return scores, None if flagged is None else np.isin(numbers, flagged)
 
     return peers.Peer("a/guard", "f" * 64, score)
 
 
+HOW = {"buckets": (4, 8), "resamples": 20}
 DEV = [example(100 + i, "p", label=i % 3 == 0) for i in range(30)]
 
 
 def written(workdir, policy):
-    (found,) = evaluations.read_evaluations(workdir / "peers" / f"a_guard.{policy}")
-    return found
+    found = evaluations.read_evaluations(workdir / "peers" / "a_guard")
+    return next(e for e in found if e["cohort"]["threshold_policy"] == policy)
 
 
 def test_a_peer_is_judged_on_the_rows_of_the_run(exam):
     exam, _, _, workdir = exam
     peer = made_up(flagged=range(10))
-    peers.examine(peer, [exam], DEV, workdir, resamples=20)
+    peers.examine(peer, [exam], DEV, workdir, **HOW)
     scores, flagged = peer.score(exam.examples)
     labels = np.array([example.label for example in exam.examples])
     dev_scores = peer.score(DEV)[0]
@@ -298,10 +311,22 @@ def test_a_peer_is_judged_on_the_rows_of_the_run(exam):
             None,
         )
         assert found["scorer"]["name"] == "a/guard" and found["missing"] == []
+        assert found["times_read"] == 1  # scored once, judged twice
         assert found["scores"]["raw"]["f1"]["value"] == pytest.approx(f1_score(labels, verdicts))
         assert [row["id"] for row in found["rows"]] == [e.id for e in exam.examples]
         assert not any("ema" in row for row in found["rows"])
-        assert set(found["slices"]) == {"source"}
+        assert set(found["slices"]) == {"source", "length"}
+        # Rows of 3 and of 5 tokens take turns, as the sources do.
+        lengths = {name: part["rows"] for name, part in found["slices"]["length"].items()}
+        assert lengths == {"up to 4 tokens": 19, "up to 8 tokens": 19}
+        harmful = [e for e in exam.examples if e.label]
+        attack = robustness.attack(harmful, "leetspeak")
+        after, again = peer.score(attack.views)
+        caught = peer.score(harmful)[1 if policy == "given" else 0] >= at
+        before, still = caught[attack.places], (again if policy == "given" else after) >= at
+        drop = found["robustness"]["leetspeak"]
+        assert (drop["rows"], drop["recall"]) == (len(attack.views), still.mean())
+        assert drop["drop"] == pytest.approx(before.mean() - still.mean())
         for start, source in enumerate(("s0", "s1")):
             sliced = found["slices"]["source"][source]
             assert sliced["f1"] == pytest.approx(f1_score(labels[start::2], verdicts[start::2]))
@@ -314,7 +339,7 @@ def test_a_peer_is_judged_on_the_rows_of_the_run(exam):
 
 def test_rows_that_failed_are_named_and_change_the_cohort(exam):
     exam, _, _, workdir = exam
-    peers.examine(made_up(missing=(5, 7)), [exam], DEV, workdir, resamples=20)
+    peers.examine(made_up(missing=(5, 7)), [exam], DEV, workdir, **HOW)
     whole, found = exam.evaluation["cohort"], written(workdir, "dev_best_f1")
     assert found["missing"] == ["r5", "r7"]
     assert found["cohort"]["rows"] == 36 == len(found["rows"])
@@ -324,7 +349,7 @@ def test_rows_that_failed_are_named_and_change_the_cohort(exam):
 
 def test_no_threshold_from_a_dev_without_answers(exam):
     with pytest.raises(BadInput, match="too few dev rows"):
-        peers.examine(made_up(missing=range(200)), [exam[0]], DEV, exam[3], resamples=20)
+        peers.examine(made_up(missing=range(200)), [exam[0]], DEV, exam[3], **HOW)
 
 
 def test_a_corpus_that_the_run_has_not_seen_or_that_changed(exam):
@@ -332,14 +357,14 @@ def test_a_corpus_that_the_run_has_not_seen_or_that_changed(exam):
     other = file.with_name("other.jsonl")
     other.write_text(file.read_text())
     with pytest.raises(BadInput, match="ssl_guard.evaluate .*other.jsonl first"):
-        peers.exams_of(workdir, config, [str(other)], {})
+        peers.exams_of(workdir, config, NO_SIDES, [str(other)])
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     relabelled = [*lines[:9], lines[9] | {"label": 1 - lines[9]["label"]}, *lines[10:]]
     rewritten = [*lines[:9], lines[9] | {"prompt": "another"}, *lines[10:]]
     for changed in (relabelled, rewritten, lines[:9] + lines[10:]):
         file.write_text("".join(json.dumps(line) + "\n" for line in changed))
         with pytest.raises(BadInput, match="gone or have changed"):
-            peers.exams_of(workdir, config, [str(file)], {})
+            peers.exams_of(workdir, config, NO_SIDES, [str(file)])
 
 
 def test_a_side_of_the_runs_own_split(exam):
@@ -348,11 +373,12 @@ def test_a_side_of_the_runs_own_split(exam):
     rows = evaluation.pop("rows")
     evaluation["cohort"] = evaluation["cohort"] | {"corpus": "pool.dev"}
     evaluations.write_evaluation(workdir, evaluation, rows)
-    (found,) = peers.exams_of(workdir, config, ["dev"], {"dev": exam.examples[::-1]})
+    sides = source({"dev": exam.examples[::-1], "test": exam.examples})
+    (found,) = peers.exams_of(workdir, config, sides, ["dev"])
     assert found.evaluation["cohort"]["corpus"] == "pool.dev"
     assert found.examples == exam.examples
     with pytest.raises(BadInput, match="not evaluated on test"):
-        peers.exams_of(workdir, config, ["test"], {"test": exam.examples})
+        peers.exams_of(workdir, config, sides, ["test"])
 
 
 def test_specs():

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import average_precision_score, f1_score, roc_curve
 
-from ssl_guard import plots, report
+from ssl_guard import calibration, metrics, plots, report
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluations import write_evaluation
 from ssl_guard.reporting import formats, page, results, tables
@@ -54,6 +54,7 @@ def run(method, seed, noise, labels=200):
             "observatory": {"suspect_labels": [{"id": HOSTILE}]} if method == "ours" else {},
         },
         "metrics": rows,
+        "policy": None,
         "predictions": [
             {"id": str(i), "group": i // 2, "label": int(label), "raw": score}
             for i, (label, score) in enumerate(zip(LABELS, scores, strict=True))
@@ -140,12 +141,23 @@ def test_the_gain_of_a_table_is_that_of_one_resample_after_the_other(monkeypatch
     monkeypatch.setattr(tables, "RESAMPLES", 100)
     runs = [run("ours", s, 0.3) for s in (0, 1)] + [run("twin", s, 0.6) for s in (0, 1)]
     found = own_tests(runs)
-    gain = tables.summarise(found, "twin")[0]["gain"]
+    gains = tables.summarise(found, "twin")[0]["gains"]
     groups = np.array([row["group"] for row in runs[0]["predictions"]])
 
     def mean_gain(rows):
-        f1 = [f1_score(LABELS[rows], result.verdicts[order][rows]) for result in found]
-        return (f1[0] + f1[1] - f1[2] - f1[3]) / 2
+        values = []
+        for result in found:
+            scores = result.probabilities[order][rows]
+            fpr, tpr, _ = roc_curve(LABELS[rows], scores, drop_intermediate=False)
+            values.append(
+                (
+                    f1_score(LABELS[rows], scores >= 0.4),
+                    average_precision_score(LABELS[rows], scores),
+                    tpr[fpr <= 0.01].max(),
+                )
+            )
+        values = np.array(values)
+        return (values[0] + values[1] - values[2] - values[3]) / 2
 
     # A result's rows are sorted by their ids, which are strings.
     order = np.argsort([int(row["id"]) for row in found[0].rows])
@@ -155,33 +167,47 @@ def test_the_gain_of_a_table_is_that_of_one_resample_after_the_other(monkeypatch
         rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
         if 0 < LABELS[rows].mean() < 1:
             draws.append(mean_gain(rows))
-    expected = mean_gain(np.arange(len(LABELS))), *np.percentile(draws, [2.5, 97.5])
-    assert (gain["value"], gain["low"], gain["high"]) == pytest.approx(expected)
+    value, (low, high) = mean_gain(np.arange(len(LABELS))), np.percentile(draws, [2.5, 97.5], 0)
+    assert list(gains) == ["f1", "auprc", "recall_at_1_fpr"]
+    for number, gain in enumerate(gains.values()):
+        expected = low[number], high[number]
+        assert (gain["low"], gain["high"]) == pytest.approx(expected)
+    assert gains["f1"]["value"] == pytest.approx(value[0])
 
 
 def test_p_values_count_the_resamples_on_the_other_side(monkeypatch):
     found = own_tests([run("ours", 0, 0.3), run("twin", 0, 0.3)])
-    # Four resamples of two groups: in one ours is better, in one as good, in two it is worse.
+    # Four resamples of two rows: in one ours is better, in one as good, in two it is worse.
     ours, twin = (result._replace(rows=result.rows[:2]) for result in found)
     for result, scores in ((ours, (0.9, 0.9)), (twin, (0.9, 0.1))):
         result.rows[:] = [
             {"id": i, "group": i, "label": i, "raw": score} for i, score in enumerate(scores)
         ]
-    times = np.array([[1, 1], [1, 2], [2, 1], [0, 2], [1, 1]])
-    monkeypatch.setattr(tables.bootstrap, "resampled", lambda *_, **__: iter([times[1:]]))
+    times = np.array([[1, 1], [1, 2], [2, 1], [0, 2]])
+    monkeypatch.setattr(tables.bootstrap, "resampled", lambda *_, **__: iter([times]))
+    drawn = {id(r): tables._drawn(r, np.array([0, 1]), ("f1",)) for r in (ours, twin)}
 
     def f1(hits, called, harmful):
         return 2 * hits / (called + harmful)
 
     draws = [f1(h, s + h, h) - f1(0, s, h) for s, h in times]
-    gain = tables._gain([(ours, twin)])
-    assert gain["value"] == pytest.approx(draws[0])
-    assert (gain["low"], gain["high"]) == pytest.approx(
-        tuple(np.percentile(draws[1:], [2.5, 97.5]))
-    )
+    gain = tables._gain([(ours, twin)], "f1", drawn)
+    expected = tuple(np.percentile(draws, [2.5, 97.5]))
+    assert (gain["low"], gain["high"]) == pytest.approx(expected)
     assert gain["p"] == pytest.approx(2 * (0 + 1) / (4 + 1))
-    back = tables._gain([(twin, ours)])
-    assert back["p"] == gain["p"] and back["value"] == -gain["value"]
+    back = tables._gain([(twin, ours)], "f1", drawn)
+    assert back["p"] == gain["p"] and back["low"] == pytest.approx(-gain["high"])
+
+
+def test_holm_is_over_all_methods_and_metrics():
+    found = own_tests([run("ours", 0, 0.3), run("worse", 0, 0.9), run("twin", 0, 0.6)])
+    rows = tables.summarise(found, "twin")
+    gains = [gain for row in rows for gain in row["gains"].values()]
+    assert len(gains) == 6
+    ranked = sorted(gains, key=lambda gain: gain["p"])
+    assert ranked[0]["holm"] == min(1, 6 * ranked[0]["p"])
+    lines = tables.differences_table(rows).rows
+    assert [line[2] for line in lines] == ["F1 harmful", "AUPRC", "recall at 1% FPR"] * 2
 
 
 def test_one_class_has_no_difference_and_shows_what_it_has():
@@ -190,7 +216,7 @@ def test_one_class_has_no_difference_and_shows_what_it_has():
     safe["report"]["test"] = {"raw": {"fpr": value}}
     safe["predictions"] = [row for row in safe["predictions"] if not row["label"]]
     (row,) = tables.summarise(own_tests([safe]), "twin")
-    assert row["gain"] is None
+    assert row["gains"] == {}
     table = tables.summary_table([row], "twin")
     assert dict(zip(table.titles, table.rows[0], strict=True))["fpr"] == "25.0 [20.0, 30.0]"
 
@@ -240,9 +266,9 @@ def test_other_labels_on_the_same_rows_are_another_cohort():
 
 def test_rows_in_another_order_are_the_same_cohort():
     runs = [run("ours", 0, 0.3), run("twin", 0, 0.6)]
-    expected = tables.summarise(own_tests(runs), "twin")[0]["gain"]
+    expected = tables.summarise(own_tests(runs), "twin")[0]["gains"]
     runs[1]["predictions"].reverse()
-    assert tables.summarise(own_tests(runs), "twin")[0]["gain"] == expected
+    assert tables.summarise(own_tests(runs), "twin")[0]["gains"] == expected
 
 
 def test_pairs_are_of_one_seed_and_the_same_labelled_rows():
@@ -250,7 +276,7 @@ def test_pairs_are_of_one_seed_and_the_same_labelled_rows():
         run(m, s, 0.4, labels=n) for m in ("ours", "twin") for n in (50, 100) for s in (0, 1)
     ]
     rows = tables.summarise(own_tests(budgets), "twin")
-    assert {(r["method"], r["labels"]): (r["gain"] or {}).get("pairs") for r in rows} == {
+    assert {(r["method"], r["labels"]): r["gains"].get("f1", {}).get("pairs") for r in rows} == {
         ("ours", 50): 2,
         ("ours", 100): 2,
         ("twin", 50): None,
@@ -262,9 +288,9 @@ def test_a_peer_is_compared_with_every_baseline_unless_there_are_two_budgets():
     peer = results.own_test(run("peer", 0, 0.5))._replace(run=None, labels=None)
     twins = [run("twin", s, 0.6) for s in (0, 1, 2)]
     rows = tables.summarise([peer, *own_tests(twins)], "twin")
-    assert next(r for r in rows if r["method"] == "peer")["gain"]["pairs"] == 3
+    assert next(r for r in rows if r["method"] == "peer")["gains"]["f1"]["pairs"] == 3
     rows = tables.summarise([peer, *own_tests([*twins, run("twin", 0, 0.6, 50)])], "twin")
-    assert next(r for r in rows if r["method"] == "peer")["gain"] is None
+    assert next(r for r in rows if r["method"] == "peer")["gains"] == {}
 
 
 def test_two_runs_of_one_seed_are_not_averaged():
@@ -304,12 +330,23 @@ def folders(tmp_path_factory):
             lines = "".join(json.dumps(row) + "\n" for row in each[name])
             (path / f"{name}.jsonl").write_text(lines)
         write_evaluation(path, *evaluation(each, times_read=number + 1))
+        if each["report"]["algorithm"] == "ours":
+            write_json(path / "policy.json", policy(each))
         paths.append(path)
     peer = evaluation(run("supervised", 0, 0.5), times_read=1)
     peer[0]["scorer"]["name"] = HOSTILE
     peer[0]["cohort"] |= {"seed": None, "split_sha256": None}
     write_evaluation(paths[-1] / "peers" / "hf", *peer)
     return paths
+
+
+def policy(each):
+    """A policy.json of the run, fitted on noisier scores than those of its test rows."""
+    noise = np.random.default_rng(0).normal(0, 0.5, 60)
+    scores = np.clip([row["raw"] for row in each["predictions"]] + noise, 0, 1)
+    made = calibration.policy(LABELS, scores, target_fpr=0.08, target_recall=0.95, confidence=0.8)
+    facts = {"run": {"weights": "raw"}, "data": "rows", "rows_read": 60, "left_out": 0}
+    return facts | made
 
 
 def evaluation(each, times_read):
@@ -430,13 +467,74 @@ def test_contamination_is_attached(files):
 
 def test_markdown_has_a_table_for_each_cohort(files):
     text = files[".md"]
-    assert text.count("| method") == 4  # two cohorts, each with its contamination
+    # Two cohorts, each with its differences, contamination and calibration.
+    assert text.count("| method") == 8
     assert "<b>" not in text and "<script>" not in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     widths = {len(re.split(r"(?<!\\)\|", line)) for line in lines if "seeds" in line}
-    hostile = next(line for line in lines if "evil.example" in line)
+    hostile = next(line for line in lines if line.startswith("| a&amp;b_"))
     assert len(re.split(r"(?<!\\)\|", hostile)) in widths
     assert "](http" not in text
+
+
+def test_operating_points_are_in_the_report(files, folders):
+    made = json.loads((folders[0] / "policy.json").read_text())
+    band = made["abstain"]
+    volume = f"{100 * band['volume']['value']:.1f} ["
+    table = next(t for t in Page(files[".html"]).tables if t[0][:2] == ["run", "profile"])
+    assert len(table) == 1 + 2 * 3  # two runs with three profiles each
+    for row, (name, profile) in zip(table[1:], made["thresholds"].items(), strict=False):
+        assert row[:3] == [str(folders[0]), name, f"{profile['threshold']:.4f}"]
+        assert row[4] == profile["promise"]
+    for suffix in (".html", ".md"):
+        line = next(x for x in files[suffix].splitlines() if f"{folders[0]}: review" in x)
+        assert f"from {band['low']:.4f} to {band['high']:.4f}, {volume}" in line
+
+
+def test_calibration_error_before_and_after(files, folders):
+    own = results.own_test(results.load(folders[0]))
+    after = calibration.apply(own.run["policy"]["calibrator"], own.probabilities)
+    ece = [metrics.expected_calibration_error(own.truth, s) for s in (own.probabilities, after)]
+    assert abs(ece[0] - ece[1]) > 1e-3
+    row = ["ours", "0", *(f"{100 * value:.1f}" for value in ece)]
+    row += [f"{100 * np.mean((s - own.truth) ** 2):.1f}" for s in (own.probabilities, after)]
+    found = [t for t in Page(files[".html"]).tables if t[0][2:4] == ["ECE", "ECE calibrated"]]
+    assert found[0][1] == row and len(found[0]) == 3  # the baseline has no policy
+    panel = re.search(r"Reliability.*?</figure>", files[".html"], re.S)[0]
+    assert "var(--second)" in panel and "stroke-dasharray" in panel
+
+
+def test_the_overview_has_a_line_for_every_cohort(files):
+    table = next(t for t in Page(files[".html"]).tables if t[0][:2] == ["test set", "threshold"])
+    assert [row[:2] for row in table[1:]] == [
+        ["made", "dev_best_f1"],
+        ["exam <b>&'", "dev_best_f1"],
+    ]
+    columns = dict(zip(table[0], zip(*table[1:], strict=True), strict=True))
+    assert columns["metric"] == ("F1", "F1")
+    assert columns[HOSTILE][0] == "-" != columns[HOSTILE][1]  # the peer has the exam alone
+    assert " ± " in columns["ours"][0]
+
+
+def test_the_words_of_labels_are_said(folders, tmp_path):
+    found, rows = evaluation(run("ours", 0, 0.3), 1)
+    found["cohort"]["label_map"] = {"bad": 1, "ugly": 1, "good": 0}
+    write_evaluation(tmp_path, found, rows)
+    text = report.write(tmp_path / "out", [str(tmp_path)], against=None, published=None)
+    assert "label map: harmful is bad, ugly; safe is good;" in text
+    assert "label map: the corpus's own labels" in report.write(
+        tmp_path / "out", [str(folders[2])], against=None, published=None
+    )
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_cell_of_the_csv_is_a_formula(name):
+    ours = results.own_test(run("ours", 0, 0.3))._replace(method=name)
+    text = formats.to_csv([([ours], tables.summarise([ours], name))])
+    lines = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert lines[0]["method"] == f"'{name}"
+    assert not any(c[:1] in "=+@\t\r" for row in lines for c in row.values())
+    assert lines[0]["label_map"] == "-"  # a dash alone is a missing value
 
 
 def test_csv_has_a_number_a_line_with_its_cohort(files, folders):
@@ -448,6 +546,7 @@ def test_csv_has_a_number_a_line_with_its_cohort(files, folders):
         assert [float(row[k]) for k in ("value", "low", "high")] == list(expected.values())
     assert all(len(row["rows_sha256"]) == 64 and len(row["corpus_sha256"]) == 64 for row in lines)
     gains = [row for row in lines if row["statistic"] == "gain"]
+    assert {row["metric"] for row in gains} == {"f1", "auprc", "recall_at_1_fpr"}
     assert {(row["method"], row["corpus"]) for row in gains} == {
         ("ours", "made"),
         ("ours", "exam <b>&'"),
@@ -477,7 +576,8 @@ def test_the_same_runs_give_the_same_bytes(files, folders, tmp_path):
 
 def test_the_figures_of_the_page(files):
     titles = re.findall(r"<h3>(.*?)</h3>", files[".html"])
-    assert titles[:4] == ["Precision and recall", "Reliability", "Contamination", "Every score"]
+    assert titles[:3] == ["Precision and recall", "Reliability", "Differences"]
+    assert titles[3:6] == ["Calibration error", "Contamination", "Every score"]
     assert {"By category", "Robustness", "F1 on dev", "Training loss", "Pseudo-labels"} <= {*titles}
     # The baseline and the method, in every panel that has both.
     panel = re.search(r"F1 on dev.*?</figure>", files[".html"], re.S)[0]

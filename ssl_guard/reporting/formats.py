@@ -12,11 +12,14 @@ from ssl_guard.reporting import tables
 from ssl_guard.reporting.results import Result
 from ssl_guard.reporting.tables import Published, Table
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what begins one
+
 
 def markdown(table: Table) -> str:
     """GitHub Markdown. Names come from files: whatever is markup in them is escaped."""
     cells = [[_markdown(c) for c in row] for row in table.rows]
-    return tabulate(cells, table.titles, tablefmt="github", disable_numparse=True)
+    titles = [_markdown(title) for title in table.titles]
+    return tabulate(cells, titles, tablefmt="github", disable_numparse=True)
 
 
 def _markdown(text: str) -> str:
@@ -42,16 +45,32 @@ def escape_latex(text: str) -> str:
 
 def to_markdown(parts, published: list[Published], against: str) -> str:
     """Every table of a report; the arguments are those of `page.render`."""
-    found = []
+    found = [markdown(tables.overview(parts))] if len(parts) > 1 else []
     for results, summaries in parts:
         found += [_markdown(tables.cohort_line(results[0].cohort))]
         found += [markdown(tables.summary_table(summaries, against))]
         found += [_markdown(note)] if (note := tables.reads_note(summaries)) else []
-        found += ["Contamination:", markdown(tables.contamination_table(summaries))]
+        for title, table in {
+            "Differences": tables.differences_table(summaries),
+            "Contamination": tables.contamination_table(summaries),
+            "Calibration error, %": tables.calibration_table(results),
+        }.items():
+            found += [f"{title}:", markdown(table)] if table.rows else []
+    if policies := policies_of(parts):
+        found += ["Operating points:", markdown(tables.policy_table(policies))]
+        for name, policy in policies.items():
+            lines = tables.review(policy), tables.policy_facts(policy)
+            found += [_markdown(f"{name}: {line}") for line in lines]
     for paper in published:
         found += [_markdown(f"{paper.title}, {paper.metric}: {paper.source}")]
         found += [markdown(paper.table), *map(_markdown, paper.caveats)]
     return "\n\n".join(found) + "\n"
+
+
+def policies_of(parts) -> dict[str, dict]:
+    """The policy.json of every run that has one, by the run's folder."""
+    runs = {str(r.run["workdir"]): r.run for results, _ in parts for r in results if r.run}
+    return {name: run["policy"] for name, run in runs.items() if run["policy"]}
 
 
 def to_latex(parts, published: list[Published], against: str) -> str:
@@ -70,7 +89,7 @@ def to_csv(parts: list[tuple[list[Result], list[dict]]]) -> str:
     """One number a line, with its interval and all of its cohort.
 
     parts: the results of a cohort and their `summarise`. `statistic` is score, slice, robustness or
-    gain; `of` is the slice or the operation. A missing value is a dash.
+    gain; `of` is the slice or the operation. A missing value is a dash, and no cell a formula.
     """
     columns = [
         *("statistic", "method", "labels", "workdir", "weights", "of", "metric"),
@@ -79,16 +98,16 @@ def to_csv(parts: list[tuple[list[Result], list[dict]]]) -> str:
         *("split", "split_sha256", "threshold_policy", "threshold", "checkpoint_sha256", "seed"),
     ]
     file = io.StringIO()
-    out = csv.DictWriter(file, columns, restval="-", lineterminator="\n")
+    out = csv.DictWriter(file, columns, restval="-")
     out.writeheader()
     for results, summaries in parts:
         for result in results:
             for line in _numbers(result):
                 out.writerow(_csv_line(result, line))
         for row in summaries:
-            if row["gain"]:
-                gain = {key: row["gain"][key] for key in ("value", "low", "high")}
-                line = {"statistic": "gain", "metric": "f1", "weights": "-", **gain}
+            for metric, gain in row["gains"].items():
+                gain = {key: gain[key] for key in ("value", "low", "high")}
+                line = {"statistic": "gain", "metric": metric, "weights": "-", **gain}
                 several = {"workdir": "-", "seed": len(row["results"]), "threshold": "-"}
                 several |= {"split": "-", "split_sha256": "-", "checkpoint_sha256": "-"}
                 out.writerow(_csv_line(row["results"][0], line) | several)
@@ -127,4 +146,11 @@ def _csv_line(result: Result, line: dict) -> dict:
     }
     if isinstance(cells["label_map"], dict):
         cells["label_map"] = json.dumps(cells["label_map"], sort_keys=True)
-    return {key: "-" if value is None else value for key, value in cells.items()}
+    return {key: _safe(value) for key, value in cells.items()}
+
+
+def _safe(value):
+    """A name that a spreadsheet would take for a formula gets an apostrophe in front."""
+    if isinstance(value, str) and value != "-" and value.startswith(FORMULAS):
+        return f"'{value}"
+    return "-" if value is None else value

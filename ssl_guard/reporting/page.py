@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from ssl_guard import plots
 from ssl_guard.plots import BASELINE, METHOD
-from ssl_guard.reporting import panels, tables
+from ssl_guard.reporting import formats, panels, tables
 from ssl_guard.reporting.results import COHORT, Result, by_method
 
 CEILING = "supervised_full"
@@ -41,21 +41,38 @@ def render(
     )
     results = [r for _, summaries in parts for row in summaries for r in row["results"]]
     runs = {str(result.run["workdir"]): result for result in results if result.run}
-    sections = [
-        {
-            "cohort": _facts(part[0]),
-            "corpus": part[0].cohort["corpus"],
-            "summary": tables.summary_table(summaries, against),
-            "note": tables.reads_note(summaries),
-            "contamination": tables.contamination_table(summaries),
-            "seen": any(result.evaluation.get("contamination") for result in part),
-            "scores": tables.every_score(part),
-            "figures": _test_figures(summaries, against, salt=f"test {number}"),
-        }
-        for number, (part, summaries) in enumerate(parts)
-    ]
+    policies, drawn, sections = formats.policies_of(parts), set(), []
+    for number, (part, summaries) in enumerate(parts):
+        rows = part[0].cohort["corpus_sha256"], part[0].cohort["rows_sha256"]
+        again = rows in drawn  # at another threshold
+        drawn.add(rows)
+        sections.append(
+            {
+                "cohort": _facts(part[0]),
+                "corpus": part[0].cohort["corpus"],
+                "kind": _kind(part[0]),
+                "again": again,
+                "summary": tables.summary_table(summaries, against),
+                "note": tables.reads_note(summaries),
+                "differences": tables.differences_table(summaries),
+                "calibration": tables.calibration_table([] if again else part),
+                "contamination": tables.contamination_table(summaries),
+                "seen": any(result.evaluation.get("contamination") for result in part),
+                "scores": tables.every_score(part),
+                "figures": []
+                if again
+                else _test_figures(summaries, against, salt=f"test {number}"),
+            }
+        )
     return environment.get_template("report.html.jinja").render(
         sections=sections,
+        sets=len(drawn),
+        overview=tables.overview(parts),
+        policies=tables.policy_table(policies),
+        reviews=[
+            (name, tables.review(policy), tables.policy_facts(policy))
+            for name, policy in policies.items()
+        ],
         against=against,
         methods=len({result.method for result in results}),
         training=_training_figures(list(runs.values()), against),
@@ -68,14 +85,21 @@ def render(
 def _facts(result: Result) -> dict[str, str]:
     titles = COHORT | {"rows": "rows", "harmful": "of them harmful"}
     found = {title: result.cohort[key] for key, title in titles.items()}
-    found["kind"] = result.evaluation.get("kind", "test")
+    found["label map"] = tables.label_words(result.cohort["label_map"])
     return {title: "-" if value is None else str(value) for title, value in found.items()}
+
+
+def _kind(result: Result) -> str:
+    """What a heading says besides the corpus: a side, or safe rows alone, and the threshold."""
+    kind = {"over_refusal": "over-refusal: safe rows", "test": ""}
+    words = [kind.get(result.evaluation.get("kind", "test"), result.evaluation.get("kind"))]
+    return ", ".join([*filter(None, words), f"threshold {result.cohort['threshold_policy']}"])
 
 
 def _runs_table(results: list[Result]) -> tables.Table:
     """Where each number comes from."""
     titles = ["method", "seed", "folder", "corpus", "checkpoint sha256", "split sha256"]
-    titles += ["steps", "minutes", "commit"]
+    titles += ["steps", "minutes", "texts/s", "tokens/s", "commit"]
     rows = []
     for result in results:
         cohort, report = result.cohort, result.run["report"] if result.run else {}
@@ -84,7 +108,10 @@ def _runs_table(results: list[Result]) -> tables.Table:
         cells = [result.method, cohort["seed"], result.evaluation["scorer"]["workdir"]]
         cells += [cohort["corpus"], cohort["checkpoint_sha256"], cohort["split_sha256"]]
         cells += [report.get("selected_step")]
-        cells += [None if seconds is None else f"{seconds / 60:.1f}", provenance.get("commit")]
+        cells += [None if seconds is None else f"{seconds / 60:.1f}"]
+        cost = result.evaluation.get("cost") or {}
+        cells += [cost.get("texts_per_second"), cost.get("tokens_per_second")]
+        cells += [provenance.get("commit")]
         rows.append(["-" if cell is None else str(cell) for cell in cells])
     return tables.Table(titles, rows)
 
@@ -186,6 +213,8 @@ def _test_figures(summaries: list[dict], against: str, salt: str) -> list[Figure
         note = "Dot: the threshold. On rows of both classes."
         figure("Precision and recall", note, panels.precision_recall)
         note = "Share of harmful rows by score, in ten parts of equally many rows; dotted: ideal."
+        if any(result.run and result.run["policy"] for found in shown.values() for result in found):
+            note += " Orange, dashed: probabilities of the run's policy.json."
         figure("Reliability", note, panels.reliability)
     figures += _budget_figure(methods, salt)
     columns = dict.fromkeys(

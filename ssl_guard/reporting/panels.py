@@ -9,6 +9,7 @@ from sklearn.metrics import precision_recall_curve
 
 from ssl_guard.metrics import MARGINS
 from ssl_guard.plots import BASELINE, INK, METHOD, SECOND, curve
+from ssl_guard.reporting import tables
 from ssl_guard.reporting.results import Result
 
 RECALLS = np.linspace(0, 1, 101)
@@ -84,7 +85,7 @@ def precision_recall(axes, results: list[Result], colour: str) -> None:
     """Precision at each recall, and a dot at the threshold."""
     curves = []
     for result in results:
-        precision, recall, _ = precision_recall_curve(labels_of(result), probabilities_of(result))
+        precision, recall, _ = precision_recall_curve(result.truth, result.probabilities)
         # recall falls from 1 to 0: the last place where it is still as large as asked
         curves.append(precision[len(recall) - 1 - np.searchsorted(recall[::-1], RECALLS)])
     band(axes, RECALLS, curves, colour)
@@ -97,16 +98,23 @@ def precision_recall(axes, results: list[Result], colour: str) -> None:
 
 
 def reliability(axes, results: list[Result], colour: str) -> None:
-    """Share of harmful rows against the mean score, in parts of equally many rows."""
+    """Share of harmful rows against the mean score, in parts of equally many rows; dashed, of the
+    calibrated scores where all runs have some. The baseline's are not drawn."""
     axes.plot([0, 1], [0, 1], ":", color=INK, alpha=0.5, lw=1)
-    parts = []
-    for result in results:
-        labels, scores = labels_of(result), probabilities_of(result)
-        bins = np.array_split(np.argsort(scores, kind="stable"), min(BINS, len(scores)))
-        parts.append([(scores[rows].mean(), labels[rows].mean()) for rows in bins])
-    score, share = np.moveaxis(np.array(parts), 2, 0)
-    band(axes, score.mean(0), share, colour)
+    _reliability(axes, results, [result.probabilities for result in results], colour, "-")
+    after = [tables.calibrated(result) for result in results]
+    if colour == METHOD and all(scores is not None for scores in after):
+        _reliability(axes, results, after, SECOND, "--")
     axes.set(xlabel="score", ylabel="harmful share", xlim=(0, 1), ylim=(0, 1))
+
+
+def _reliability(axes, results: list[Result], scores_of: list, colour: str, style: str) -> None:
+    parts = []
+    for result, scores in zip(results, scores_of, strict=True):
+        bins = np.array_split(np.argsort(scores, kind="stable"), min(BINS, len(scores)))
+        parts.append([(scores[rows].mean(), result.truth[rows].mean()) for rows in bins])
+    score, share = np.moveaxis(np.array(parts), 2, 0)
+    band(axes, score.mean(0), share, colour, style)
 
 
 def budget(axes, by_labels: dict[int, list[Result]], colour: str) -> None:
@@ -175,16 +183,6 @@ def drops(results: list[Result]) -> dict[str, list[float]]:
         for operation, scores in result.evaluation["robustness"].items():
             found.setdefault(operation, []).append(scores["drop"])
     return found
-
-
-def labels_of(result: Result) -> np.ndarray:
-    """int [rows]."""
-    return np.array([row["label"] for row in result.rows])
-
-
-def probabilities_of(result: Result) -> np.ndarray:
-    """Harmful probability of the reported weights, float [rows]."""
-    return np.array([row[result.cohort["weights"]] for row in result.rows])
 
 
 def _short(name: str) -> str:

@@ -51,15 +51,20 @@ class Result(NamedTuple):
         return self.evaluation["scores"][self.cohort["weights"]]
 
     @property
-    def verdicts(self) -> np.ndarray:
-        """bool [rows]: called harmful at the cohort's threshold."""
-        kind = self.cohort["weights"]
-        return np.array([row[kind] for row in self.rows]) >= self.cohort["threshold"][kind]
+    def truth(self) -> np.ndarray:
+        """int [rows]: the labels."""
+        return np.array([row["label"] for row in self.rows])
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Harmful probability of the reported weights, float [rows]."""
+        return np.array([row[self.cohort["weights"]] for row in self.rows])
 
 
 def load(workdir: str | Path) -> dict:
-    """A finished run: its report, metrics rows and test predictions."""
+    """A finished run: report, metrics rows, test predictions, and policy.json or None."""
     workdir = Path(workdir)
+    policy = workdir / "policy.json"
     if not (workdir / "report.json").exists():
         raise BadInput(
             f"{workdir} holds no finished run (no report.json): run ssl_guard.main on it first."
@@ -71,6 +76,7 @@ def load(workdir: str | Path) -> dict:
             "report": json.loads((workdir / "report.json").read_text()),
             "metrics": read(workdir / "metrics.jsonl"),
             "predictions": [json.loads(line) for line in lines],
+            "policy": json.loads(policy.read_text()) if policy.exists() else None,
         }
     except (OSError, ValueError) as error:
         raise BadInput(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_guard import bootstrap
+from ssl_guard import bootstrap, calibration, metrics
 from ssl_guard.errors import BadInput
 from ssl_guard.reporting.results import Result, by_method, check_cohort
 
@@ -19,6 +19,7 @@ SHOWN = {
     "recall_at_1_fpr": "recall at 1% FPR",
     "ece": "ECE",
 }
+DIFFERENCES = ("f1", "auprc", "recall_at_1_fpr")  # that are tested between methods
 RESAMPLES = 1000
 
 
@@ -29,39 +30,49 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
-def summarise(results: list[Result], against: str) -> list[dict]:
+def summarise(
+    results: list[Result], against: str, tested: tuple[str, ...] = DIFFERENCES
+) -> list[dict]:
     """One dict for each method and number of labels, best F1 first.
 
-    results: of one cohort, else BadInput; against: the baseline's method. In a dict:
+    results: of one cohort, else BadInput; against: the baseline's method; tested: the metrics whose
+    differences are. In a dict:
         method, labels, results (one a seed)
         scores      {metric: {value, low, high} of one seed, {value, spread} of several, or None
                     where a seed has no such number}
-        gain        the mean difference of F1 to the baseline over pairs of the same seed and
-                    labelled rows: value; low, high and two-sided p of a paired bootstrap over
+        gains       {metric: the mean difference to the baseline over pairs of the same seed and
+                    labelled rows}: value; low, high and two-sided p of a paired bootstrap over
                     groups of test rows, the seeds held; holm, p after Holm's correction for the
-                    methods here; better, the number of the pairs that gained. None for the
-                    baseline, where a seed has no partner, and for rows of one class
+                    methods and the metrics here; better, the number of the pairs that gained. Empty
+                    for the baseline, where a seed has no partner, and for rows of one class
         times_read  the largest, None if nobody counted
     """
     check_cohort(results)
     baselines = [result for result in results if result.method == against]
+    methods = by_method(results)
+    pairs = {key: _pairs(mine, baselines) for key, mine in methods.items() if key[0] != against}
+    drawn = {}
+    if len(set(results[0].truth)) == 2:
+        groups = np.array([row["group"] for row in results[0].rows])
+        paired = {id(r): r for found in pairs.values() for pair in found for r in pair}
+        drawn = {key: _drawn(result, groups, tested) for key, result in paired.items()}
     found = []
-    for (method, labels), mine in by_method(results).items():
-        metrics = dict.fromkeys(name for result in mine for name in result.scores)
-        pairs = [] if method == against else _pairs(mine, baselines)
+    for (method, labels), mine in methods.items():
+        names = dict.fromkeys(name for result in mine for name in result.scores)
         reads = [r.evaluation["times_read"] for r in mine if "times_read" in r.evaluation]
+        ours = pairs.get((method, labels), []) if drawn else []
         found.append(
             {
                 "method": method,
                 "labels": labels,
                 "results": mine,
-                "scores": {name: _score(mine, name) for name in metrics},
-                "gain": _gain(pairs) if pairs and "f1" in metrics else None,
+                "scores": {name: _score(mine, name) for name in names},
+                "gains": {name: _gain(ours, name, drawn) for name in tested if ours},
                 "times_read": max(reads, default=None),
             }
         )
-    tested = [row["gain"] for row in found if row["gain"]]
-    for gain, p in zip(tested, bootstrap.holm([gain["p"] for gain in tested]), strict=True):
+    gains = [gain for row in found for gain in row["gains"].values()]
+    for gain, p in zip(gains, bootstrap.holm([gain["p"] for gain in gains]), strict=True):
         gain["holm"] = p
     f1 = {id(row): (row["scores"].get("f1") or {}).get("value", -1.0) for row in found}
     return sorted(found, key=lambda row: -f1[id(row)])
@@ -96,28 +107,28 @@ def _pairs(mine: list[Result], baselines: list[Result]) -> list[tuple[Result, Re
     return [(result, b) for result, ours in zip(mine, found, strict=True) for b in ours]
 
 
-def _gain(pairs: list[tuple[Result, Result]]) -> dict | None:
-    rows = pairs[0][0].rows
-    labels = np.array([row["label"] for row in rows])
-    groups = np.unique([row["group"] for row in rows], return_inverse=True)[1]
-    if len(set(labels)) < 2:
-        return None
-    totals = [(r.verdicts * labels, r.verdicts + labels) for pair in pairs for r in pair]
+def _drawn(result: Result, groups: np.ndarray, tested: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The metrics of a result on the resamples that all results of its cohort share."""
+    threshold = result.cohort["threshold"][result.cohort["weights"]]
+    labels, scores = result.truth, result.probabilities
+    ranking = set(tested) & set(bootstrap.RANKING)
+    parts = [
+        bootstrap.weighted_scores(labels, scores, threshold, times, ranking)
+        for times in bootstrap.resampled(labels, groups, RESAMPLES, seed=0)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in tested}
 
-    def gains(times):
-        f1 = [2 * (times @ hits) / (times @ both) for hits, both in totals]
-        return np.mean([mine - theirs for mine, theirs in zip(f1[::2], f1[1::2], strict=True)], 0)
 
-    value = gains(np.ones((1, len(labels)), int))[0]
-    draws = bootstrap.resampled(labels, groups, RESAMPLES, seed=0)
-    drawn = np.concatenate([gains(times) for times in draws])
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    single = [mine.scores["f1"]["value"] - b.scores["f1"]["value"] for mine, b in pairs]
+def _gain(pairs: list[tuple[Result, Result]], name: str, drawn: dict[int, dict]) -> dict:
+    differences = [drawn[id(mine)][name] - drawn[id(theirs)][name] for mine, theirs in pairs]
+    draws = np.mean(differences, axis=0)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    single = [mine.scores[name]["value"] - other.scores[name]["value"] for mine, other in pairs]
     return {
-        "value": float(value),
+        "value": float(np.mean(single)),
         "low": float(low),
         "high": float(high),
-        "p": bootstrap.p_value(drawn),
+        "p": bootstrap.p_value(draws),
         "better": sum(gain > 0 for gain in single),
         "pairs": len(pairs),
     }
@@ -140,24 +151,34 @@ def summary_table(summaries: list[dict], against: str) -> Table:
     titles = ["method", "labels", "seeds", *shown.values(), *gains, "times read"]
     rows = []
     for row in summaries:
-        gain = row["gain"]
         cells = [row["method"], _dash(row["labels"]), str(len(row["results"]))]
         cells += [cell(row["scores"].get(name)) for name in shown]
         cells += (
-            [
-                cell(gain, sign="+"),
-                f"{gain['holm']:.3f}",
-                f"{gain['better']} of {gain['pairs']}",
-                verdict(gain),
-            ]
-            if gain
+            _gain_cells(row["gains"]["f1"])
+            if row["gains"]
             else ["baseline" if row["method"] == against else "-", "-", "-", "-"]
         )
         rows.append([*cells, _dash(row["times_read"])])
-    if not any(row["gain"] for row in summaries):
+    if not any(row["gains"] for row in summaries):
         places = [i for i, title in enumerate(titles) if title not in gains]
         titles, rows = [titles[i] for i in places], [[r[i] for i in places] for r in rows]
     return Table(titles, rows)
+
+
+def differences_table(summaries: list[dict]) -> Table:
+    """Every tested difference to the baseline, a line for each method and metric."""
+    titles = ["method", "labels", "metric", "difference [95%]", "p (Holm)", "better", "verdict"]
+    rows = [
+        [row["method"], _dash(row["labels"]), SHOWN[name], *_gain_cells(gain)]
+        for row in summaries
+        for name, gain in row["gains"].items()
+    ]
+    return Table(titles, rows)
+
+
+def _gain_cells(gain: dict) -> list[str]:
+    better = f"{gain['better']} of {gain['pairs']}"
+    return [cell(gain, sign="+"), f"{gain['holm']:.3f}", better, verdict(gain)]
 
 
 def cell(score: dict | None, sign: str = "") -> str:
@@ -176,13 +197,111 @@ def _dash(value) -> str:
 
 def cohort_line(cohort: dict) -> str:
     """What the numbers of a table are of, in one line."""
-    label_map = cohort["label_map"]
     return (
         f"{cohort['corpus']} (sha256 {_short(cohort['corpus_sha256'])}), {cohort['task']}: "
         f"{cohort['rows']} rows ({_short(cohort['rows_sha256'])}), {cohort['harmful']} harmful; "
-        f"label map {json.dumps(label_map) if label_map else '-'}; "
-        f"threshold {cohort['threshold_policy']}"
+        f"label map: {label_words(cohort['label_map'])}; threshold {cohort['threshold_policy']}"
     )
+
+
+def label_words(label_map: dict | None) -> str:
+    """Which words were read as which label."""
+    if label_map is None:
+        return "the corpus's own labels"
+    words = {
+        title: ", ".join(word for word, label in label_map.items() if label == value)
+        for value, title in ((1, "harmful"), (0, "safe"))
+    }
+    return "; ".join(f"{title} is {found}" for title, found in words.items())
+
+
+def policy_table(policies: dict[str, dict]) -> Table:
+    """The profiles of every policy.json, by the run's name."""
+    titles = ["run", "profile", "score >=", "probability", "promise"]
+    titles += ["FPR, %", "recall, %", "precision, %", "flagged, %"]
+    rows = []
+    for run, policy in policies.items():
+        for name, profile in policy["thresholds"].items():
+            cells = [run, name, f"{profile['threshold']:.4f}", f"{profile['probability']:.3f}"]
+            measured = [profile["measured"][k] for k in ("fpr", "recall", "precision", "flagged")]
+            rows.append([*cells, profile["promise"], *map(_percent, measured)])
+    return Table(titles, rows)
+
+
+def review(policy: dict) -> str:
+    """The band of scores that goes to people, with its expected volume."""
+    band = policy["abstain"]
+    if band["low"] == band["high"]:
+        return "review: nothing, one threshold keeps both promises"
+    text = (
+        f"review: scores from {band['low']:.4f} to {band['high']:.4f}, "
+        f"{_percent(band['volume'])}% of traffic"
+    )
+    if band["harmful_share"] is not None:
+        text += f", {100 * band['harmful_share']:.1f}% of it harmful"
+    return text
+
+
+def policy_facts(policy: dict) -> str:
+    """What a policy.json was fitted on."""
+    kind = policy["calibrator"]["kind"]
+    numbers = [f"{k} {v:.3f}" for k, v in policy["calibrator"].items() if isinstance(v, float)]
+    return (
+        f"{policy['data']}: {policy['rows']} of {policy['rows_read']} rows, {policy['harmful']} of "
+        f"them harmful; near-duplicates count once, {policy['left_out']} are near-duplicates of "
+        f"the run's own. Calibrator: {', '.join(numbers) or kind}. Precision, flagged and review "
+        f"are for traffic that is {100 * policy['prevalence']:.3g}% harmful. Brackets: "
+        f"{policy['confidence']:.4g} Clopper-Pearson, on the rows that chose the thresholds."
+    )
+
+
+def _percent(interval: dict) -> str:
+    """As `cell`, of a number that may be None."""
+    value, low, high = (interval[key] for key in ("value", "low", "high"))
+    shown = "-" if value is None else f"{100 * value:.1f}"
+    return f"{shown} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def calibration_table(results: list[Result]) -> Table:
+    """Calibration error and Brier score of every run with a policy.json, before and after its
+    calibrator; on rows of both classes."""
+    rows = []
+    for result in results:
+        after = calibrated(result)
+        if after is None or len(set(result.truth)) < 2:
+            continue
+        cells = [result.method, _dash(result.cohort["seed"])]
+        for error in (metrics.expected_calibration_error, metrics.brier):
+            for scores in (result.probabilities, after):
+                cells.append(f"{100 * error(result.truth, scores):.1f}")
+        rows.append(cells)
+    titles = ["method", "seed", "ECE", "ECE calibrated", "Brier", "Brier calibrated"]
+    return Table(titles, rows)
+
+
+def calibrated(result: Result) -> np.ndarray | None:
+    """float [rows], by the calibrator of the run's policy.json; None without one."""
+    policy = result.run["policy"] if result.run else None
+    if policy is None or policy["run"]["weights"] != result.cohort["weights"]:
+        return None
+    return calibration.apply(policy["calibrator"], result.probabilities)
+
+
+def overview(parts: list[tuple[list[Result], list[dict]]]) -> Table:
+    """A line for every cohort, a column for every method, of several budgets the largest: F1 or, of
+    rows of one class, the recall or the FPR."""
+    names = dict.fromkeys(row["method"] for _, summaries in parts for row in summaries)
+    rows = []
+    for results, summaries in parts:
+        cohort = results[0].cohort
+        shown = next(name for name in ("f1", "recall", "fpr") if name in results[0].scores)
+        by_labels = sorted(summaries, key=lambda row: row["labels"] or 0)
+        scores = {row["method"]: cell(row["scores"].get(shown)) for row in by_labels}
+        cells = [cohort["corpus"], cohort["threshold_policy"].partition(",")[0]]
+        cells += [str(cohort["rows"]), str(cohort["harmful"])]
+        metric = {"f1": "F1", "fpr": "FPR"}.get(shown, shown)
+        rows.append([*cells, metric, *(scores.get(name, "-") for name in names)])
+    return Table(["test set", "threshold", "rows", "harmful", "metric", *names], rows)
 
 
 def _short(sha256: str | None) -> str:

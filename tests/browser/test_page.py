@@ -10,7 +10,7 @@ from PIL import Image
 
 from ssl_guard import report
 from ssl_guard.reporting import formats, page, results, tables
-from tests.test_report import HOSTILE, evaluation, run
+from tests.test_report import HOSTILE, evaluation, policy, run
 
 api = pytest.importorskip("playwright.sync_api", reason="needs requirements/browser.txt")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -195,3 +195,32 @@ def test_hostile_names_stay_text(browser, tmp_path):
     assert view.page.evaluate("document.querySelectorAll('script, img').length") == 0
     assert view.page.query_selector("h2").text_content() == attack
     assert formats.to_csv(parts)
+
+
+def test_many_test_sets_at_two_thresholds(browser, tmp_path):
+    """Curves are drawn once for the same rows, and neither long names nor many sets widen the
+    page."""
+    own, results_of_sets = results.own_test(run("ours", 0, 0.3)), []
+    for number in range(10):
+        for threshold in ("dev_best_f1", "policy:permissive, FPR <= 0.01 with 0.95 confidence"):
+            made, _ = evaluation(run("ours", 0, 0.3), 1)
+            made["cohort"] |= {
+                "corpus": f"a_test_set_with_a_rather_long_name_{number}",
+                "corpus_sha256": f"{number}" * 64,
+                "rows_sha256": "r" * 64,
+                "threshold_policy": threshold,
+            }
+            results_of_sets.append(own._replace(evaluation=made))
+    own.run["policy"] = policy(own.run)
+    parts = [([each], tables.summarise([each], "ours")) for each in results_of_sets]
+    path = tmp_path / "report.html"
+    path.write_text(page.render(parts, against="ours", alarms=[], published=[]))
+    for width in (WIDE, NARROW):
+        view = Seen(browser, path, "dark", width)
+        assert view.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert all(box["right"] <= width for box in view.rectangles("svg, p, li, h2, dd, .wide"))
+    assert len(view.rectangles("h2")) == 1 + 1 + 20 + 2  # overview, policies, sets, training, runs
+    curves = [box for box in view.rectangles("summary") if box["text"] == "Precision and recall"]
+    assert len(curves) == 10
+    overview = view.page.query_selector(".wide")
+    assert len(overview.query_selector_all("tbody tr")) == 20

@@ -352,8 +352,9 @@ def test_a_diverged_run_names_steps_and_rows(runs, folder):
 
 
 def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monkeypatch):
-    """Steps 2 to 4 of 6, with a row of metrics and a checkpoint at each second step."""
-    original = train.steps_module.train_step
+    """Steps 2 to 4 of 6, with a row of metrics and a checkpoint at each second step; a signal in the
+    evaluation of step 2 does not make it count twice."""
+    original, check = train.steps_module.train_step, preemption.check
 
     def skipping(state, batch, **static):
         after, found = original(state, batch, **static)
@@ -364,6 +365,15 @@ def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monke
     monkeypatch.setattr(train.steps_module, "train_step", skipping)
     changes = {"train.steps": 6, "train.log_every_steps": 2}
     config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 4})
+
+    def signalled(step=None):
+        if step is None:
+            raise preemption.Preempted(signal.SIGTERM)
+
+    monkeypatch.setattr(preemption, "check", signalled)
+    with pytest.raises(preemption.Preempted):
+        train.train_and_evaluate(config, folder / "skipped-3-of-4")
+    monkeypatch.setattr(preemption, "check", check)
     train.train_and_evaluate(config, folder / "skipped-3-of-4")  # three are not four
     config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 3})
     with pytest.raises(BadInput, match="steps 2 to 4"):

@@ -352,8 +352,8 @@ def test_a_diverged_run_names_steps_and_rows(runs, folder):
 
 
 def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monkeypatch):
-    """Steps 2 to 4 of 6, with a row of metrics and a checkpoint at each second step; a signal in the
-    evaluation of step 2 does not make it count twice."""
+    """Steps 2 to 4 of 6, with a row of metrics and a checkpoint at each second step; a signal in
+    the evaluation of step 2 does not make it count twice."""
     original, check = train.steps_module.train_step, preemption.check
 
     def skipping(state, batch, **static):

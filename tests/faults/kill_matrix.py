@@ -128,22 +128,18 @@ def phase_of(folder: Path, pid: int) -> str:
     run, data = folder / "run", folder / "data"
     if (run / "report.json").exists():
         return "done"
-    owner = _read(run / "owner.json")
-    if f'"pid": {pid},' not in owner:
+    owner, metrics = run / "owner.json", run / "metrics.jsonl"
+    if f'"pid": {pid},' not in _read(owner):
         if any(data.glob("shards/*/unlabelled-tfidf")):
             return "start"
         sides = list(data.glob("shards/*/calibration"))
         return "augmentation" if sides else "preparation"
-    steps = [path for path in (run / "checkpoints").glob("[0-9]*")]
+    steps = list((run / "checkpoints").glob("[0-9]*"))
     whole = [path for path in steps if (path / "manifest.json").exists()]
+    if not metrics.exists() or metrics.stat().st_mtime_ns < owner.stat().st_mtime_ns:
+        return "restore" if whole else "start"
     if len(whole) < len(steps):
         return "save"
-    metrics = run / "metrics.jsonl"
-    if (
-        not metrics.exists()
-        or metrics.stat().st_mtime_ns < (run / "config.json").stat().st_mtime_ns
-    ):
-        return "restore" if steps else "start"
     rows = _read(metrics).count("\n")
     if rows == 0:
         return "first compile"

@@ -37,6 +37,7 @@ PHASES = (
     "restore",
     "report",
 )
+IMPORTED = ["ssl_guard.main", "transformers.models.auto.tokenization_auto"]  # before the forks
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] " + " ".join(f"w{i}" for i in range(60))
 
 
@@ -117,7 +118,7 @@ def command(argv: list[str], log: Path) -> None:
 def start(inputs: Path, folder: Path):
     """A process of the run in `folder`."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ssl_guard.main"])
+    context.set_forkserver_preload(IMPORTED)
     process = context.Process(target=command, args=(arguments(inputs, folder), folder / "log"))
     process.start()
     return process

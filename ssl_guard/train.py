@@ -336,18 +336,18 @@ def _train(
                 bar.update()
                 continue
 
-            pending = jax.device_get(pending)
+            pending, in_a_row = jax.device_get(pending), skipped
             for at, part in enumerate(pending, step - len(pending) + 1):
-                skipped = skipped + 1 if part["skipped"][0] else 0
-                if skipped == config.train.max_skipped:
-                    raise _diverged(files, run.prepared, at, skipped, seen)
+                in_a_row = in_a_row + 1 if part["skipped"][0] else 0
+                if in_a_row == config.train.max_skipped:
+                    raise _diverged(files, run.prepared, at, in_a_row, seen)
             row = metrics.merge(pending)
             tokens, computed = sharding.total(run.mesh, tokens, computed)
             now = time.monotonic()
             seconds = now - since
             row |= {
                 "optim/lr": float(run.schedule(step - 1)),
-                "loss/spike": _spike(row, writer.rows),
+                **_spike(row, writer.rows),
                 "time/seconds": now - logged,  # evaluation and saving of the last interval included
                 "time/steps_per_second": len(pending) / seconds,
                 "time/tokens_per_second": tokens / seconds,
@@ -375,7 +375,7 @@ def _train(
                 brake = jax.device_put(np.float32(braked), state.watch.brake.sharding)
                 state = state._replace(watch=state.watch._replace(brake=brake))
             writer.write(step, row)
-            pending, tokens, computed = [], 0, 0
+            pending, tokens, computed, skipped = [], 0, 0, in_a_row
             if evaluates:
                 checkpoints.save(
                     step,
@@ -403,11 +403,13 @@ def _train(
     preemption.release()
 
 
-def _spike(row: dict, rows: list[dict]) -> float:
-    """The loss over the median loss of the last 20 rows of metrics; 1 for the first row."""
-    losses = [r["loss/total"] for r in [*rows[-20:], row] if "loss/total" in r]
-    before = losses[:-1] or losses
-    return losses[-1] / float(np.median(before)) if losses else 1.0
+def _spike(row: dict, rows: list[dict]) -> dict:
+    """{"loss/spike": the loss over the median loss of the last 20 rows of metrics}, 1 for the first
+    row; nothing if all steps of the row were skipped."""
+    if "loss/total" not in row:
+        return {}
+    before = [r["loss/total"] for r in rows[-20:] if "loss/total" in r] or [row["loss/total"]]
+    return {"loss/spike": row["loss/total"] / float(np.median(before))}
 
 
 def _diverged(workdir: Path, prepared: Prepared, last: int, count: int, seen) -> BadInput:

@@ -252,6 +252,29 @@ def test_an_interrupted_run_ends_bit_equal_and_a_finished_one_returns_at_once(ru
         mlm.pretrain(smoke(folder, **{"mlm.rate": 0.2}), folder / "run")
 
 
+@pytest.mark.parametrize("at", [3, None])
+def test_a_signal_saves_and_the_run_goes_on_bit_equal(run, monkeypatch, at):
+    """After step 3, between two checkpoints, or while the held-out texts are scored."""
+    folder, report = run
+    workdir = folder / f"signal-{at}"
+
+    def signalled(step=None):
+        if step == at:
+            raise mlm.preemption.Preempted(15)
+
+    monkeypatch.setattr(mlm.preemption, "check", signalled)
+    with pytest.raises(mlm.preemption.Preempted):
+        mlm.pretrain(smoke(folder), workdir)
+    monkeypatch.undo()
+    assert (workdir / "checkpoints" / str(at or 2) / "manifest.json").exists()
+    assert mlm.pretrain(smoke(folder), workdir)["held_out"] == report["held_out"]
+    assert timeless(workdir) == timeless(folder / "run")
+    for ours, theirs in zip(
+        final_checkpoint(workdir), final_checkpoint(folder / "run"), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_tokenizer_without_a_mask_token(run, monkeypatch, tmp_path):
     folder, _ = run
     prepared = prepare.prepare(smoke(folder), views=("weak",))

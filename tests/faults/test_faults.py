@@ -22,7 +22,6 @@ def matrix(tmp_path_factory):
 
 def test_every_killed_run_ends_bit_equal(matrix):
     _, trials = matrix
-    assert [trial["aim"] for trial in trials] == list(PHASES)
     assert all(trial["different"] == [] for trial in trials)
     assert sum(len(trial["killed in"]) for trial in trials) >= len(PHASES) // 2
     assert all(trial["bytes compared"] > 50_000 for trial in trials)

@@ -60,7 +60,7 @@ def default() -> ConfigDict:
     data.max_length = 256  # tokens of a pair; longer ones lose the start of the prompt first
     data.buckets = (64, 128, 192, 256)  # padded lengths, so the compiled shapes of the train step
     data.shapes = 0  # so many shapes of the train step are chosen from the texts; 0 for the buckets
-    data.packing = False  # several short texts in one row of max_length; the same numbers, cheaper
+    data.packing = False  # several short texts in one row; the same numbers, cheaper
     data.window_steps = 16  # rows of so many steps are sorted by length together
 
     config.augment = augment = ConfigDict()  # strong views of the unlabelled rows, made once

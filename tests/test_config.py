@@ -93,6 +93,7 @@ def test_known_overrides_pass():
         ("data.buckets", (64, 32), "config.data.buckets"),
         ("data.buckets", (64, 128), "max_length"),
         ("data.buckets", (), "config.data.buckets"),
+        ("data.shapes", -1, "config.data.shapes"),
         ("train.steps", 0, "config.train.steps"),
         ("model.dtype", "float16", "float32, bfloat16"),
         ("train.select_by", "accuracy", "f1, auprc"),

@@ -26,8 +26,11 @@ def default() -> ConfigDict:
     data.dir = "data"  # prepared corpora, frozen splits and shards; shared by all runs
     data.corpus = "human_scored_responses"  # a name in data/corpora/, or a .jsonl / .csv file
     data.test_corpus = ""  # another corpus whose labelled rows are the test side; "" draws `test`
-    data.unlabelled_corpus = ""  # another corpus whose rows join the unlabelled pool, labels unread
-    data.columns = ConfigDict()  # for files: which column is the prompt, response, label, id
+    # More corpora, with commas between, whose rows join the unlabelled pool, labels unread.
+    data.unlabelled_corpus = ""
+    # For files: which column is the prompt, response, label, id. A file that differs says so behind
+    # its name, here and in every other place: more.csv?prompt=text&label=toxic
+    data.columns = ConfigDict()
     data.columns.prompt = "prompt"
     data.columns.response = "response"
     data.columns.label = "label"
@@ -39,7 +42,9 @@ def default() -> ConfigDict:
     data.prompt_corpus = (
         ""  # prompts with labels of their own: both tasks, a head each, in one model
     )
-    data.labelled = 100  # labelled rows, half of them harmful
+    data.labelled = 100  # labelled rows; those of a smaller number are among them
+    data.balance = "balanced"  # half of them harmful; or natural: as they come
+    data.stratified = False  # True: drawn sides have the classes' shares of all rows with a label
     data.all_labels = False  # the unlabelled rows' hidden labels are used too: the ceiling
     data.dev = 150  # rows that choose the step and the threshold
     data.test = 250  # rows that are read once, at the end; unread with a test_corpus
@@ -185,6 +190,7 @@ def check(config: ConfigDict) -> None:
         "model.dtype": (config.model.dtype, ("float32", "bfloat16")),
         "train.select_by": (train.select_by, ("f1", "auprc")),
         "data.task": (data.task, ("response_harm", "prompt_harm", "content_moderation")),
+        "data.balance": (data.balance, ("balanced", "natural")),
     }
     for key, (value, known) in choices.items():
         if value not in known:

@@ -115,6 +115,7 @@ def write_report(
         "selected_step": selected_step,
         "steps": steps,
         "data": prepared.summary,
+        "contamination": prepared.contamination,
         "training": _training_summary(workdir),
         "observatory": observatory or {},
         "provenance": provenance.collect(**prepared.hashes),

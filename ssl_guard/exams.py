@@ -1,8 +1,9 @@
 """The rows that a run is examined on: corpora, or sides of its own split, without what it has seen.
 
 A run has seen the rows of its split but for the test side: those that it learned from, and those
-that chose its step and its thresholds. Near-duplicates of their prompts are taken out of an exam
-and counted.
+that chose its step and its thresholds; and the augmented views and the prompts that its encoder was
+pre-trained on, where these are known. Near-duplicates of their prompts are taken out of an exam and
+counted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,12 @@ import numpy as np
 
 from ssl_guard.data import corpora
 from ssl_guard.data.corpora import user_file
+from ssl_guard.data.duplicates import Known, Shingles
 from ssl_guard.data.overlap import overlap
 from ssl_guard.data.schema import SAFE, Corpus, Example, make_corpus
 from ssl_guard.errors import BadInput
-from ssl_guard.prepare import Source
+from ssl_guard.models import pretrained
+from ssl_guard.prepare import Source, pretraining, sets_used
 
 SIDES = ("dev", "calibration", "test")  # of the run's own split, instead of a corpus
 MOST_VALUES = 50  # of a column to slice by
@@ -65,7 +68,7 @@ def open_exam(
         rows = source.rows.get(side) or []
         title = f"{source.corpus.name}.{side}"
     else:
-        is_file = str(name).lower().endswith(user_file.SUFFIXES)
+        is_file = user_file.reads(name)
         own = {v: 1 for v in data.harmful_values} | {v: 0 for v in data.safe_values}
         label_map = (labels or own or None) if is_file else None
         wanted = dict(data.columns) | dict(columns or {}) if is_file else {}
@@ -89,8 +92,10 @@ def open_exam(
         if other not in ("test", side)
         for example in examples
     ]
-    found = overlap([example.prompt for example in rows], seen)
-    kept = np.arange(len(rows)) if keep_seen else np.flatnonzero(~found.near)
+    prompts = [example.prompt for example in rows]
+    found = overlap(prompts, seen)
+    near = found.near if side else found.near | _near_others(prompts, config, source)
+    kept = np.arange(len(rows)) if keep_seen else np.flatnonzero(~near)
     if not len(kept):
         raise BadInput(
             f"{name}: all {len(rows)} rows are near-duplicates of rows that the run has seen: name "
@@ -104,11 +109,23 @@ def open_exam(
         columns=extra,
         contamination={
             "exact": int(found.exact.sum()),
-            "near_duplicates": int((found.near & ~found.exact).sum()),
+            "near_duplicates": int((near & ~found.exact).sum()),
             "removed": not keep_seen,
         },
         label_map=label_map,
     )
+
+
+def _near_others(prompts: list[str], config, source: Source) -> np.ndarray:
+    """bool [prompts]: is it near what the run has seen beside its split: augmented views, and the
+    prompts that its encoder was pre-trained on?"""
+    near = np.zeros(len(prompts), bool)
+    views = (s.views(source.rows["unlabelled"]) for s in sets_used(config, source).values())
+    others = [Shingles.of(prompt for _, _, prompt, _ in of_set) for of_set in views]
+    read = pretraining(pretrained.resolve(config.model.name))
+    for seen in others if read is None else [*others, read]:
+        near |= Known(seen).near(Shingles.of(prompts))
+    return near
 
 
 def _slices(path: str, names: Sequence[str], columns: Mapping[str, str]) -> dict[str, dict]:

@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ssl_guard import cli, mlm, runtime
+from ssl_guard.data import overlap
 from ssl_guard.data.schema import licence_notes
 from ssl_guard.train import train_and_evaluate
 
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> None:
         name: round(test[name]["value"], 4) for name in ("f1", "auprc", "recall_at_1_fpr", "ece")
     }
     print(f"{workdir}: step {report['selected_step']}, test {json.dumps(shown)}")
-    for note in licence_notes(report["data"]["licence"]):
+    for note in (overlap.note(report["contamination"]), *licence_notes(report["data"]["licence"])):
         print(note)
 
 

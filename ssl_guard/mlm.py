@@ -6,6 +6,9 @@ The texts are the labelled and unlabelled rows of the frozen split, never dev or
 are held out to watch the loss. `workdir/encoder/` is then the folder of a model like any other:
 
     python -m ssl_guard.main --config=configs/uda.py --config.model.name=runs/mlm/encoder ...
+
+Beside it are hashes of the prompts that it may have read, those of the model that it began with
+included, so that a run whose test prompts are among them is refused.
 """
 
 import functools
@@ -23,12 +26,14 @@ from tqdm import tqdm
 
 from ssl_guard import config as config_module
 from ssl_guard import metrics, mlm_step, models, optim, provenance, schedules, sharding
+from ssl_guard.assets import sha256_file
 from ssl_guard.checkpoint import Checkpoints, template_of
 from ssl_guard.data import pipeline
+from ssl_guard.data.duplicates import Shingles
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
 from ssl_guard.models import convert
-from ssl_guard.prepare import Prepared, prepare
+from ssl_guard.prepare import PRETRAINING, Prepared, prepare, pretraining, read_split
 from ssl_guard.writer import Writer, read, write_json
 
 HELD_OUT = 4  # random stream of a seed; data.pipeline has those below
@@ -66,6 +71,13 @@ def texts_of(prepared: Prepared, *, held_out: int, seed: int) -> tuple[Texts, Te
     return Texts(views, order[held_out:]), Texts(views, order[:held_out])
 
 
+def _prompts(config: ConfigDict, model_folder: Path) -> Shingles:
+    """Of all prompts that the model will have read."""
+    rows, before = read_split(config).rows, pretraining(model_folder)
+    mine = Shingles.of(e.prompt for side in ("labelled", "unlabelled") for e in rows[side])
+    return mine if before is None else before + mine
+
+
 def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     """Runs to the end, or on from the last checkpoint, and returns the report.
 
@@ -79,6 +91,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         return json.loads((workdir / "report.json").read_text())
 
     prepared = prepare(config, views=("weak",))
+    prompts = _prompts(config, prepared.model_folder)
     tokenizer = prepared.tokenizer
     if tokenizer.mask_id is None:
         raise BadInput(
@@ -181,6 +194,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     convert.save_pretrained(
         workdir / "encoder", state.params["encoder"], model.config, prepared.model_folder
     )
+    prompts.save(workdir / "encoder" / PRETRAINING)
     rows = read(workdir / "metrics.jsonl")
     report = {
         "algorithm": "mlm",
@@ -188,6 +202,10 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         "selected_step": best,
         "steps": config.train.steps,
         "texts": {"learned": len(learned), "held_out": len(held_out)},
+        "prompts": {
+            "read": len(prompts),
+            "sha256": sha256_file(workdir / "encoder" / PRETRAINING),
+        },
         "held_out": meta["held_out"],
         "data": prepared.summary,
         "training": {"seconds": round(sum(row["time/seconds"] for row in rows), 1)},

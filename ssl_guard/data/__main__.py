@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ssl_guard import cli, plots
 from ssl_guard.data import corpora, describe
-from ssl_guard.data.corpora import CORPORA, Published, human_scored_responses
+from ssl_guard.data.corpora import CORPORA, Published, human_scored_responses, user_file
 from ssl_guard.data.corpora.published import CLASSES
 from ssl_guard.data.schema import TASKS, Corpus, Example, commercial_use, make_corpus
 from ssl_guard.data.tokenizer import Tokenizer
@@ -84,7 +84,7 @@ def source_status(corpus, task: str, data_dir: str | Path) -> str:
 
 def build(name: str) -> None:
     """Prepares a file, or all splits of a corpus for the task of the flag or for all its tasks."""
-    if corpora.is_file(name):
+    if user_file.reads(name):
         print(f"{name}: {len(load(name).examples)} rows")
         return
     how = {"progress": sys.stderr.isatty()}
@@ -110,7 +110,7 @@ def load(name: str) -> Corpus:
     labels = {v: 1 for v in HARMFUL.value} | {v: 0 for v in SAFE.value}
     how = {"data_dir": DIR.value, "labels": labels or None}
     how["columns"] = cli.pairs("columns", COLUMNS.value)
-    if corpora.is_file(name):
+    if user_file.reads(name):
         return corpora.load(name, task=TASK.value or "response_harm", **how)
     corpus = corpora.find(name.partition(":")[0])
     task = TASK.value or next(iter(corpus.FILES))

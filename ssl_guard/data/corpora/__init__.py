@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from absl import logging
 from google.protobuf.json_format import ParseError
 
 from ssl_guard.assets import sha256_file
-from ssl_guard.data.corpora import records, user_file
+from ssl_guard.data.corpora import formats, records, user_file
 from ssl_guard.data.corpora.aegis2 import Aegis2
 from ssl_guard.data.corpora.beavertails import BeaverTails
 from ssl_guard.data.corpora.do_not_answer import DoNotAnswer
@@ -60,7 +59,8 @@ def load(
     """The corpus of this name, prepared under `data_dir` at the first use; nothing is downloaded.
 
     name: a name in CORPORA, with the split behind it where there are several (wildguardmix:train),
-        or the path of a .jsonl, .jsonl.gz, .json or .csv file, whose corpus is named after the file
+        or the path of a file or folder, with or without settings of its own (see user_file), after
+        which the corpus is named
     columns, labels: how to read a file, see user_file.configure
 
     Raises BadInput for an unknown name, split or task, for files of a published corpus that are
@@ -68,12 +68,10 @@ def load(
     """
     if task not in TASKS:
         raise BadInput(f"config.data.task = {task!r} must be one of {', '.join(TASKS)}.")
-    if is_file(name):
+    if user_file.reads(name):
         config = user_file.configure(name, task, columns, labels)
-        stem = Path(name).name.lower().removesuffix(".gz").rpartition(".")[0]
-        short = re.sub(r"[^a-z0-9_-]+", "_", stem) or "file"
         builder = _prepare(user_file.UserFile, data_dir, config)
-        return make_corpus(short, task, _read(builder, "rows"), "unstated")
+        return make_corpus(config.title, task, _read(builder, "rows"), "unstated")
     corpus, split = resolve(name, task)
     if labels or dict(columns or {}).items() - user_file.COLUMNS.items():
         raise BadInput(
@@ -84,17 +82,12 @@ def load(
     return make_corpus(title, task, rows, corpus.LICENCE)
 
 
-def is_file(name: str | Path) -> bool:
-    """Whether this is the path of a file and no name of CORPORA."""
-    return str(name).lower().endswith(user_file.SUFFIXES)
-
-
 def find(name: str) -> type[tfds.core.DatasetBuilder]:
     """The builder of this name. BadInput if there is none."""
     if name not in CORPORA:
         raise BadInput(
             f"config.data.corpus = {name!r} is neither a corpus ({', '.join(CORPORA)}) nor a file "
-            f"that ends in {', '.join(user_file.SUFFIXES)}."
+            f"that ends in {', '.join(formats.SUFFIXES)}, nor a folder of such files."
         )
     return CORPORA[name]
 

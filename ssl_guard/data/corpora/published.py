@@ -44,7 +44,8 @@ class Published(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A corpus sets these and BUILDER_CONFIGS = configs(FILES), and says what `parse` does.
 
     FILES: {task: {split: patterns of files below the folder}}; ROWS: {task: {split: number of rows
-    as the publisher states it}}; LICENCE: its SPDX name; OBTAIN: a sentence with "{folder}".
+    as the publisher states it}}; LICENCE: its SPDX name; OBTAIN: a sentence with "{folder}"; READS:
+    the columns that `parse` looks at, needed for Parquet files alone.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -54,6 +55,7 @@ class Published(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     HOMEPAGE: str
     CITATION: str
     OBTAIN: str
+    READS: tuple[str, ...] = ()
     on_beam = False  # True: TFDS is to run the pipeline of corpora/beam.py
 
     @classmethod
@@ -151,7 +153,7 @@ def read(
 
     name: of the file in ids. Raises BadInput for a file whose columns or labels are not known.
     """
-    for number, row in sources.rows(path):
+    for number, row in enumerate(sources.rows(path, corpus.READS), start=1):
         try:
             items = list(corpus.parse(task, split, row))
         except (KeyError, TypeError, AttributeError) as error:

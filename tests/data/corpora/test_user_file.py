@@ -18,7 +18,7 @@ SECRET = "a text that no message may show"
 
 
 def rows_of(path, task="prompt_harm", **options):
-    return user_file.read(user_file.configure(path, task, **options))
+    return list(user_file.read(user_file.configure(path, task, **options)))
 
 
 def file_of(tmp_path, data, name="rows.jsonl"):
@@ -167,7 +167,7 @@ BAD = {
     "prompt elsewhere": (
         "rows.csv",
         f"text,{SECRET}\ntea,1\n",
-        "line 2 has no column 'prompt' (found: 'text', 'a text that no messa'): "
+        "line 2 has no column 'prompt' (found: 'text', 31 characters): "
         "set config.data.columns.prompt",
     ),
     "empty prompt": ("rows.csv", 'prompt,label\ntea,1\n" ",1\n', "line 3: 'prompt' is empty"),
@@ -177,11 +177,11 @@ BAD = {
     "unknown label": (
         "rows.csv",
         f"prompt,label\ntea,{SECRET}\n",
-        "line 2: 'label' is 'a text that no messa', but a label is one of harmful, unsafe",
+        "line 2: 'label' is 31 characters, but a label is one of harmful, unsafe",
     ),
     "soft label": ("rows.jsonl", '{"prompt": "tea", "label": 0.7}', "'label' is '0.7'"),
     "NaN label": ("rows.jsonl", '{"prompt": "tea", "label": NaN}', "'label' is 'nan'"),
-    "list label": ("rows.jsonl", '{"prompt": "tea", "label": [1]}', "'label' is '[1]'"),
+    "list label": ("rows.jsonl", '{"prompt": "tea", "label": [1]}', "'label' is 3 characters"),
     "same id": (
         "rows.csv",
         f"id,prompt\n{SECRET},tea\nb,rice\n{SECRET},milk\n",
@@ -236,7 +236,7 @@ def test_missing_file_and_folder(tmp_path):
     with pytest.raises(BadInput, match=r"gone\.csv cannot be read: No such file"):
         corpora.load(str(tmp_path / "gone.csv"), task="prompt_harm", data_dir=tmp_path)
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(BadInput, match="cannot be read: Is a directory"):
+    with pytest.raises(BadInput, match="is neither a corpus .* nor a folder of such files"):
         corpora.load(str(tmp_path / "folder.csv"), task="prompt_harm", data_dir=tmp_path)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from ssl_guard.data import splits
+from ssl_guard.data import duplicates
 from ssl_guard.data.corpora.published import CLASSES
 from ssl_guard.data.schema import Corpus, Example, normalised
 
@@ -65,7 +65,9 @@ def _repeated(examples: Sequence[Example], progress: bool) -> dict[str, int]:
     for e in examples:
         labels[normalised(e.prompt), normalised(e.response or "")].add(e.label)
     prompts = [e.prompt for e in examples]
-    groups = splits.near_duplicate_groups(tqdm(prompts, "near-duplicates", disable=not progress))
+    groups = duplicates.near_duplicate_groups(
+        tqdm(prompts, "near-duplicates", disable=not progress)
+    )
     return {
         "exact": len(examples) - len(labels),
         "conflicting": sum({0, 1} <= found for found in labels.values()),

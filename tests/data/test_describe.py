@@ -121,6 +121,7 @@ def test_list_build_and_describe(run, tmp_path):
     assert "status" not in run("list", STATUS=False) and "~" not in run("list", STATUS=False)
     text = run("describe", "toxicchat")
     assert "| toxicchat:train |      2 |         1 |      1 |" in text and "water" not in text
+    assert "| toxicchat:test  |      1 |         0 |      1 |" in text
     assert (tmp_path / "described/toxicchat.prompt_harm.png").exists()
     assert "toxicchat-train, prompt_harm, CC-BY-NC-4.0" in run("describe", "toxicchat:train")
 

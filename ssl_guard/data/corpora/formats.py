@@ -1,10 +1,10 @@
 """Rows of files, one at a time, with their places: what is in them is judged in user_file.py.
 
-    .jsonl, .jsonl.gz   JSON lines           "line 7"
-    .csv                with a header        "line 7", the first one of the row
-    .json               one list, read whole "item 7"
-    .parquet            any writer's         "row 7"
-    .arrow              as datasets writes   "row 7"
+    .jsonl, also .gz, .xz  JSON lines           "line 7"
+    .csv                   with a header        "line 7", the first one of the row
+    .json                  one list, read whole "item 7"
+    .parquet               any writer's         "row 7"
+    .arrow                 as datasets writes   "row 7"
 
 and folders of them: what `datasets.save_to_disk` wrote, or a dataset of the Hugging Face hub as it
 was downloaded, with its files at the top or in data/. Every fault is one BadInput sentence with the
@@ -17,6 +17,7 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
 import re
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -28,7 +29,7 @@ from pyarrow import parquet
 from ssl_guard.assets import sha256_file
 from ssl_guard.errors import BadInput
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet", ".arrow")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".json", ".csv", ".parquet", ".arrow")
 BATCH = 1024  # rows of a Parquet or Arrow file at a time
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"  # of datasets.save_to_disk
 METADATA = (SAVED, SAVED_SPLITS, "dataset_info.json", "dataset_infos.json")  # are no data
@@ -99,7 +100,7 @@ def rows(path: Path, columns: Collection[str]) -> Iterator[Row]:
 
 
 def _suffix(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz")).suffix
+    return Path(path.name.lower().removesuffix(".gz").removesuffix(".xz")).suffix
 
 
 # folders
@@ -148,7 +149,7 @@ def _listed(path: Path, names_in) -> list[str]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """(number, line with its end) of a file in UTF-8, with or without a mark at its beginning."""
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
     with _readable(path), opened(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             yield number, _text(path, line, number)
@@ -285,8 +286,9 @@ def _readable(path: Path) -> Iterator[None]:
     """Turns what the readers of files raise into one sentence."""
     try:
         yield
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise BadInput(f"{path} is not a whole gzip file: compress it again.") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+        kind = "xz" if path.suffix.lower() == ".xz" else "gzip"
+        raise BadInput(f"{path} is not a whole {kind} file: compress it again.") from error
     except pa.ArrowException as error:
         raise BadInput(f"{path} is damaged or of another format: save it again.") from error
     except OSError as error:

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from ssl_guard.assets import sha256_file
 from ssl_guard.data.corpora import records, sources
+from ssl_guard.data.corpora.user_file import is_unicode, shown
 from ssl_guard.data.schema import HARMFUL, SAFE, Example
 from ssl_guard.errors import BadInput
 
@@ -44,7 +45,8 @@ class Published(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A corpus sets these and BUILDER_CONFIGS = configs(FILES), and says what `parse` does.
 
     FILES: {task: {split: patterns of files below the folder}}; ROWS: {task: {split: number of rows
-    as the publisher states it}}; LICENCE: its SPDX name; OBTAIN: a sentence with "{folder}".
+    as the publisher states it}}; LICENCE: its SPDX name; OBTAIN: a sentence with "{folder}"; READS:
+    the columns that `parse` looks at, needed for Parquet files alone.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -54,6 +56,7 @@ class Published(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     HOMEPAGE: str
     CITATION: str
     OBTAIN: str
+    READS: tuple[str, ...] = ()
     on_beam = False  # True: TFDS is to run the pipeline of corpora/beam.py
 
     @classmethod
@@ -151,14 +154,13 @@ def read(
 
     name: of the file in ids. Raises BadInput for a file whose columns or labels are not known.
     """
-    for number, row in sources.rows(path):
+    for number, row in enumerate(sources.rows(path, corpus.READS), start=1):
         try:
             items = list(corpus.parse(task, split, row))
         except (KeyError, TypeError, AttributeError) as error:
-            what = str(error.args[0])[:20]
             raise BadInput(
-                f"{path}, row {number}: {what!r} is no column or label that {corpus.name} has: is "
-                f"this the file of {corpus.HOMEPAGE}?"
+                f"{path}, row {number}: {shown(str(error.args[0]))} is no column or label that "
+                f"{corpus.name} has: is this the file of {corpus.HOMEPAGE}?"
             ) from error
         for part, item in enumerate(items):
             needed = [item.prompt, item.response] if task == "response_harm" else [item.prompt]
@@ -166,7 +168,7 @@ def read(
                 yield item.label
             elif not all(isinstance(text, str) and text.strip() for text in needed):
                 yield "empty"
-            elif not all(_is_unicode(text) for text in needed):
+            elif not all(map(is_unicode, needed)):
                 yield "not text"
             else:
                 place = f"{number}.{part}" if len(items) > 1 else f"{number}"
@@ -184,11 +186,3 @@ def read(
 def first_of(flags: Mapping[str, bool]) -> str | None:
     """The first category whose flag is up."""
     return next((name for name, flag in flags.items() if flag), None)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold
-        return False
-    return True

@@ -204,7 +204,7 @@ def _example(config: UserFileConfig, where: str, place: str, row: Mapping) -> Ex
             return None
         if not isinstance(value, str):
             raise BadInput(f"{where}: '{config.columns[name]}' must be text.")
-        if "\0" in value or not _is_unicode(value):
+        if "\0" in value or not is_unicode(value):
             raise BadInput(
                 f"{where}: '{config.columns[name]}' holds a NUL or half a surrogate pair, "
                 "which is not text: remove it."
@@ -236,7 +236,7 @@ def _label(config: UserFileConfig, where: str, value: object) -> int | None:
     word = "" if value is None else str(value).strip().lower()
     if word and word not in config.labels:
         raise BadInput(
-            f"{where}: '{config.columns['label']}' is {_shown(word)}, but a label is one of "
+            f"{where}: '{config.columns['label']}' is {shown(word)}, but a label is one of "
             f"{', '.join(config.labels)}, or empty for unknown: set config.data.harmful_values and "
             "safe_values to the words of this file."
         )
@@ -244,19 +244,20 @@ def _label(config: UserFileConfig, where: str, value: object) -> int | None:
 
 
 def _missing(config: UserFileConfig, name: str, beginning: str, found) -> str:
-    found = ", ".join(_shown(str(column)) for column in list(found)[:10]) or "nothing"
+    found = ", ".join(shown(str(column)) for column in list(found)[:10]) or "nothing"
     return (
         f"{beginning} '{config.columns[name]}' (found: {found}): set config.data.columns.{name} "
         "to the column that holds it."
     )
 
 
-def _shown(word: str) -> str:
+def shown(word: str) -> str:
     """A label or the name of a column; what may be text of a row is not shown."""
     return repr(word) if re.fullmatch(r"[\w.+-]{1,20}", word) else f"{len(word)} characters"
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8: half a surrogate pair, which JSON can hold, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

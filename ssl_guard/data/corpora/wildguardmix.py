@@ -24,6 +24,7 @@ class WildGuardMix(Published):
         "prompt_harm": {"train": 86_759, "test": 1_725},
         "response_harm": {"train": 37_976, "test": 1_725},
     }
+    READS = ("prompt", "response", "subcategory", *COLUMNS.values())
     BUILDER_CONFIGS = configs(FILES)
     LICENCE = "ODC-By-1.0"
     HOMEPAGE = "https://huggingface.co/datasets/allenai/wildguardmix"

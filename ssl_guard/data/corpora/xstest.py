@@ -55,6 +55,7 @@ class XSTestResponse(Published):
         "response_harm": {"test": ("data/response_harmfulness-00000-of-00001.parquet",)},
     }
     ROWS = {"response_harm": {"test": 446}}
+    READS = ("prompt", "response", "label", "prompt_harm_category")
     BUILDER_CONFIGS = configs(FILES)
     LICENCE = "ODC-By-1.0"
     HOMEPAGE = "https://huggingface.co/datasets/allenai/xstest-response"

@@ -148,8 +148,8 @@ def test_prepared_data_needs_no_source_and_a_changed_source_is_told(tmp_path):
     [
         (b"label", b"labels", "row 1: 'label' is no column or label that xstest has"),
         (b"unsafe", b"unsure", "row 2: 'unsure' is no column or label that xstest has"),
-        (b'"Boil', b"Boil", "is damaged or not what its name says"),
-        (b"safe", b"\xff", "is damaged or not what its name says"),
+        (b'"Boil', b"Boil", "line 2 has 2 columns, but line 1 has 6"),
+        (b"safe", b"\xff", "line 3 is not UTF-8"),
     ],
 )
 def test_another_file_than_published(tmp_path, old, new, said):
@@ -163,21 +163,30 @@ def test_another_file_than_published(tmp_path, old, new, said):
 
 
 @pytest.mark.parametrize(
-    ("name", "file"),
+    ("name", "file", "said"),
     [
-        ("wildguardmix", "train/wildguard_train.parquet"),
-        ("beavertails", "round0/30k/train.jsonl.gz"),
-        ("beavertails", "round0/330k/train.jsonl.xz"),
-        ("aegis2", "train.json"),
-        ("pku_saferlhf", "data/Alpaca-7B/train.jsonl"),
+        ("wildguardmix", "train/wildguard_train.parquet", "damaged or of another format"),
+        ("beavertails", "round0/30k/train.jsonl.gz", "not a whole gzip file"),
+        ("beavertails", "round0/330k/train.jsonl.xz", "not a whole xz file"),
+        ("aegis2", "train.json", "not JSON that holds rows: fetch it again"),
+        ("pku_saferlhf", "data/Alpaca-7B/train.jsonl", "is not JSON"),
     ],
 )
-def test_damaged_sources(tmp_path, name, file):
+def test_damaged_sources(tmp_path, name, file, said):
     made_up.write(CORPORA[name], tmp_path)
     whole = (tmp_path / file).read_bytes()
     (tmp_path / file).write_bytes(whole[: len(whole) * 2 // 3])
-    with pytest.raises(BadInput, match=f"{file} is damaged or not what its name says: fetch it"):
-        list(sources.rows(tmp_path / file))
+    with pytest.raises(BadInput, match=f"{file}.*{said}") as caught:
+        list(sources.rows(tmp_path / file, CORPORA[name].READS))
+    assert "water" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_garbled_xz_file(tmp_path):
+    made_up.write(CORPORA["beavertails"], tmp_path)
+    file = tmp_path / "round0/330k/train.jsonl.xz"
+    file.write_bytes(file.read_bytes()[:-20] + bytes(20))
+    with pytest.raises(BadInput, match="is not a whole xz file"):
+        list(sources.rows(file, ()))
 
 
 class CivilComments(tfds.core.GeneratorBasedBuilder, skip_registration=True):

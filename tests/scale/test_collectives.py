@@ -76,7 +76,11 @@ def said(tmp_path_factory):
         mesh = sharding.make_mesh(**({"data": 1} | axes))
         places = sharding.shardings(sharding.place(shapes, mesh, shard_pool=shard_pool))
         step = functools.partial(
-            steps.train_step, apply=model.apply, algorithm=algorithm, tx=tx, total_steps=10
+            steps.train_step,
+            apply=sharding.whole(model.apply, mesh),
+            algorithm=algorithm,
+            tx=tx,
+            total_steps=10,
         )
         jitted = jax.jit(
             step,

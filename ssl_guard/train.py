@@ -19,7 +19,6 @@ from ssl_guard import (
     evaluate,
     inference,
     metrics,
-    models,
     monitor,
     observatory,
     optim,
@@ -125,8 +124,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     train_step = jax.jit(
         functools.partial(
             steps_module.train_step,
-            apply=sharding.whole(model.apply, mesh),
-            stages=models.Stages(*(sharding.whole(stage, mesh) for stage in model.stages)),
+            apply=model.apply,
+            stages=model.stages,
             algorithm=algorithm,
             tx=tx,
             total_steps=config.train.steps,

@@ -35,8 +35,6 @@ def test_the_first_table_comes_from_the_run_records():
         "speed/bookkeeping.py",
         "speed/augmentation.py",
         "speed/llm_client.py",
-        "speed/pool.py",
-        "speed/scaling.py",
     ],
 )
 def test_the_tables_of_the_experiments_come_from_their_records(script, monkeypatch):

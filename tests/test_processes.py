@@ -13,8 +13,15 @@ def test_the_three_arguments_belong_together(given):
         processes.start(*given)
 
 
-def test_a_process_that_cannot_be_one_of_them(monkeypatch):
-    with pytest.raises(BadInput, match="cannot be joined.*process_id < num_processes"):
+def test_alone_and_not_joined(monkeypatch):
+    """JAX raises the same for no cluster, where nothing is wrong, as for wrong numbers."""
+
+    def initialize(*given):
+        raise ValueError("process_id must be less than num_processes")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    processes.start()
+    with pytest.raises(BadInput, match="cannot be joined: process_id must be less"):
         processes.start("127.0.0.1:1", 2, 2)
 
 

@@ -29,18 +29,18 @@ from ssl_guard.writer import write_json
 RECORD = Path(__file__).with_suffix(".json")
 SIZE = {
     "model_type": "bert",
-    "vocab_size": 8192,
-    "hidden_size": 256,
+    "vocab_size": 4096,
+    "hidden_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 8,
-    "intermediate_size": 1024,
+    "intermediate_size": 512,
     "max_position_embeddings": 64,
 }
-BATCH, LENGTH, POOL, HEADS, STEPS = 32, 32, 102_400, 3, 5
+BATCH, LENGTH, POOL, HEADS, STEPS = 16, 32, 102_400, 3, 5
 CELLS = {  # name: (data, fsdp, tensor), is the pool split, parts of a batch
     "1 device": ((1, 1, 1), False, 1),
     **{f"data {n}": ((n, 1, 1), False, 1) for n in (2, 4, 8)},
-    **{f"data {n}, pool split": ((n, 1, 1), True, 1) for n in (2, 4, 8)},
+    "data 8, pool split": ((8, 1, 1), True, 1),
     **{f"fsdp {n}": ((1, n, 1), False, 1) for n in (2, 4, 8)},
     **{f"tensor {n}": ((1, 1, n), False, 1) for n in (2, 4, 8)},
     "2 x 2 x 2, pool split": ((2, 2, 2), True, 1),

@@ -136,7 +136,10 @@ def assert_same_run(workdir, expected):
                     row[name], other[name], rtol=1e-4, atol=1e-5, err_msg=name
                 )
     reports = [json.loads((path / "report.json").read_text()) for path in (workdir, expected)]
-    assert reports[0]["test"] == reports[1]["test"]
+    ours, theirs = (report["test"]["raw"] for report in reports)
+    assert ours.keys() == theirs.keys()
+    for name, score in theirs.items():
+        assert ours[name] == pytest.approx(score, rel=1e-4, abs=1e-5), name
 
 
 @pytest.fixture(scope="module")

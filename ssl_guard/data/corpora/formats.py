@@ -287,7 +287,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise BadInput(f"{path} is not a whole gzip file: compress it again.") from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter: the name of a column
         raise BadInput(f"{path} is damaged or of another format: save it again.") from error
     except OSError as error:
         reason = error.strerror or "it is damaged"

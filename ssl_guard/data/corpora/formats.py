@@ -289,7 +289,7 @@ def _readable(path: Path) -> Iterator[None]:
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:
         kind = "xz" if path.suffix.lower() == ".xz" else "gzip"
         raise BadInput(f"{path} is not a whole {kind} file: compress it again.") from error
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter: the name of a column
         raise BadInput(f"{path} is damaged or of another format: save it again.") from error
     except OSError as error:
         reason = error.strerror or "it is damaged"

@@ -282,7 +282,9 @@ def test_every_threshold_has_its_file_and_a_corpus_is_scored_once(run, tmp_path)
         caught = (scores >= threshold)[1::2]
         assert evaluation["scores"]["ema"]["recall"]["value"] == caught.mean()
         drop = evaluation["robustness"]["leetspeak"]
-        assert (drop["rows"], drop["recall"]) == (len(after), (after >= threshold).mean())
+        still = (after >= threshold).mean()
+        assert (drop["rows"], drop["recall"]) == (len(after), still)
+        assert drop["drop"] == pytest.approx(caught[views.places].mean() - still)
     assert set(made[1]["scores"]) == {"ema"} and set(made[0]["scores"]) == {"raw", "ema"}
 
 

@@ -37,6 +37,7 @@ def test_a_table_of_non_commercial_rows_says_so():
         "methods/sweep.py",
         "augmentation/sweep.py",
         "faults/kill_matrix.py",
+        "operating_point/sweep.py",
         "evaluation/sweep.py",
         "speed/encoders.py",
         "speed/deberta.py",

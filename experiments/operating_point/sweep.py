@@ -48,8 +48,9 @@ def run_all(corpora: Path) -> None:
         safe = f"--over_refusal=data/{SAFE_SOURCE}.jsonl"
         program("evaluate", at, f"--corpora={named}", safe, *policy)
         (RECORDS / profile).mkdir(parents=True, exist_ok=True)
-        for path in (WORKDIR / "evaluations").glob("*.json"):
-            shutil.copy(path, RECORDS / profile / path.name)
+        ending = f".policy-{profile}"
+        for path in (WORKDIR / "evaluations").glob(f"*{ending}.json"):
+            shutil.copy(path, RECORDS / profile / path.name.replace(ending, ""))
     for name in ("config.json", "report.json", "policy.json"):
         shutil.copy(WORKDIR / name, RECORDS / name)
 

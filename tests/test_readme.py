@@ -34,7 +34,6 @@ def test_the_first_table_comes_from_the_run_records():
         "speed/deberta.py",
         "speed/bookkeeping.py",
         "speed/padding.py",
-        "speed/pipeline.py",
         "speed/augmentation.py",
         "speed/llm_client.py",
     ],

@@ -43,7 +43,6 @@ def test_a_table_of_non_commercial_rows_says_so():
         "speed/deberta.py",
         "speed/bookkeeping.py",
         "speed/padding.py",
-        "speed/pipeline.py",
         "speed/augmentation.py",
         "speed/llm_client.py",
     ],

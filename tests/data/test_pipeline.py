@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from ssl_guard.data import pipeline
-from ssl_guard.data.memory import Rows
 from ssl_guard.data.pipeline import eval_batches, token_counts, train_batches
 from ssl_guard.data.tfrecord import open_shards, write_shards
 from ssl_guard.errors import BadInput
@@ -151,27 +150,6 @@ def test_chosen_shapes_are_few_rise_and_pad_less(views):
     for batch in own:
         for i, index in enumerate(batch["index"]):
             check_row(batch["weak"], i, views[1][index])
-
-
-def test_with_lengths_of_their_own_the_view_that_is_long_for_its_kind_decides(views):
-    """By tokens alone the strong view, here about twice as long, would nearly always decide."""
-    weak = views[1]
-    lengths = np.random.default_rng(0).permutation(2 * weak.lengths)
-    strong = Rows(
-        row | {"input_ids": np.resize(row["input_ids"], n)}
-        for row, n in zip(weak.gather(range(50)), lengths.tolist(), strict=True)
-    )
-
-    def runs(**way):
-        """Whether the batches of a window, 48 rows of an epoch of 50, are runs of sorted rows."""
-        chosen = dict(copies=1, buckets=(80,), window_steps=8, steps=8)
-        index = np.array([b["index"] for b in batches_of((weak, weak, strong), **chosen | way)])
-        keys = np.maximum(weak.lengths / weak.lengths.mean(), lengths / lengths.mean())[index]
-        keys = keys[np.argsort(keys.max(axis=1))]
-        return (keys[:-1].max(axis=1) <= keys[1:].min(axis=1)).all()
-
-    assert runs(num_shapes=4)
-    assert not runs(num_shapes=4, one_length=True) and not runs()
 
 
 @pytest.mark.parametrize("pack_groups", [0, 2])

@@ -63,6 +63,7 @@ class Prepared(NamedTuple):
     contamination: dict  # {pool: {"rows", "near_test", "removed"}}, see `_contamination`
     summary: dict  # counts for the report
     hashes: dict  # of corpus, split, tokenizer, weights
+    shards_sha256: dict  # of the manifest of every view
 
 
 def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = False) -> Prepared:
@@ -152,11 +153,8 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         texts={"labelled": taught} | {name: rows[name] for name in scored},
         contamination=_contamination(near),
         summary=_summary(source, records, strong, groups["test"]) | {"labels_used": len(taught)},
-        hashes=made_from
-        | {
-            "weights_sha256": sha256_file(model_folder / "model.safetensors"),
-            "shards_sha256": _shards_sha256(records, strong),
-        },
+        hashes=made_from | {"weights_sha256": sha256_file(model_folder / "model.safetensors")},
+        shards_sha256=_shards_sha256(records, strong),
     )
 
 

@@ -179,7 +179,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     ):
         # Written here, when nothing of the input can fail any more: the workdir is this config's.
         write_json(files / "config.json", config_module.as_json(config))
-        provenance.record_start(files, checkpoints.latest or 0, **prepared.hashes)
+        provenance.record_start(
+            files, checkpoints.latest or 0, shards_sha256=prepared.shards_sha256, **prepared.hashes
+        )
         # Resume order: 1. state, 2. position of the data, 3. the steps that no row of metrics has
         # yet, 4. the rows before these.
         resumed = checkpoints.resume(template)
@@ -261,7 +263,7 @@ def _fit_and_evaluate(config: ConfigDict, workdir: Path) -> dict:
     )
     with lock.held(workdir):
         write_json(workdir / "config.json", config_module.as_json(config))
-        provenance.record_start(workdir, 0, **prepared.hashes)
+        provenance.record_start(workdir, 0, shards_sha256=prepared.shards_sha256, **prepared.hashes)
         with Writer(workdir, resume_step=-1, tensorboard=config.train.tensorboard) as writer:
             row = {f"dev/raw/{name}": value for name, value in dev.items()}
             writer.write(0, row | {"time/seconds": time.monotonic() - began})
@@ -431,7 +433,7 @@ def _diverged(workdir: Path, prepared: Prepared, last: int, count: int, seen) ->
     return BadInput(
         f"the loss or its gradient is not a number in steps {last - count + 1} to {last}: lower "
         f"config.optim.lr, or look at the rows of these batches ({', '.join(first)} in the first, "
-        f"all in {workdir}/skipped.json); the last checkpoint is from before."
+        f"all in {workdir}/skipped.json); none of them has touched the last checkpoint."
     )
 
 

@@ -152,7 +152,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     template = sharding.place(jax.eval_shape(new_state, params), mesh)
     places = sharding.shardings(template)
     words = dict(
-        apply=model.apply,
+        apply=sharding.whole(model.apply, mesh),
         vocabulary=mlm_step.Vocabulary(
             tokenizer.vocab_size, tokenizer.mask_id, tokenizer.special_ids
         ),

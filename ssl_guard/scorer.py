@@ -192,7 +192,9 @@ def predict_fn(
             C=algorithm.logistic_head,
         )
     predict_step = functools.partial(
-        steps_module.predict_step, apply=model.apply, extra_classes=algorithm.extra_classes
+        steps_module.predict_step,
+        apply=sharding.whole(model.apply, mesh),
+        extra_classes=algorithm.extra_classes,
     )
     scores_of = functools.partial(
         inference.predict,
@@ -204,7 +206,8 @@ def predict_fn(
 
 def features_fn(config, model: models.Classifier, tokenizer: Tokenizer, mesh) -> Callable:
     """features(params, records) -> float64 [rows, width], see `baselines.encoder_features`."""
-    step = functools.partial(steps_module.feature_step, features=model.stages.features)
+    features = sharding.whole(model.stages.features, mesh)
+    step = functools.partial(steps_module.feature_step, features=features)
     return functools.partial(
         baselines.encoder_features,
         jax.jit(step, out_shardings=sharding.replicated(mesh)),

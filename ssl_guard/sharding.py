@@ -8,6 +8,7 @@ The mesh has three axes. Rows of a batch are split over `data` and `fsdp`; a par
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -132,8 +133,7 @@ def place(shapes: Any, mesh: Mesh, *, shard_pool: bool = False) -> Any:
     """
 
     def placed(path, leaf):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        spec = _spec(name, leaf.shape, mesh, shard_pool)
+        spec = _spec(_name(path), leaf.shape, mesh, shard_pool)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
     return jax.tree_util.tree_map_with_path(placed, shapes)
@@ -142,6 +142,22 @@ def place(shapes: Any, mesh: Mesh, *, shard_pool: bool = False) -> Any:
 def shardings(placed: Any) -> Any:
     """The shardings of a tree of `place`, as jit takes them."""
     return jax.tree.map(lambda leaf: leaf.sharding, placed)
+
+
+def whole(fn: Callable, mesh: Mesh) -> Callable:
+    """fn(params, ...) that first fetches what the fsdp axis splits of each parameter. Left to
+    itself XLA may bring the rows together instead, and compute them all on every device."""
+
+    def fetched(path, leaf):
+        axes = [None if axis == "fsdp" else axis for axis in _spec(_name(path), leaf.shape, mesh)]
+        place = NamedSharding(mesh, PartitionSpec(*axes))
+        return jax.lax.with_sharding_constraint(leaf, place)
+
+    def with_whole(params, *arguments, **options):
+        params = jax.tree_util.tree_map_with_path(fetched, params)
+        return fn(params, *arguments, **options)
+
+    return with_whole
 
 
 def gather(tree: Any, mesh: Mesh) -> Any:
@@ -177,7 +193,7 @@ def pad_pool(state: Any) -> Any:
     all rows are equal."""
 
     def padded(path, leaf):
-        if not re.fullmatch(POOL, jax.tree_util.keystr(path, simple=True, separator="/")):
+        if not re.fullmatch(POOL, _name(path)):
             return leaf
         rest = [(0, 0)] * (leaf.ndim - 1)
         return jnp.pad(leaf, [(0, -len(leaf) % POOL_MULTIPLE), *rest], mode="edge")
@@ -185,7 +201,11 @@ def pad_pool(state: Any) -> Any:
     return jax.tree_util.tree_map_with_path(padded, state)
 
 
-def _spec(name: str, shape: tuple[int, ...], mesh: Mesh, shard_pool: bool) -> PartitionSpec:
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _spec(name: str, shape: tuple[int, ...], mesh: Mesh, shard_pool=False) -> PartitionSpec:
     rules = [(rf"(.+/)?{end}", axes) for end, axes in RULES]
     if shard_pool:
         rules.insert(0, (POOL, (ROWS,)))

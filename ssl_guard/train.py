@@ -21,6 +21,7 @@ from ssl_guard import (
     inference,
     lock,
     metrics,
+    models,
     monitor,
     observatory,
     optim,
@@ -134,8 +135,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     train_step = jax.jit(
         functools.partial(
             steps_module.train_step,
-            apply=model.apply,
-            stages=model.stages,
+            apply=sharding.whole(model.apply, mesh),
+            stages=models.Stages(*(sharding.whole(stage, mesh) for stage in model.stages)),
             algorithm=algorithm,
             tx=tx,
             total_steps=config.train.steps,

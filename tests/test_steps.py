@@ -187,6 +187,8 @@ def test_a_mesh_equals_unjitted_on_one_device(reference, name):
     shape, shard_pool, parts = MESHES[name]
     axes = dict(zip(sharding.AXES, shape, strict=True))
     mesh = sharding.make_mesh(jax.devices()[: math.prod(shape)], **axes)
+    stages = models.Stages(*(sharding.whole(stage, mesh) for stage in STAGES))
+    step = functools.partial(step, apply=sharding.whole(apply, mesh), stages=stages)
     if step.keywords["algorithm"].forward is None:
         step = functools.partial(step, accumulate=parts)
     state = sharding.pad_pool(state)

@@ -96,7 +96,7 @@ def measure_cell(shape: tuple[int, int, int], shard_pool: bool, parts: int) -> d
     step = jax.jit(
         functools.partial(
             steps.train_step,
-            apply=model.apply,
+            apply=sharding.whole(model.apply, mesh),
             algorithm=algorithm,
             tx=tx,
             total_steps=1000,

@@ -268,10 +268,3 @@ def _agree(what: str) -> None:
     """Several processes wait for one another."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
-
-
-def template_of(shapes: Any, placement: jax.sharding.Sharding) -> Any:
-    """Shapes and dtypes of a state with the placement to restore it to."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement), shapes
-    )

@@ -15,9 +15,16 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from ssl_guard import sharding
-from ssl_guard.checkpoint import Checkpoints, template_of
+from ssl_guard.checkpoint import Checkpoints
 from ssl_guard.errors import BadInput
 from tests.test_steps import METHODS, batches, make
+
+
+def template_of(shapes, placement):
+    """Shapes and dtypes of a state with one placement to restore all of it to."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement), shapes
+    )
 
 
 def raw(leaf):

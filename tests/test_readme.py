@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssl_guard import report
+from ssl_guard.data import __main__ as data_command
 
 RECORDS = Path("experiments/first_light")
 
@@ -28,6 +29,12 @@ def test_a_table_of_non_commercial_rows_says_so():
     run["report"]["data"]["licence"] = "CC-BY-NC-4.0 and MIT"
     last = report.summary(run, twin, report.compare(run, twin)).splitlines()[-1]
     assert last == "licence of the rows: CC-BY-NC-4.0 and MIT, which forbids commercial use"
+
+
+def test_the_corpora_are_those_that_there_are():
+    assert table_in(Path("README.md"), of="ssl_guard.data list") == data_command.table(
+        "", status=False
+    )
 
 
 @pytest.mark.parametrize(

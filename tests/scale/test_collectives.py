@@ -94,8 +94,8 @@ def said(tmp_path_factory):
 
 
 def test_data_parallel_steps_add_gradients_up_and_send_nothing_else(said):
-    """Two gradients: labelled and strong rows go through the model apart, and XLA may add up over the
-    devices before it adds the two. Nothing as long as the pool moves."""
+    """Two gradients: labelled and strong rows go through the model apart, and XLA may add up over
+    the devices before it adds the two. Nothing as long as the pool moves."""
     found, parameters = said("data")
     assert found.keys() == {"all-reduce", "all-gather"}
     assert parameters < sum(found["all-reduce"]) < 2 * parameters + SMALL

@@ -20,24 +20,13 @@ from absl import flags
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from ssl_guard import (
-    bootstrap,
-    cli,
-    evaluations,
-    exams,
-    inference,
-    metrics,
-    provenance,
-    robustness,
-    runtime,
-    scorer,
-    sharding,
-)
+from ssl_guard import cli, metrics, provenance, runtime, sharding
 from ssl_guard.data import pipeline
 from ssl_guard.data.schema import HARMFUL, TASKS, make_corpus
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import bootstrap, evaluations, exams, inference, robustness, scorer
 from ssl_guard.prepare import Prepared, Source, read_split
 from ssl_guard.writer import read, write_json
 

@@ -34,7 +34,6 @@ from ssl_guard import (
     preemption,
     processes,
     provenance,
-    scorer,
     sharding,
 )
 from ssl_guard.assets import sha256_file
@@ -43,6 +42,7 @@ from ssl_guard.data import pipeline
 from ssl_guard.data.duplicates import Shingles
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import scorer
 from ssl_guard.models import convert
 from ssl_guard.prepare import PRETRAINING, Prepared, prepare, pretraining, read_split
 from ssl_guard.progress import Progress

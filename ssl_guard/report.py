@@ -16,9 +16,10 @@ import numpy as np
 from absl import flags
 from tabulate import tabulate
 
-from ssl_guard import bootstrap, cli, metrics, plots
+from ssl_guard import cli, metrics, plots
 from ssl_guard.data.schema import licence_notes
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import bootstrap
 from ssl_guard.reporting import formats, page, tables
 from ssl_guard.reporting.results import (
     baseline_of,

@@ -27,10 +27,11 @@ from absl import flags
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from ssl_guard import calibration, cli, runtime, scorer
+from ssl_guard import cli, runtime
 from ssl_guard.data import duplicates
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import calibration, scorer
 from ssl_guard.prepare import load_corpus, read_split
 from ssl_guard.reporting import tables
 from ssl_guard.writer import read, write_json

@@ -18,7 +18,6 @@ from ssl_guard import (
     algorithms,
     baselines,
     evaluate,
-    inference,
     lock,
     metrics,
     models,
@@ -28,7 +27,6 @@ from ssl_guard import (
     preemption,
     processes,
     provenance,
-    scorer,
     sharding,
 )
 from ssl_guard import config as config_module
@@ -36,6 +34,7 @@ from ssl_guard import steps as steps_module
 from ssl_guard.checkpoint import Checkpoints
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import inference, scorer
 from ssl_guard.prepare import Prepared, prepare
 from ssl_guard.progress import Progress
 from ssl_guard.writer import Writer, write_json

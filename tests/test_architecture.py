@@ -16,10 +16,7 @@ LEVELS = {
         "train",
         "mlm",
         "evaluate",
-        "exams",
-        "robustness",
-        "scorer",
-        "inference",
+        "evaluation",
         "prepare",
         "judges",
         "augment.__main__",  # the command: it brings texts and the gates that need a model together
@@ -33,12 +30,8 @@ LEVELS = {
     2: {"steps", "mlm_step", "sharding", "checkpoint"},
     1: {"state", "optim", "schedules", "algorithms", "observatory", "models", "data", "augment"},
     0: {
-        "calibration",
         "losses",
         "metrics",
-        "bootstrap",
-        "evaluations",
-        "moderation",
         "retry",
         "plots",
         "writer",
@@ -111,7 +104,7 @@ def test_each_heavy_library_has_one_door():
     assert importers("grain") == {"data"}
     assert importers("tensorflow_datasets") == {"data"}
     assert importers("matplotlib") == {"plots"}
-    assert importers("httpx2", "tenacity", "llama_cpp", "vllm") == {"augment", "moderation"}
+    assert importers("httpx2", "tenacity", "llama_cpp", "vllm") == {"augment", "evaluation"}
 
 
 def test_beam_is_in_files_that_nothing_imports_at_its_top():

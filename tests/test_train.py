@@ -13,8 +13,9 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
-from ssl_guard import algorithms, preemption, prepare, report, schedules, scorer, steps, train
+from ssl_guard import algorithms, preemption, prepare, report, schedules, steps, train
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import scorer
 from ssl_guard.writer import read
 
 # mlm trains an encoder, not a classifier: test_mlm.py

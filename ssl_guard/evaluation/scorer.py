@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ssl_guard import algorithms, baselines, inference, models, sharding
+from ssl_guard import algorithms, baselines, models, sharding
 from ssl_guard import config as config_module
 from ssl_guard import steps as steps_module
 from ssl_guard.checkpoint import Checkpoints
@@ -26,6 +26,7 @@ from ssl_guard.data.tfrecord import Records
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import inference
 from ssl_guard.models import pretrained
 from ssl_guard.prepare import encode, encode_windows, prepare
 

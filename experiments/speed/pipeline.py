@@ -79,7 +79,8 @@ def train_step():
     import jax
 
     from configs import uda
-    from ssl_guard import algorithms, models, optim, scorer, steps
+    from ssl_guard import algorithms, models, optim, steps
+    from ssl_guard.evaluation import scorer
 
     config = uda.get_config()
     folder = models.resolve(config.model.name)

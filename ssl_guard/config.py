@@ -122,6 +122,7 @@ def default() -> ConfigDict:
     train.on_save_error = "stop"  # or "continue", when the disk refuses a checkpoint but the last
     train.log_every_steps = 5
     train.max_skipped = 10  # steps in a row without a finite loss and gradient that end the run
+    train.float32_check = False  # with bfloat16: dev is scored in float32 too, and compared
     train.select_by = "auprc"  # dev score that chooses the step: f1 (best on dev) or auprc
     train.tensorboard = False  # needs the extra "tensorboard"
 
@@ -228,6 +229,11 @@ def check(config: ConfigDict) -> None:
     for key, (value, known) in choices.items():
         if value not in known:
             raise BadInput(f"config.{key} = {value!r} must be one of {', '.join(known)}.")
+    if train.float32_check and config.model.dtype == "float32":
+        raise BadInput(
+            "config.train.float32_check compares bfloat16 with float32: set config.model.dtype = "
+            "'bfloat16', or leave the check out."
+        )
     if not 0 <= config.eval.windows <= data.max_length:
         raise BadInput(
             f"config.eval.windows = {config.eval.windows} must be between 0 (long texts are cut) "

@@ -43,10 +43,10 @@ from ssl_guard.writer import Writer, write_json
 class Run(NamedTuple):
     """What stays the same from the first step to the last.
 
-    train_step(state, batch), predict_fn(params, records): compiled; schedule(updates done) -> the
-    peak learning rate; teacher: the weights that the pseudo-labels come from, "raw" or "ema";
-    shadow(row, step, scores=dev scores) and judge(rows): of observatory and monitor, with the data
-    they need.
+    train_step(state, batch), predict_fn(params, records): compiled; exact_fn: the latter in float32
+    where bfloat16 is to be checked; schedule(updates done) -> the peak learning rate; teacher: the
+    weights that the pseudo-labels come from, "raw" or "ema"; shadow(row, step, scores=dev scores)
+    and judge(rows): of observatory and monitor, with the data they need.
     """
 
     prepared: Prepared
@@ -54,6 +54,7 @@ class Run(NamedTuple):
     mesh: object
     train_step: Callable
     predict_fn: Callable
+    exact_fn: Callable | None
     schedule: Callable
     teacher: str
     shadow: Callable
@@ -149,15 +150,25 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         out_shardings=(places, sharding.replicated(mesh)),
         donate_argnums=0,
     )
-    predict_fn = scorer.predict_fn(
-        config, algorithm, model, prepared.tokenizer, mesh, labelled=prepared.labelled
+    score_with = functools.partial(
+        scorer.predict_fn,
+        config,
+        algorithm,
+        tokenizer=prepared.tokenizer,
+        mesh=mesh,
+        labelled=prepared.labelled,
     )
+    predict_fn, exact_fn = score_with(model), None
+    if config.train.float32_check:
+        folder, extra = prepared.model_folder, algorithm.extra_classes
+        exact_fn = score_with(scorer.build_model(config, folder, extra, dtype="float32"))
     run = Run(
         prepared,
         iterator,
         mesh,
         train_step,
         predict_fn,
+        exact_fn,
         optim.schedule_of(config),
         teacher="ema" if algorithm.teacher == "ema" else "raw",
         shadow=functools.partial(
@@ -367,6 +378,10 @@ def _train(
                 chosen = dev.get("ema", dev["raw"])
                 row |= {f"dev/{kind}/{k}": v for kind, d in dev.items() for k, v in d.items()}
                 row |= run.shadow(row, step, scores=scores[run.teacher])
+                if run.exact_fn:
+                    exact = run.exact_fn(params[run.teacher], run.prepared.dev)
+                    found = metrics.precision_loss(dev_labels, scores[run.teacher], exact)
+                    row |= {f"bfloat16/{name}": value for name, value in found.items()}
                 tqdm.write(f"step {step}/{total}  {_short(row)}  dev F1 {chosen['f1']:.3f}  "
                            f"AUPRC {chosen['auprc']:.3f}", file=sys.stderr)  # fmt: skip
             judged = run.judge([*writer.rows, {"step": step, **row}])

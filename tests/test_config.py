@@ -97,6 +97,7 @@ def test_known_overrides_pass():
         ("train.steps", 0, "config.train.steps"),
         ("model.dtype", "float16", "float32, bfloat16"),
         ("train.select_by", "accuracy", "f1, auprc"),
+        ("train.float32_check", True, "config.model.dtype = 'bfloat16'"),
         ("algorithm", "fixmatch", "config.fixmatch"),
         ("augment.name", "../tfidf", "name folders"),
         ("augment.sets", ("a", ".b"), "name folders"),

@@ -382,6 +382,15 @@ def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monke
     assert [row["step"] for row in read(folder / "skipped-3-of-3" / "metrics.jsonl")] == [2]
 
 
+def test_bfloat16_is_compared_with_float32_on_dev(folder):
+    changes = {"model.dtype": "bfloat16", "train.float32_check": True, "train.steps": 2}
+    config = smoke(folder, "supervised", **changes)
+    train.train_and_evaluate(config, folder / "bfloat16")
+    rows = read(folder / "bfloat16" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "bfloat16/score" in row] == [2]
+    assert 0 < rows[-1]["bfloat16/score"] < 0.02 and abs(rows[-1]["bfloat16/loss"]) < 0.02
+
+
 def test_ema_and_raw_weights_are_both_reported(folder):
     changes = {"optim.ema_decay": 0.5, "data.calibration": 20}
     config = smoke(folder, "supervised", **changes)

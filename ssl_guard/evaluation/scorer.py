@@ -132,8 +132,13 @@ def head_content(head) -> dict[str, np.ndarray]:
     return {"coef": head.coef_, "intercept": head.intercept_}
 
 
-def build_model(config, model_folder: Path, extra_classes: int = 0) -> models.Classifier:
-    """The run's classifier. Raises BadInput for a max_length that its encoder cannot read."""
+def build_model(
+    config, model_folder: Path, extra_classes: int = 0, *, dtype: str | None = None
+) -> models.Classifier:
+    """The run's classifier; dtype: of its arithmetic, if not the config's.
+
+    Raises BadInput for a max_length that its encoder cannot read.
+    """
     model = models.build(
         model_folder,
         num_classes=2 + extra_classes,
@@ -143,7 +148,7 @@ def build_model(config, model_folder: Path, extra_classes: int = 0) -> models.Cl
         pooling=config.model.pooling,
         head=config.model.head,
         dropout=config.model.dropout,
-        dtype=config.model.dtype,
+        dtype=dtype or config.model.dtype,
         remat=config.model.remat,
     )
     longest = model.config.max_tokens

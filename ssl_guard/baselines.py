@@ -20,10 +20,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_union
 from sklearn.preprocessing import normalize
 
-from ssl_guard import inference, metrics
+from ssl_guard import metrics
 from ssl_guard.data.schema import Example
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import inference
 
 
 def logistic(features, labels: np.ndarray, C: float) -> LogisticRegression:

@@ -14,6 +14,14 @@ from ml_collections import ConfigDict
 
 from ssl_guard.errors import BadInput
 
+# What a resumed run may have otherwise: no number of its report hangs on it.
+MAY_CHANGE = (
+    "compilation_cache",
+    "train.keep_last",
+    "train.on_save_error",
+    "train.tensorboard",
+)
+
 
 def default() -> ConfigDict:
     """The defaults; each key is explained where it is set."""
@@ -26,8 +34,11 @@ def default() -> ConfigDict:
     data.dir = "data"  # prepared corpora, frozen splits and shards; shared by all runs
     data.corpus = "human_scored_responses"  # a name in data/corpora/, or a .jsonl / .csv file
     data.test_corpus = ""  # another corpus whose labelled rows are the test side; "" draws `test`
-    data.unlabelled_corpus = ""  # another corpus whose rows join the unlabelled pool, labels unread
-    data.columns = ConfigDict()  # for files: which column is the prompt, response, label, id
+    # More corpora, with commas between, whose rows join the unlabelled pool, labels unread.
+    data.unlabelled_corpus = ""
+    # For files: which column is the prompt, response, label, id. A file that differs says so behind
+    # its name, here and in every other place: more.csv?prompt=text&label=toxic
+    data.columns = ConfigDict()
     data.columns.prompt = "prompt"
     data.columns.response = "response"
     data.columns.label = "label"
@@ -35,18 +46,21 @@ def default() -> ConfigDict:
     data.columns.category = "category"
     data.harmful_values = ()  # for files: label values that mean harmful, instead of the usual ones
     data.safe_values = ()  # (1, true, harmful, unsafe; 0, false, safe, unharmful)
-    data.task = "response_harm"  # response_harm (prompt and response) or prompt_harm
+    data.task = "response_harm"  # or prompt_harm or content_moderation, see data/schema.py
     data.prompt_corpus = (
         ""  # prompts with labels of their own: both tasks, a head each, in one model
     )
-    data.labelled = 100  # labelled rows, half of them harmful
+    data.labelled = 100  # labelled rows; those of a smaller number are among them
+    data.balance = "balanced"  # half of them harmful; or natural: as they come
+    data.stratified = False  # True: drawn sides have the classes' shares of all rows with a label
     data.all_labels = False  # the unlabelled rows' hidden labels are used too: the ceiling
     data.dev = 150  # rows that choose the step and the threshold
     data.test = 250  # rows that are read once, at the end; unread with a test_corpus
     data.calibration = 0  # rows on no other side, for ssl_guard.threshold; 0 for none
     data.max_length = 256  # tokens of a pair; longer ones lose the start of the prompt first
     data.buckets = (64, 128, 192, 256)  # padded lengths, so the compiled shapes of the train step
-    data.packing = False  # several short texts in one row of max_length; the same numbers, cheaper
+    data.shapes = 0  # so many shapes of the train step are chosen from the texts; 0 for the buckets
+    data.packing = False  # several short texts in one row; the same numbers, cheaper
     data.window_steps = 16  # rows of so many steps are sorted by length together
 
     config.augment = augment = ConfigDict()  # strong views of the unlabelled rows, made once
@@ -102,9 +116,13 @@ def default() -> ConfigDict:
     train.steps_per_epoch = 0
     train.labelled_batch = 16  # global batch sizes
     train.unlabelled_batch = 16
+    train.accumulate = 1  # parts of a batch that go through the model one after the other
     train.eval_every_steps = 20  # evaluates dev and writes a checkpoint
+    train.keep_last = 2  # newest checkpoints that are kept, beside the best
+    train.on_save_error = "stop"  # or "continue", when the disk refuses a checkpoint but the last
     train.log_every_steps = 5
     train.max_skipped = 10  # steps in a row without a finite loss and gradient that end the run
+    train.float32_check = False  # with bfloat16: dev is scored in float32 too, and compared
     train.select_by = "auprc"  # dev score that chooses the step: f1 (best on dev) or auprc
     train.tensorboard = False  # needs the extra "tensorboard"
 
@@ -123,6 +141,15 @@ def default() -> ConfigDict:
     config.eval.batch = 32
     config.eval.windows = 0  # tokens from one window of a long text to the next; 0 cuts long texts
     config.eval.bootstrap = 1000  # resamples behind each 95% interval
+
+    # The devices, of all processes: data x fsdp x tensor, where -1 takes what is left. Rows of a
+    # batch are split over data and fsdp, parameters over fsdp and tensor, see sharding.py. A run
+    # may go on with another mesh: it moves no number.
+    config.mesh = mesh = ConfigDict()
+    mesh.data = -1
+    mesh.fsdp = 1
+    mesh.tensor = 1  # within a process; the attention heads should be a multiple
+    mesh.shard_pool = False  # True splits what a method keeps of every pool row like a batch's rows
 
     config.compilation_cache = (
         ".jax_cache"  # compiled programs, reused by the next run; "" for none
@@ -159,6 +186,8 @@ def check(config: ConfigDict) -> None:
             f"config.data.buckets = {buckets} must rise and end at config.data.max_length = "
             f"{data.max_length}."
         )
+    if data.shapes < 0:
+        raise BadInput(f"config.data.shapes = {data.shapes} must be at least 0.")
     positive = {
         "data.labelled": data.labelled,
         "data.dev": data.dev,
@@ -170,6 +199,8 @@ def check(config: ConfigDict) -> None:
         "train.labelled_batch": train.labelled_batch,
         "train.unlabelled_batch": train.unlabelled_batch,
         "train.max_skipped": train.max_skipped,
+        "train.keep_last": train.keep_last,
+        "train.accumulate": train.accumulate,
         "train.eval_every_steps": train.eval_every_steps,
         "train.log_every_steps": train.log_every_steps,
         "observatory.idle_steps": config.observatory.idle_steps,
@@ -181,16 +212,28 @@ def check(config: ConfigDict) -> None:
         if value < 1:
             raise BadInput(f"config.{key} = {value} must be at least 1.")
     _check_sets(config.augment)
+    _check_mesh(config.mesh)
+    if config.algorithm == "mlm" and train.accumulate > 1:
+        raise BadInput(
+            "config.train.accumulate is not for configs/mlm.py: lower config.mlm.batch instead."
+        )
     choices = {
         "model.pooling": (config.model.pooling, ("mean", "cls")),
         "model.head": (config.model.head, ("mlp", "linear")),
         "model.dtype": (config.model.dtype, ("float32", "bfloat16")),
+        "train.on_save_error": (train.on_save_error, ("stop", "continue")),
         "train.select_by": (train.select_by, ("f1", "auprc")),
-        "data.task": (data.task, ("response_harm", "prompt_harm")),
+        "data.task": (data.task, ("response_harm", "prompt_harm", "content_moderation")),
+        "data.balance": (data.balance, ("balanced", "natural")),
     }
     for key, (value, known) in choices.items():
         if value not in known:
             raise BadInput(f"config.{key} = {value!r} must be one of {', '.join(known)}.")
+    if train.float32_check and config.model.dtype == "float32":
+        raise BadInput(
+            "config.train.float32_check compares bfloat16 with float32: set config.model.dtype = "
+            "'bfloat16', or leave the check out."
+        )
     if not 0 <= config.eval.windows <= data.max_length:
         raise BadInput(
             f"config.eval.windows = {config.eval.windows} must be between 0 (long texts are cut) "
@@ -200,6 +243,16 @@ def check(config: ConfigDict) -> None:
         raise BadInput(
             f"config.algorithm = {config.algorithm!r} has no group config.{config.algorithm} for "
             "its hyper-parameters: set it in the config file."
+        )
+
+
+def _check_mesh(mesh: ConfigDict) -> None:
+    axes = {name: mesh[name] for name in ("data", "fsdp", "tensor")}
+    if list(axes.values()).count(-1) > 1 or any(n < 1 and n != -1 for n in axes.values()):
+        shown = ", ".join(f"{name} {n}" for name, n in axes.items())
+        raise BadInput(
+            f"config.mesh ({shown}) must have numbers of at least 1 and at most one -1, for what "
+            "is left."
         )
 
 
@@ -282,12 +335,14 @@ def leaves(config: ConfigDict, prefix: str = "") -> dict:
 
 
 def refuse_other(workdir: Path, config: ConfigDict) -> None:
-    """Raises BadInput for the workdir of a run of another config."""
+    """Raises BadInput for the workdir of a run of another config, but for keys of MAY_CHANGE and
+    config.mesh, which moves no number."""
     path = workdir / "config.json"
     if not path.exists():
         return
     mine, theirs = as_json(config), json.loads(path.read_text())
-    other = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
+    keys = {k for k in mine.keys() | theirs.keys() if not k.startswith("mesh.")} - set(MAY_CHANGE)
+    other = sorted(k for k in keys if mine.get(k) != theirs.get(k))
     if other:
         changes = ", ".join(
             f"{k} ({theirs.get(k)!r} there, {mine.get(k)!r} now)" for k in other[:3]

@@ -20,23 +20,13 @@ from absl import flags
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from ssl_guard import (
-    bootstrap,
-    cli,
-    evaluations,
-    exams,
-    inference,
-    metrics,
-    provenance,
-    robustness,
-    runtime,
-    scorer,
-)
+from ssl_guard import cli, metrics, provenance, runtime, sharding
 from ssl_guard.data import pipeline
 from ssl_guard.data.schema import HARMFUL, TASKS, make_corpus
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import bootstrap, evaluations, exams, inference, robustness, scorer
 from ssl_guard.prepare import Prepared, Source, read_split
 from ssl_guard.writer import read, write_json
 
@@ -77,13 +67,15 @@ def write_report(
     *,
     steps: int,
     selected_step: int,
+    checkpoint_sha256: str,
     observatory: dict | None = None,
 ) -> dict:
     """Writes predictions.jsonl and report.json, the last file of a run, and returns the report.
 
     dev: metrics.dev_scores of the raw and, if kept, the averaged weights, by "raw" and "ema";
-    scores: float64 [test rows] of each, which are judged at their own dev threshold; observatory:
-    what `monitor.account` found, nothing for a baseline without steps.
+    scores: float64 [test rows] of each, which are judged at their own dev threshold;
+    checkpoint_sha256: of the weights that scored, see `scorer.tree_sha256`; observatory: what
+    `monitor.account` found, nothing for a baseline without steps.
     """
     labels, groups = inference.labels_of(prepared.test), prepared.test_groups
     test = {
@@ -116,8 +108,10 @@ def write_report(
         "algorithm": config.algorithm,
         "seed": config.seed,
         "selected_step": selected_step,
+        "checkpoint_sha256": checkpoint_sha256,
         "steps": steps,
         "data": prepared.summary,
+        "contamination": prepared.contamination,
         "training": _training_summary(workdir),
         "observatory": observatory or {},
         "provenance": provenance.collect(**prepared.hashes),
@@ -369,7 +363,7 @@ def _timed_scores(run: scorer.Scorer, records, weights: str) -> tuple[np.ndarray
         batch_size=run.config.eval.batch,
         buckets=buckets,
         pad_id=run.tokenizer.pad_id,
-        pack_groups=scorer.pack_groups(run.config),
+        pack_groups=scorer.pack_groups(run.config, sharding.make_mesh()),
     )
     computed = sum(batch["attention_mask"].size for batch, _ in batches)
     tokens = int(base.lengths.sum())

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ssl_guard import config as config_module
-from ssl_guard import scorer, sharding
+from ssl_guard import sharding
 from ssl_guard.augment.gates import Gate, Text
 from ssl_guard.data.memory import Rows
 from ssl_guard.data.schema import Example
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import scorer
 from ssl_guard.models import pretrained
 
 

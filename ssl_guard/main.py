@@ -2,34 +2,55 @@
 
     python -m ssl_guard.main --config=configs/uda.py --workdir=runs/uda
 
-The same command resumes an interrupted run and returns at once from a finished one.
+The same command resumes an interrupted run and returns at once from a finished one. SIGTERM and
+Ctrl-C save a checkpoint and end with exit code 143 or 130: a scheduler may start the command again.
 """
 
 import json
+import sys
 
 from absl import flags
 from ml_collections import config_flags
 
-from ssl_guard import cli, mlm, runtime
+from ssl_guard import cli, mlm, preemption, processes, runtime
+from ssl_guard.data import overlap
+from ssl_guard.data.schema import licence_notes
 from ssl_guard.train import train_and_evaluate
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; the same one resumes it.")
 
+# TPU pods, SLURM and GKE need none of these.
+COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of the first process.")
+PROCESSES = flags.DEFINE_integer("num_processes", None, "How many run this command.")
+PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+
 
 def main(argv: list[str]) -> None:
     config, workdir = cli.required(CONFIG, "config"), cli.required(WORKDIR, "workdir")
+    processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    preemption.listen()
     runtime.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
+    try:
+        print(_run(config, workdir))
+    except preemption.Preempted as stopped:
+        print(f"ssl_guard: {stopped}", file=sys.stderr)
+        sys.exit(stopped.code)
+
+
+def _run(config, workdir: str) -> str:
+    """Runs to the end; the line that says how it went."""
     if config.algorithm == "mlm":
         report = mlm.pretrain(config, workdir)
-        print(f"{workdir}/encoder: held out {json.dumps(report['held_out'])}")
-        return
+        return f"{workdir}/encoder: held out {json.dumps(report['held_out'])}"
     report = train_and_evaluate(config, workdir)
     test = report["test"][report["weights"]]
     shown = {
         name: round(test[name]["value"], 4) for name in ("f1", "auprc", "recall_at_1_fpr", "ece")
     }
-    print(f"{workdir}: step {report['selected_step']}, test {json.dumps(shown)}")
+    line = f"{workdir}: step {report['selected_step']}, test {json.dumps(shown)}"
+    notes = licence_notes(report["data"]["licence"])
+    return "\n".join([line, overlap.note(report["contamination"]), *notes])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import (
     average_precision_score,
+    log_loss,
     precision_recall_curve,
     roc_auc_score,
     roc_curve,
@@ -168,6 +169,14 @@ def dev_scores(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     """Scores on dev at the threshold that is best there; the threshold is among them."""
     threshold = best_f1_threshold(labels, scores)
     return {"threshold": threshold, **binary_scores(labels, scores, threshold)}
+
+
+def precision_loss(labels: np.ndarray, scores: np.ndarray, exact: np.ndarray) -> dict[str, float]:
+    """What arithmetic of lower precision costs: scores, against those of the same weights in full
+    precision. {"loss": the log loss less the exact one, as a share of it, "score": the largest
+    difference}."""
+    loss, exact_loss = (log_loss(labels, s, labels=(0, 1)) for s in (scores, exact))
+    return {"loss": loss / exact_loss - 1, "score": float(np.abs(scores - exact).max())}
 
 
 def f1(labels: np.ndarray, verdict: np.ndarray) -> float:

@@ -6,6 +6,9 @@ The texts are the labelled and unlabelled rows of the frozen split, never dev or
 are held out to watch the loss. `workdir/encoder/` is then the folder of a model like any other:
 
     python -m ssl_guard.main --config=configs/uda.py --config.model.name=runs/mlm/encoder ...
+
+Beside it are hashes of the prompts that it may have read, those of the model that it began with
+included, so that a run whose test prompts are among them is refused.
 """
 
 import functools
@@ -22,13 +25,27 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ssl_guard import config as config_module
-from ssl_guard import metrics, mlm_step, models, optim, provenance, schedules, sharding
-from ssl_guard.checkpoint import Checkpoints, template_of
+from ssl_guard import (
+    lock,
+    metrics,
+    mlm_step,
+    models,
+    optim,
+    preemption,
+    processes,
+    provenance,
+    sharding,
+)
+from ssl_guard.assets import sha256_file
+from ssl_guard.checkpoint import Checkpoints
 from ssl_guard.data import pipeline
+from ssl_guard.data.duplicates import Shingles
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import scorer
 from ssl_guard.models import convert
-from ssl_guard.prepare import Prepared, prepare
+from ssl_guard.prepare import PRETRAINING, Prepared, prepare, pretraining, read_split
+from ssl_guard.progress import Progress
 from ssl_guard.writer import Writer, read, write_json
 
 HELD_OUT = 4  # random stream of a seed; data.pipeline has those below
@@ -66,6 +83,13 @@ def texts_of(prepared: Prepared, *, held_out: int, seed: int) -> tuple[Texts, Te
     return Texts(views, order[held_out:]), Texts(views, order[:held_out])
 
 
+def _prompts(config: ConfigDict, model_folder: Path) -> Shingles:
+    """Of all prompts that the model will have read."""
+    rows, before = read_split(config).rows, pretraining(model_folder)
+    mine = Shingles.of(e.prompt for side in ("labelled", "unlabelled") for e in rows[side])
+    return mine if before is None else before + mine
+
+
 def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     """Runs to the end, or on from the last checkpoint, and returns the report.
 
@@ -78,7 +102,10 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     if (workdir / "report.json").exists():
         return json.loads((workdir / "report.json").read_text())
 
-    prepared = prepare(config, views=("weak",))
+    mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
+    sharding.check_batch_sizes(mesh, **{"mlm.batch": config.mlm.batch})
+    prepared = processes.in_turn(lambda: prepare(config, views=("weak",)))
+    prompts = _prompts(config, prepared.model_folder)
     tokenizer = prepared.tokenizer
     if tokenizer.mask_id is None:
         raise BadInput(
@@ -86,12 +113,10 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
             "choose another model."
         )
     learned, held_out = texts_of(prepared, held_out=config.mlm.held_out, seed=config.seed)
-    mesh = sharding.make_mesh()
-    sharding.check_batch_sizes(mesh, **{"mlm.batch": config.mlm.batch})
     batching = {
         "buckets": tuple(config.data.buckets),
         "pad_id": tokenizer.pad_id,
-        "pack_groups": jax.device_count() if config.data.packing else 0,
+        "pack_groups": scorer.pack_groups(config, mesh),
     }
     iterator = iter(
         pipeline.train_batches(
@@ -103,6 +128,8 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
             labelled_batch=config.mlm.batch,
             unlabelled_batch=0,
             window_steps=config.data.window_steps,
+            **sharding.own_slice(mesh),
+            num_shapes=config.data.shapes,
             **batching,
         )
     )
@@ -116,35 +143,30 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     token = jnp.zeros((1, 1), jnp.int32)
     row = {"input_ids": token, "attention_mask": token, "token_type_ids": token, "row": token[0]}
     params = model.init(jax.random.fold_in(jax.random.key(config.seed), 1), row)
-    tx = optim.build(
-        params,
-        schedule=functools.partial(
-            schedules.warmup_cosine,
-            peak=config.optim.lr,
-            warmup_steps=config.optim.warmup_steps,
-            total_steps=config.train.steps,
-        ),
-        weight_decay=config.optim.weight_decay,
-        layer_decay=config.optim.layer_decay,
-        num_layers=model.config.num_hidden_layers,
-        clip_norm=config.optim.clip_norm,
-        freeze=tuple(config.optim.freeze),
-    )
+    tx = optim.of_run(config, params, model.config.num_hidden_layers)
+
+    def new_state(params):
+        key = jax.random.key(config.seed)
+        return mlm_step.State(jnp.zeros((), jnp.int32), params, tx.init(params), key)
+
+    template = sharding.place(jax.eval_shape(new_state, params), mesh)
+    places = sharding.shardings(template)
     words = dict(
-        apply=model.apply,
+        apply=sharding.whole(model.apply, mesh),
         vocabulary=mlm_step.Vocabulary(
             tokenizer.vocab_size, tokenizer.mask_id, tokenizer.special_ids
         ),
         rate=config.mlm.rate,
     )
-    everywhere = sharding.replicated(mesh)
     step = jax.jit(
         functools.partial(mlm_step.mlm_step, tx=tx, freeze=tuple(config.optim.freeze), **words),
-        out_shardings=everywhere,
+        in_shardings=(places, sharding.split_rows(mesh)),
+        out_shardings=(places, sharding.replicated(mesh)),
         donate_argnums=0,
     )
     guess = jax.jit(
-        functools.partial(mlm_step.guess, train=False, **words), out_shardings=everywhere
+        functools.partial(mlm_step.guess, train=False, **words),
+        out_shardings=sharding.replicated(mesh),
     )
 
     def held_out_scores(params) -> dict:
@@ -154,88 +176,123 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
             pipeline.eval_batches(held_out, batch_size=config.mlm.batch, **batching)
         ):
             key = jax.random.fold_in(jax.random.key(config.seed), number)
-            _, part = guess(params, sharding.put_batch(batch, mesh), key)
+            _, part = guess(params, sharding.put_global_batch(batch, mesh), key)
             parts.append(jax.device_get(part))
         scores = metrics.merge(parts)
         return {"loss": scores["loss/mlm"], "accuracy": scores["mlm/accuracy"]}
 
-    def new_state():
-        key = jax.random.key(config.seed)
-        return mlm_step.State(jnp.zeros((), jnp.int32), params, tx.init(params), key)
-
-    write_json(workdir / "config.json", config_module.as_json(config))
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        # Resume order: 1. state, 2. position of the data, 3. metrics up to that step.
-        template = template_of(jax.eval_shape(new_state), everywhere)
-        if checkpoints.latest is None:
-            state = jax.device_put(new_state(), everywhere)
+    with (
+        lock.held(workdir),
+        processes.own_files(workdir) as files,
+        Checkpoints(
+            workdir / "checkpoints",
+            keep_last=config.train.keep_last,
+            on_save_error=config.train.on_save_error,
+        ) as checkpoints,
+    ):
+        write_json(files / "config.json", config_module.as_json(config))
+        # Resume order: as in train.py.
+        resumed = checkpoints.resume(template)
+        if resumed is None:
+            state = jax.jit(new_state, out_shardings=places)(jax.device_get(params))
+            progress = Progress([])
         else:
-            state, position, _ = checkpoints.restore(checkpoints.latest, template)
+            state, position, meta = resumed
             iterator.set_state(position)
-        with Writer(
-            workdir, resume_step=checkpoints.latest or 0, tensorboard=config.train.tensorboard
-        ) as writer:
-            _train(config, state, iterator, step, held_out_scores, mesh, checkpoints, writer)
+            progress = Progress(**meta["progress"])
+        logged = int(state.step) - len(progress.pending)
+        with Writer(files, resume_step=logged, tensorboard=config.train.tensorboard) as writer:
+            functions = step, held_out_scores
+            _train(config, state, progress, iterator, *functions, mesh, checkpoints, writer)
         best = checkpoints.best
         state, _, meta = checkpoints.restore(best, template)
-    convert.save_pretrained(
-        workdir / "encoder", state.params["encoder"], model.config, prepared.model_folder
-    )
-    rows = read(workdir / "metrics.jsonl")
-    report = {
-        "algorithm": "mlm",
-        "seed": config.seed,
-        "selected_step": best,
-        "steps": config.train.steps,
-        "texts": {"learned": len(learned), "held_out": len(held_out)},
-        "held_out": meta["held_out"],
-        "data": prepared.summary,
-        "training": {"seconds": round(sum(row["time/seconds"] for row in rows), 1)},
-        "provenance": provenance.collect(**prepared.hashes),
-    }
-    write_json(workdir / "report.json", report)
-    return report
-
-
-def _train(config, state, iterator, step_fn, held_out_scores, mesh, checkpoints, writer) -> None:
-    """Steps from state.step to the end, with a checkpoint at each interval."""
-    total = config.train.steps
-    pending, tokens, computed, since = [], 0, 0, time.monotonic()
-    steps = range(int(state.step) + 1, total + 1)
-    for step in tqdm(steps, desc="mlm", disable=not sys.stderr.isatty(), leave=False):
-        batch = next(iterator)["labelled"]
-        real, padded = pipeline.token_counts(batch)
-        tokens, computed = tokens + real, computed + padded
-        batch = sharding.put_batch(batch, mesh)
-        with jax.transfer_guard("disallow"):
-            state, step_metrics = step_fn(state, batch)
-        pending.append(step_metrics)
-        evaluates = step % config.train.eval_every_steps == 0 or step == total
-        if not (evaluates or step % config.train.log_every_steps == 0):
-            continue
-        row = metrics.merge(jax.device_get(pending))
-        if not np.isfinite(row["loss/mlm"] + row["grad_norm"]):
-            raise BadInput(
-                f"the loss is not a number at step {step}: lower config.optim.lr; the last "
-                "checkpoint is from before that."
-            )
-        seconds = time.monotonic() - since
-        row |= {
-            "time/seconds": seconds,
-            "time/tokens_per_second": tokens / seconds,
-            "data/padding_share": 1 - tokens / computed,
+        encoder = sharding.gather(state.params["encoder"], mesh)
+        convert.save_pretrained(files / "encoder", encoder, model.config, prepared.model_folder)
+        prompts.save(files / "encoder" / PRETRAINING)
+        rows = read(files / "metrics.jsonl")
+        report = {
+            "algorithm": "mlm",
+            "seed": config.seed,
+            "selected_step": best,
+            "steps": config.train.steps,
+            "texts": {"learned": len(learned), "held_out": len(held_out)},
+            "prompts": {
+                "read": len(prompts),
+                "sha256": sha256_file(files / "encoder" / PRETRAINING),
+            },
+            "held_out": meta["held_out"],
+            "data": prepared.summary,
+            "training": {"seconds": round(sum(row["time/seconds"] for row in rows), 1)},
+            "provenance": provenance.collect(**prepared.hashes),
         }
-        if evaluates:
-            scores = held_out_scores(state.params)
-            row |= {f"held_out/{name}": value for name, value in scores.items()}
-        writer.write(step, row)
-        if evaluates:
+        write_json(files / "report.json", report)
+        return report
+
+
+def _train(
+    config, state, progress, iterator, step_fn, held_out_scores, mesh, checkpoints, writer
+) -> None:
+    """Steps from state.step to the end, with a checkpoint at each interval and on a signal."""
+    total, step = config.train.steps, int(state.step)
+    saved = step
+    pending, tokens, computed, _ = progress
+    since = time.monotonic()
+    bar = tqdm(total=total, initial=step, desc="mlm", disable=not sys.stderr.isatty(), leave=False)
+    try:
+        while step < total or pending:
+            evaluates = step % config.train.eval_every_steps == 0 or step == total
+            if not pending or not (evaluates or step % config.train.log_every_steps == 0):
+                preemption.check(step)
+                batch = next(iterator)["labelled"]
+                real, padded = pipeline.token_counts(batch)
+                tokens, computed = tokens + real, computed + padded
+                batch = sharding.put_batch(batch, mesh)
+                with jax.transfer_guard("disallow"):
+                    state, step_metrics = step_fn(state, batch)
+                preemption.hold()
+                pending.append(step_metrics)
+                step += 1
+                bar.update()
+                continue
+
+            row = metrics.merge(jax.device_get(pending))
+            tokens, computed = sharding.total(mesh, tokens, computed)
+            if not np.isfinite(row["loss/mlm"] + row["grad_norm"]):
+                raise BadInput(
+                    f"the loss is not a number at step {step}: lower config.optim.lr; the last "
+                    "checkpoint is from before that."
+                )
+            seconds = time.monotonic() - since
+            row |= {
+                "time/seconds": seconds,
+                "time/tokens_per_second": tokens / seconds,
+                "data/padding_share": 1 - tokens / computed,
+            }
+            if evaluates:
+                scores = held_out_scores(state.params)
+                row |= {f"held_out/{name}": value for name, value in scores.items()}
+            writer.write(step, row)
+            pending, tokens, computed, since = [], 0, 0, time.monotonic()
+            if evaluates:
+                checkpoints.save(
+                    step,
+                    state,
+                    data=iterator.get_state(),
+                    meta={"held_out": scores, "progress": Progress([]).as_json()},
+                    selection=-scores["loss"],
+                )
+                saved = step
+    except preemption.Preempted:
+        if step > saved:
             checkpoints.save(
                 step,
                 state,
                 data=iterator.get_state(),
-                meta={"held_out": scores},
-                selection=-scores["loss"],
+                meta={"progress": Progress(pending, tokens, computed).as_json()},
+                selection=None,
             )
-        pending, tokens, computed, since = [], 0, 0, time.monotonic()
+        checkpoints.wait()
+        raise
+    bar.close()
     checkpoints.wait()
+    preemption.release()

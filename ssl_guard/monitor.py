@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ssl_guard import inference, observatory
+from ssl_guard import observatory
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import inference
 from ssl_guard.prepare import Prepared
 from ssl_guard.writer import read
 

@@ -30,28 +30,20 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from ssl_guard import (
-    cli,
-    inference,
-    metrics,
-    moderation,
-    provenance,
-    robustness,
-    runtime,
-    sharding,
-)
+from ssl_guard import cli, metrics, provenance, runtime, sharding
 from ssl_guard.assets import sha256_file
 from ssl_guard.data.memory import Rows
 from ssl_guard.data.schema import HARMFUL, Example, make_corpus
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluate import DEV, NO_SCORES, judge, length_names
-from ssl_guard.evaluations import read_evaluations, record_read, write_evaluation
-from ssl_guard.exams import labelled_rows
+from ssl_guard.evaluation import inference, moderation, robustness
+from ssl_guard.evaluation.evaluations import read_evaluations, record_read, write_evaluation
+from ssl_guard.evaluation.exams import labelled_rows
+from ssl_guard.evaluation.scorer import read_config
 from ssl_guard.models import load_sequence_classifier
 from ssl_guard.models.sequence_classification import probabilities
 from ssl_guard.prepare import Source, encode, read_split
-from ssl_guard.scorer import read_config
 
 BATCH = 32
 LONGEST = 1024  # tokens, for the memory of encoders that read thousands

@@ -1,11 +1,12 @@
 """The pictures of a run: learning curves, precision-recall, quality of the pseudo-labels.
 
-Each function but `svg` draws runs given as {name: {"metrics": rows of metrics.jsonl, "report":
-report.json, "predictions": rows of predictions.jsonl}}.
+Each function but `svg` and `corpus` draws runs given as {name: {"metrics": rows of metrics.jsonl,
+"report": report.json, "predictions": rows of predictions.jsonl}}.
 """
 
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import PrecisionRecallDisplay
 
@@ -211,3 +213,49 @@ def margins(runs: dict[str, dict]):
     axes[0].set(ylabel="margin (nats), from", yticks=range(len(MARGINS)), yticklabels=edges)
     figure.colorbar(image, ax=axes, label="share of the class's rows")
     return figure
+
+
+def corpus(
+    path: Path,
+    name: str,
+    labels: list[str],
+    lengths: np.ndarray,
+    unit: str,
+    categories: dict[str, dict[str, int]],
+) -> None:
+    """Writes what is in a corpus as PNG: lengths on the left, categories on the right.
+
+    labels: harmful, safe or unlabelled, of every row; lengths: int [rows] in `unit`; categories:
+    {category: {"rows", "harmful"}}, of which the first twenty are drawn.
+    """
+    labels, shown = np.array(labels), dict(list(categories.items())[:20])
+    kinds = {"safe": COLOURS[0], "harmful": COLOURS[1], "unlabelled": "#888888"}
+    kinds = {kind: colour for kind, colour in kinds.items() if (labels == kind).any()}
+    with plt.rc_context(STYLE):
+        if shown:
+            figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=(3, 2))
+        else:
+            figure, left = plt.subplots(figsize=(6, 4))
+        # edges between whole numbers, so that no bin of short texts is empty for want of a length
+        bins = np.unique(np.geomspace(1, lengths.max() + 2, 31).round()) - 0.5
+        for kind, colour in kinds.items():
+            mine = lengths[labels == kind]
+            label = f"{kind}, {len(mine):,}"
+            left.hist(np.maximum(mine, 1), bins, histtype="step", lw=1.5, color=colour, label=label)
+        left.set(xscale="log", xlabel=unit, ylabel="rows", title=name)
+        left.legend()
+        if shown:
+            places = np.arange(len(shown))
+            rows = np.array([counts["rows"] for counts in shown.values()])
+            harmful = np.array([counts["harmful"] for counts in shown.values()])
+            right.barh(places, harmful, color=COLOURS[1], label="harmful")
+            right.barh(places, rows - harmful, left=harmful, color="#bbbbbb", label="others")
+            titles = [textwrap.shorten(category, 28, placeholder="…") for category in shown]
+            right.set_yticks(places, titles, fontsize=7)
+            right.set_ylim(max(len(shown), 6) - 0.4, -0.6)
+            right.grid(axis="y", visible=False)
+            right.set(xlabel="rows", title="commonest categories")
+            right.legend(loc="lower right")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+        plt.close(figure)

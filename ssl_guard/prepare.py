@@ -12,10 +12,12 @@ what was made with other settings is refused, until --overwrite makes it again.
                                                unlabelled-<set>
 """
 
+import dataclasses
 import functools
 import hashlib
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,9 +31,9 @@ from ssl_guard import algorithms, cli
 from ssl_guard import config as config_module
 from ssl_guard.assets import sha256_file
 from ssl_guard.augment import recipe, sets
-from ssl_guard.data import corpora, splits, windows
+from ssl_guard.data import corpora, duplicates, overlap, splits, windows
 from ssl_guard.data.mixing import Mixture
-from ssl_guard.data.schema import Corpus, Example
+from ssl_guard.data.schema import Corpus, Example, commercial_use, make_corpus
 from ssl_guard.data.tfrecord import Records, open_shards, write_shards
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
@@ -40,6 +42,7 @@ from ssl_guard.models import pretrained
 Row = tuple[Example, int, str, str | None]  # example, copy, prompt, response
 
 SHARDS = 4  # files per view; more only for pools of millions
+PRETRAINING = "pretraining.npz"  # beside a model: duplicates.Shingles of the prompts it has read
 
 
 class Prepared(NamedTuple):
@@ -57,6 +60,7 @@ class Prepared(NamedTuple):
     calibration: Records | None
     calibration_groups: np.ndarray | None  # as test_groups
     texts: dict[str, list[Example]]  # the rows behind every side with labels, in their order
+    contamination: dict  # {pool: {"rows", "near_test", "removed"}}, see `_contamination`
     summary: dict  # counts for the report
     hashes: dict  # of corpus, split, tokenizer, weights
     shards_sha256: dict  # of the manifest of every view
@@ -101,21 +105,27 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
             write_shards(folder / name, name, make(), num_shards=SHARDS, made_from=settings)
         return open_shards(folder / name, name, made_from=settings, rebuild=rebuild_command())
 
+    text_sets = _text_sets(config, source, overwrite) if "strong" in views else {}
+    near = _near_test(config, source, text_sets, model_folder)
     records = {"labelled": view(taught_view, lambda: encode(tokenizer, _originals(taught)))} | {
         name: view(name, lambda name=name: encode(tokenizer, _originals(rows[name])))
         for name in ("unlabelled", *scored)
         if name != "unlabelled" or views
     }
     strong = None
-    if "strong" in views:
+    if text_sets:
+        removed = {name: near[f"augmented/{name}"] for name in text_sets}
         strong = Mixture(
             [
                 view(
                     f"unlabelled-{name}",
-                    lambda text_set=text_set: encode(tokenizer, text_set.views(rows["unlabelled"])),
+                    lambda name=name, text_set=text_set: encode(
+                        tokenizer, _without(text_set.views(rows["unlabelled"]), removed[name])
+                    ),
                     set_sha256=text_set.sha256,
+                    **({"near_test": int(removed[name].sum())} if removed[name].any() else {}),
                 )
-                for name, text_set in _text_sets(config, source, overwrite).items()
+                for name, text_set in text_sets.items()
             ],
             rows=len(rows["unlabelled"]),
             weights=tuple(config.augment.weights),
@@ -128,7 +138,7 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
             stride=stride,
         )
         records[name] = windows.Windowed(records[name], parts)
-    groups = {name: splits.group_numbers([e.prompt for e in rows[name]]) for name in scored[1:]}
+    groups = {name: duplicates.group_numbers([e.prompt for e in rows[name]]) for name in scored[1:]}
     return Prepared(
         labelled=records["labelled"],
         unlabelled=records.get("unlabelled"),
@@ -141,6 +151,7 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         calibration=records.get("calibration"),
         calibration_groups=groups.get("calibration"),
         texts={"labelled": taught} | {name: rows[name] for name in scored},
+        contamination=_contamination(near),
         summary=_summary(source, records, strong, groups["test"]) | {"labels_used": len(taught)},
         hashes=made_from | {"weights_sha256": sha256_file(model_folder / "model.safetensors")},
         shards_sha256=_shards_sha256(records, strong),
@@ -163,10 +174,12 @@ def read_split(config: ConfigDict) -> Source:
     if data.prompt_corpus:
         prompts = load_corpus(config, data.prompt_corpus, task="prompt_harm")
         corpus = corpora.with_prompts(corpus, prompts)
-    if data.unlabelled_corpus:
-        corpus = corpora.with_unlabelled(corpus, load_corpus(config, data.unlabelled_corpus))
+    for name in filter(None, data.unlabelled_corpus.split(",")):
+        more = _named_apart(corpus, load_corpus(config, name.strip()))
+        corpus = corpora.with_unlabelled(corpus, more)
     if data.test_corpus:
-        corpus, given_test = corpora.with_test(corpus, load_corpus(config, data.test_corpus))
+        exam = _named_apart(corpus, load_corpus(config, data.test_corpus))
+        corpus, given_test = corpora.with_test(corpus, exam)
     split = splits.load_or_freeze(
         corpus,
         Path(data.dir) / "splits",
@@ -175,6 +188,8 @@ def read_split(config: ConfigDict) -> Source:
         dev=data.dev,
         test=data.test,
         calibration=data.calibration,
+        balance=data.balance,
+        stratified=data.stratified,
         given_test=given_test,
     )
     by_id = {example.id: example for example in corpus.examples}
@@ -195,6 +210,19 @@ def load_corpus(config: ConfigDict, name: str, task: str = "") -> Corpus:
         columns=dict(data.columns),
         labels=values or None,
     )
+
+
+def _named_apart(corpus: Corpus, more: Corpus) -> Corpus:
+    """`more`, whose rows that are called after their place in a file, "line 7", get the corpus's
+    name before it where `corpus` has such a row too."""
+    taken = {example.id for example in corpus.examples}
+    rows = [
+        dataclasses.replace(example, id=f"{more.name} {example.id}")
+        if example.id in taken and re.fullmatch(r"(line|item|row) \d+", example.id)
+        else example
+        for example in more.examples
+    ]
+    return make_corpus(more.name, more.task, rows, more.licence)
 
 
 def set_job(config: ConfigDict, source: Source, *, judges=None) -> sets.Job:
@@ -255,6 +283,70 @@ def _text_sets(config: ConfigDict, source: Source, overwrite: bool) -> dict[str,
     return found
 
 
+def sets_used(config: ConfigDict, source: Source) -> dict[str, sets.TextSet]:
+    """The sets that a finished run was trained on, by name, of those that are still there."""
+    if "strong" not in views_of(config):
+        return {}
+    names = tuple(config.augment.sets) or (config.augment.name,)
+    folders = {name: _set_folder(config, source, name) for name in names}
+    return {
+        name: sets.open_set(folder, pool=source.hashes, again=f"make it with: {set_command()}")
+        for name, folder in folders.items()
+        if (folder / "manifest.json").exists()
+    }
+
+
+def pretraining(model_folder: Path) -> duplicates.Shingles | None:
+    """The prompts that a model was pre-trained on by mlm.py; None if that is not known."""
+    path = model_folder / PRETRAINING
+    return duplicates.Shingles.load(path) if path.exists() else None
+
+
+def _near_test(
+    config: ConfigDict, source: Source, text_sets: dict[str, sets.TextSet], model_folder: Path
+) -> dict[str, np.ndarray]:
+    """{pool: bool [its prompts], is it near a test prompt?} of all that the run may learn from or
+    be chosen by, and of the rows that the split left out.
+
+    Raises BadInput if the encoder has read test prompts, for they cannot be taken out of it.
+    """
+    rows, left_out = source.rows, set(source.split.left_out)
+    prompts = {side: (e.prompt for e in rows[side]) for side in rows if side != "test"}
+    prompts["left_out"] = (e.prompt for e in source.corpus.examples if e.id in left_out)
+    for name, text_set in text_sets.items():
+        views = text_set.views(rows["unlabelled"])
+        prompts[f"augmented/{name}"] = (prompt for _, _, prompt, _ in views)
+    pools = {name: duplicates.Shingles.of(found) for name, found in prompts.items()}
+    read = pretraining(model_folder)
+    near = overlap.near_test(
+        [example.prompt for example in rows["test"]],
+        pools | ({} if read is None else {"pretraining": read}),
+    )
+    if read is not None and near["pretraining"].any():
+        raise BadInput(
+            f"{config.model.name} was pre-trained on {int(near['pretraining'].sum())} prompts that "
+            "are near test prompts of this run: pre-train it with this run's config.data and "
+            "config.seed, or use another model."
+        )
+    return near
+
+
+def _contamination(near: dict[str, np.ndarray]) -> dict[str, dict[str, int]]:
+    """The report's "contamination": prompts of every pool, how many are near a test prompt, and how
+    many of these are not used: left out of the split, or augmented views replaced by their row."""
+    counts = {name: {"rows": len(n), "near_test": int(n.sum())} for name, n in near.items()}
+    for name, pool in counts.items():
+        removed = name == "left_out" or name.startswith("augmented/")
+        pool["removed"] = pool["near_test"] if removed else 0
+    return counts
+
+
+def _without(views: Iterable[Row], removed: np.ndarray) -> Iterator[Row]:
+    """The views; in the place of those that are removed, the row as it is."""
+    for (example, copy, *text), gone in zip(views, removed, strict=True):
+        yield example, copy, *((example.prompt, example.response) if gone else text)
+
+
 def _own_set(config: ConfigDict, source: Source, overwrite: bool) -> sets.TextSet:
     job, pool = set_job(config, source), source.rows["unlabelled"]
     open_set = functools.partial(
@@ -301,6 +393,7 @@ def _summary(source: Source, records: dict[str, Records], strong: Mixture | None
         "corpus": corpus.name,
         "task": corpus.task,
         "licence": corpus.licence,
+        "commercial_use": commercial_use(corpus.licence),
         "split": split.name,
         "rows": {name: len(examples) for name, examples in rows.items()},
         "harmful": {
@@ -322,6 +415,13 @@ def _shards_sha256(records: dict[str, Records], strong: Mixture | None) -> dict[
         manifest["view"]: hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
         for manifest in manifests
     }
+
+
+def views_of(config: ConfigDict) -> tuple[str, ...]:
+    """The views of the unlabelled rows that the config's algorithm needs."""
+    if config.algorithm in algorithms.FITTED:
+        return ()
+    return algorithms.build(config.algorithm, **config[config.algorithm]).views
 
 
 def rebuild_command() -> str:
@@ -383,10 +483,7 @@ def encode_windows(tokenizer: Tokenizer, rows: list[Example], stride: int) -> It
 def main(argv: list[str]) -> None:
     config = cli.required(CONFIG, "config")
     config_module.check(config)
-    views = ()
-    if config.algorithm not in algorithms.FITTED:
-        views = algorithms.build(config.algorithm, **config[config.algorithm]).views
-    prepared = prepare(config, views=views, overwrite=OVERWRITE.value)
+    prepared = prepare(config, views=views_of(config), overwrite=OVERWRITE.value)
     print(json.dumps(prepared.summary, indent=1))
 
 

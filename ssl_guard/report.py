@@ -16,8 +16,10 @@ import numpy as np
 from absl import flags
 from tabulate import tabulate
 
-from ssl_guard import bootstrap, cli, metrics, plots
+from ssl_guard import cli, metrics, plots
+from ssl_guard.data.schema import licence_notes
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import bootstrap
 from ssl_guard.reporting import formats, page, tables
 from ssl_guard.reporting.results import (
     baseline_of,
@@ -157,6 +159,7 @@ def summary(run: dict, twin: dict, comparison: dict) -> str:
         f"{minutes:.1f} minutes of training for both.\n\n"
         f"{subject}: {comparison['unlabelled_data']}"
         + "".join(f"\n{line}" for line in warnings(run["report"].get("observatory", {})))
+        + "".join(f"\n{line}" for line in licence_notes(data["licence"]))
     )
 
 

@@ -1,6 +1,10 @@
 """What XLA is told before it starts."""
 
+import importlib.util
 import os
+import sys
+import zlib
+from pathlib import Path
 
 import jax
 
@@ -19,4 +23,36 @@ def configure(*, dtype: str, compilation_cache: str) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {ONEDNN}=true".strip()
     onednn = f"{ONEDNN}=true" in os.environ.get("XLA_FLAGS", "")
     if compilation_cache and not (onednn and jax.default_backend() == "cpu"):
+        drop_half_written(Path(compilation_cache))
         jax.config.update("jax_compilation_cache_dir", os.path.abspath(compilation_cache))
+
+
+def drop_half_written(cache: Path) -> None:
+    """Deletes the programs in a compilation cache that a kill has cut off.
+
+    JAX would warn of one and compile it again at every start, for it never writes over a file.
+    Only programs that are younger than the last look are unpacked.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    looked = cache / "looked"
+    last = looked.stat().st_mtime_ns if looked.exists() else 0
+    looked.touch()
+    for path in cache.glob("*-cache"):
+        try:
+            if path.stat().st_mtime_ns >= last:
+                _unpacker()(path.read_bytes())
+        except Exception:  # of whichever library
+            path.unlink(missing_ok=True)
+
+
+def _unpacker():
+    """What JAX unpacks programs with: the first of these that is installed."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+
+        return zstd.decompress
+    if importlib.util.find_spec("zstandard"):
+        import zstandard
+
+        return zstandard.ZstdDecompressor().decompress
+    return zlib.decompress

@@ -4,7 +4,8 @@
     step = jax.jit(step, donate_argnums=0)
     state, metrics = step(state, batch)
 
-A batch is a dict of arrays (batch sizes are global ones, L is one padded length for all views):
+A batch is a dict of arrays (batch sizes are global ones, L is a padded length, of each view its own
+unless the method works inside the model):
 
     labelled: input_ids, attention_mask, token_type_ids int32 [B_l, L], row int32 [B_l],
               label int32 [B_l], weight float32 [B_l], index int32 [B_l], position among the
@@ -35,6 +36,10 @@ from ssl_guard.state import TrainState, Watch
 NOT_PACKED = (
     "the method works inside the model, where texts must have rows of their own: set "
     "config.data.packing = False."
+)
+NOT_ACCUMULATED = (
+    "methods that work inside the model, and packed rows, see the whole batch at once: set "
+    "config.train.accumulate = 1."
 )
 
 Apply = Callable[[Any, dict, jax.Array | None, bool], Float[Array, "batch heads classes"]]
@@ -95,6 +100,7 @@ def train_step(
     steps_per_epoch: int = 1,
     freeze: tuple[str, ...] = (),
     ema_decay: float = 0.0,
+    accumulate: int = 1,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update: supervised loss plus the algorithm's loss on the unlabelled rows.
@@ -109,8 +115,14 @@ def train_step(
     A step whose loss or gradient is not finite changes nothing but state.step: `skipped` is 1 and
     the other metrics have weight 0.
 
-    Returns the next state and metrics as (sum, weight) pairs. Raises BadInput, when traced, for
-    such a method without `stages`.
+    accumulate: so many parts of every view go through the model one after the other, for the memory
+    of one part. Losses, and their slopes in the logits, are still those of the whole batch: the
+    logits are found first, without gradient, and every part runs again for its gradient. The same
+    numbers for about a third more work (as GradCache, Gao et al., arXiv 2101.06983).
+
+    Returns the next state and metrics as (sum, weight) pairs. Raises BadInput, when traced, for a
+    method with a `forward` without `stages`, and for what cannot be accumulated: such a method, and
+    packed rows.
     """
 
     if algorithm.forward is not None and stages is None:
@@ -120,6 +132,8 @@ def train_step(
         )
     if algorithm.forward is not None and "text" in batch["labelled"]:
         raise BadInput(NOT_PACKED)
+    if accumulate > 1 and (algorithm.forward is not None or "text" in batch["labelled"]):
+        raise BadInput(NOT_ACCUMULATED)
     across = LOCAL
     if axis_name is not None:
         across = Across(
@@ -135,23 +149,28 @@ def train_step(
         rng=rng,
     )
 
-    def run(params, view):
-        return apply(params, batch[view], dropout_key(rng, view), True)
+    def run(params, rows, view):
+        return apply(params, rows, dropout_key(rng, view), True)
 
     weak = None
     if "weak" in algorithm.views and algorithm.forward is None:
         teacher = state.ema_params if algorithm.teacher == "ema" else state.params
-        weak = jax.lax.stop_gradient(run(teacher, "weak"))
+        weak = in_parts(lambda rows: run(teacher, rows, "weak"), batch["weak"], accumulate)
+        weak = jax.lax.stop_gradient(weak)
 
-    def objective(params):
+    with_gradient = {view: batch[view] for view in ("labelled", *algorithm.views) if view != "weak"}
+
+    def logits_of(params, views):
         params = optim.stop_frozen(params, freeze)
+        if algorithm.forward is not None:
+            return algorithm.forward(stages, params, batch, clock, across)
+        return {view: run(params, rows, view) for view, rows in views.items()}
+
+    def judge(logits):
+        """The objective as a function of the logits, and what else comes of them."""
+        seen = jax.lax.stop_gradient(logits)
         if algorithm.forward is None:
-            with_gradient = [view for view in ("labelled", *algorithm.views) if view != "weak"]
-            logits = {view: run(params, view) for view in with_gradient}
-            seen = jax.lax.stop_gradient(logits | {"weak": weak})
-        else:
-            logits = algorithm.forward(stages, params, batch, clock, across)
-            seen = jax.lax.stop_gradient(logits)
+            seen |= {"weak": weak}
         algo_state, target = algorithm.target(state.algo_state, seen, batch, clock, across)
         algo_state, target = jax.lax.stop_gradient((algo_state, target))
         terms = algorithm.loss(logits, target, batch, clock)
@@ -167,8 +186,9 @@ def train_step(
         )
         return total, (algo_state, terms, target, seen)
 
-    gradient = jax.value_and_grad(objective, has_aux=True)
-    (total, (algo_state, terms, target, seen)), grads = gradient(state.params)
+    (total, (algo_state, terms, target, seen)), grads = value_and_grad(
+        logits_of, judge, state.params, with_gradient, accumulate
+    )
     total, grads = across.sum((total, grads))
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -204,6 +224,38 @@ def train_step(
 def _choose(condition, yes, no):
     """One of two pytrees of the same shapes."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def value_and_grad(logits_of: Callable, judge: Callable, params: Any, rows: Any, parts: int):
+    """((value, aux), gradient in params) of judge(logits_of(params, rows)) -> (value, aux), the
+    rows (a pytree of arrays [batch, ...]) going through logits_of in so many parts."""
+    if parts == 1:
+        both = jax.value_and_grad(lambda params: judge(logits_of(params, rows)), has_aux=True)
+        return both(params)
+    logits = in_parts(lambda part: logits_of(params, part), rows, parts)
+    found, slopes = jax.value_and_grad(judge, has_aux=True)(logits)
+
+    def add(grads, part):
+        rows, slope = part
+        _, pull_back = jax.vjp(lambda params: logits_of(params, rows), params)
+        return jax.tree.map(jnp.add, grads, *pull_back(slope)), None
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return found, jax.lax.scan(add, zeros, _split((rows, slopes), parts))[0]
+
+
+def in_parts(fn: Callable, rows: Any, parts: int) -> Any:
+    """fn(rows), of a pytree of arrays [batch, ...], found one part of the rows after the other."""
+    if parts == 1:
+        return fn(rows)
+    found = jax.lax.map(fn, _split(rows, parts))
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), found)
+
+
+def _split(rows: Any, parts: int) -> Any:
+    """Arrays [batch, ...] as [parts, batch / parts, ...]: part i has the rows i, i + parts, ..., so
+    that on a mesh every device finds its share of a part among its own rows."""
+    return jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), rows)
 
 
 def _watch(watch: Watch, logits, labelled: dict, across: Across) -> Watch:

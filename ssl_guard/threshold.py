@@ -27,10 +27,11 @@ from absl import flags
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from ssl_guard import calibration, cli, runtime, scorer
-from ssl_guard.data import splits
+from ssl_guard import cli, runtime
+from ssl_guard.data import duplicates
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import calibration, scorer
 from ssl_guard.prepare import load_corpus, read_split
 from ssl_guard.reporting import tables
 from ssl_guard.writer import read, write_json
@@ -104,7 +105,7 @@ def _rows_of_a_file(workdir: Path, config: ConfigDict, file: str) -> Rows:
     mine, source = _labelled(config, file), read_split(config)
     held = set(source.split.calibration)
     seen = [example.prompt for example in source.corpus.examples if example.id not in held]
-    groups = splits.group_numbers([*seen, *(example.prompt for example in mine)])
+    groups = duplicates.group_numbers([*seen, *(example.prompt for example in mine)])
     taken, groups = set(groups[: len(seen)].tolist()), groups[len(seen) :]
     kept = [i for i in range(len(mine)) if groups[i] not in taken]
     if not kept:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from configs import supervised
-from ssl_guard import evaluate, evaluations, exams, robustness, scorer, train
+from ssl_guard import evaluate, train
 from ssl_guard.data.corpora import user_file
 from ssl_guard.data.overlap import overlap
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import evaluations, exams, robustness, scorer
 from ssl_guard.prepare import read_split
 from ssl_guard.writer import read, write_json
 

@@ -97,6 +97,18 @@ def test_dev_scores_are_at_the_best_threshold(case):
     assert found["f1"] == found["best_f1"] > metrics.binary_scores(*case, 0.99)["f1"]
 
 
+def test_the_loss_of_rounded_scores_against_its_definition():
+    labels, exact = np.array([1, 0, 1, 1]), np.array([0.9, 0.2, 0.6, 0.3])
+    rounded = np.array([0.875, 0.25, 0.625, 0.25])
+
+    def loss(scores):
+        return -np.log(np.where(labels == 1, scores, 1 - scores)).mean()
+
+    found = metrics.precision_loss(labels, rounded, exact)
+    assert found == pytest.approx({"loss": loss(rounded) / loss(exact) - 1, "score": 0.05})
+    assert metrics.precision_loss(labels, exact, exact) == {"loss": 0, "score": 0}
+
+
 def test_scores_by_value_are_the_scores_of_those_rows(case):
     labels, scores = case
     values = [("a", "b", None)[i % 3] for i in range(len(labels))]

@@ -42,6 +42,14 @@ def padded(rows, length):
     }
 
 
+def packed_view(rows):
+    """All texts in two rows."""
+    row, start, need = packing.balanced(np.array([[len(text) for text in rows]]), 2)
+    records = [{"input_ids": text, "second": len(text)} for text in rows]
+    size = {"rows": 2, "length": int(need[0])}
+    return packing.lay_out(records, row[0], start[0], **size, pad_id=PAD, first_row=0)
+
+
 def masked_words(batch, key, rate=0.15):
     return jax.tree.map(np.asarray, mlm_step.mask_words(batch, key, VOCABULARY, rate))
 
@@ -89,10 +97,7 @@ def test_the_choice_is_the_text_s_own_and_new_in_every_step():
     np.testing.assert_array_equal(first.input_ids, again.input_ids)
     np.testing.assert_array_equal(first.input_ids, wider.input_ids[:, :16])
     assert (first.input_ids != other.input_ids).any()
-    records = [{"input_ids": row, "second": len(row)} for row in rows]
-    plan = packing.plan([len(row) for row in rows], 32, 1)
-    share = packing.share_for({"": plan}, {"": 6})
-    packed = packing.pack(records, plan, share=share, length=32, pad_id=PAD, first_row=0)
+    packed = packed_view(rows)
     found = masked_words(packed | {"weight": batch["weight"]}, key, 0.3).input_ids
     for number, row in enumerate(rows):
         mine = found[packed["text"] == number]
@@ -104,10 +109,7 @@ def test_the_loss_is_the_mean_over_the_chosen_words_of_rows_that_count(packed):
     rows = texts(6, 16)
     batch = padded(rows, 16)
     if packed:
-        records = [{"input_ids": row, "second": len(row)} for row in rows]
-        plan = packing.plan([len(row) for row in rows], 32, 1)
-        share = packing.share_for({"": plan}, {"": 6})
-        batch = packing.pack(records, plan, share=share, length=32, pad_id=PAD, first_row=0)
+        batch = packed_view(rows)
     weight = np.array([1, 1, 0, 1, 1, 0], np.float32)
     batch["weight"] = weight
     key = jax.random.key(1)
@@ -248,6 +250,29 @@ def test_an_interrupted_run_ends_bit_equal_and_a_finished_one_returns_at_once(ru
     assert mlm.pretrain(smoke(folder), folder / "run") == report
     with pytest.raises(BadInput, match="another config: mlm.rate"):
         mlm.pretrain(smoke(folder, **{"mlm.rate": 0.2}), folder / "run")
+
+
+@pytest.mark.parametrize("at", [3, None])
+def test_a_signal_saves_and_the_run_goes_on_bit_equal(run, monkeypatch, at):
+    """After step 3, between two checkpoints, or while the held-out texts are scored."""
+    folder, report = run
+    workdir = folder / f"signal-{at}"
+
+    def signalled(step=None):
+        if step == at:
+            raise mlm.preemption.Preempted(15)
+
+    monkeypatch.setattr(mlm.preemption, "check", signalled)
+    with pytest.raises(mlm.preemption.Preempted):
+        mlm.pretrain(smoke(folder), workdir)
+    monkeypatch.undo()
+    assert (workdir / "checkpoints" / str(at or 2) / "manifest.json").exists()
+    assert mlm.pretrain(smoke(folder), workdir)["held_out"] == report["held_out"]
+    assert timeless(workdir) == timeless(folder / "run")
+    for ours, theirs in zip(
+        final_checkpoint(workdir), final_checkpoint(folder / "run"), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_tokenizer_without_a_mask_token(run, monkeypatch, tmp_path):

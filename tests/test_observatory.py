@@ -378,7 +378,11 @@ def test_suspect_labels_are_the_flipped_ones(folder, monkeypatch):
         return prepared._replace(labelled=Mislabelled(prepared.labelled))
 
     monkeypatch.setattr(train, "prepare", mislabelled)
-    found, _ = run(folder, "mislabelled", module=supervised, **{"data.labelled": 60})
+    changes = {
+        "data.labelled": 60,
+        "train.eval_every_steps": 36,
+    }  # read when all were seen four times
+    found, _ = run(folder, "mislabelled", module=supervised, **changes)
     assert {row["id"] for row in found["suspect_labels"][:3]} == set(wrong)
 
 

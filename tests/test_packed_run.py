@@ -5,7 +5,6 @@ import importlib
 import pytest
 
 from ssl_guard import steps, train
-from ssl_guard.data import packing
 from ssl_guard.errors import BadInput
 from ssl_guard.writer import read
 
@@ -25,8 +24,9 @@ def test_a_packed_run_trains_in_few_shapes_and_pads_little(tmp_path, monkeypatch
         return original(state, batch, **static)
 
     monkeypatch.setattr(steps, "train_step", counting)
-    result = train.train_and_evaluate(smoke(tmp_path, "supervised"), tmp_path / "run")
-    assert len(traced) == len(set(traced)) <= len(packing.SHARES)
+    config = smoke(tmp_path, "supervised")
+    result = train.train_and_evaluate(config, tmp_path / "run")
+    assert len(traced) == len(set(traced)) <= len(config.data.buckets) + 1
     assert 0 <= result["test"]["raw"]["f1"]["value"] <= 1
     assert all("loss/supervised" in row for row in read(tmp_path / "run" / "metrics.jsonl"))
 

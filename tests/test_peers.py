@@ -13,10 +13,11 @@ from sklearn.metrics import average_precision_score, f1_score
 from transformers import AutoTokenizer
 
 from ssl_guard import config as config_module
-from ssl_guard import evaluations, metrics, models, peers, robustness
+from ssl_guard import metrics, models, peers
 from ssl_guard.data import corpora
 from ssl_guard.data.schema import Example, make_corpus
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import evaluations, robustness
 from ssl_guard.models import convert
 from ssl_guard.prepare import Source
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssl_guard import report
+from ssl_guard.data import __main__ as data_command
 
 RECORDS = Path("experiments/first_light")
 
@@ -23,17 +24,35 @@ def test_the_first_table_comes_from_the_run_records():
     assert table_in(Path("README.md")) == expected.strip()
 
 
+def test_a_table_of_non_commercial_rows_says_so():
+    run, twin = (report.load(RECORDS / name) for name in ("uda-0", "supervised-0"))
+    run["report"]["data"]["licence"] = "CC-BY-NC-4.0 and MIT"
+    last = report.summary(run, twin, report.compare(run, twin)).splitlines()[-1]
+    assert last == "licence of the rows: CC-BY-NC-4.0 and MIT, which forbids commercial use"
+
+
+def test_the_corpora_are_those_that_there_are():
+    assert table_in(Path("README.md"), of="ssl_guard.data list") == data_command.table(
+        "", status=False
+    )
+
+
 @pytest.mark.parametrize(
     "script",
     [
         "first_light/sweep.py",
         "methods/sweep.py",
         "augmentation/sweep.py",
+        "faults/kill_matrix.py",
         "operating_point/sweep.py",
         "evaluation/sweep.py",
         "speed/encoders.py",
         "speed/deberta.py",
         "speed/bookkeeping.py",
+        "speed/padding.py",
+        "speed/pipeline.py",
+        "speed/pool.py",
+        "speed/scaling.py",
         "speed/augmentation.py",
         "speed/llm_client.py",
     ],

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_curve
 
-from ssl_guard import calibration, metrics, plots, report
+from ssl_guard import metrics, plots, report
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluations import write_evaluation
+from ssl_guard.evaluation import calibration
+from ssl_guard.evaluation.evaluations import write_evaluation
 from ssl_guard.reporting import formats, page, results, tables
 from ssl_guard.writer import write_json
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_guard import models, train
-from ssl_guard.data import corpora
+from ssl_guard import config as config_module
+from ssl_guard import models, prepare, train
+from ssl_guard.data import corpora, pipeline
 from ssl_guard.data.schema import TASKS, Example, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.models import heads
@@ -76,6 +77,24 @@ def test_corpora_that_do_not_go_together():
         corpora.with_prompts(prompts, pairs)
 
 
+def test_content_moderation_is_a_text_alone(tmp_path):
+    lines = [{"text": f"comment {i} about pond {i * 7}", "toxic": i % 2} for i in range(120)]
+    lines = [line | {"response": "never read"} for line in lines]
+    path = tmp_path / "comments.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    changes = {"data.corpus": str(path), "data.task": "content_moderation"}
+    changes |= {"data.columns.prompt": "text", "data.columns.label": "toxic"}
+    config = smoke(tmp_path, "supervised", **changes)
+    config_module.check(config)
+    found = prepare.prepare(config, views=())
+    assert found.summary["task"] == "content_moderation"
+    assert found.summary["licence"] == "unstated" and found.summary["commercial_use"] is None
+    assert {TASKS[number] for number in pipeline.tasks_of(found.test)} == {"prompt_harm"}
+    alone = found.tokenizer.encode([e.prompt for e in found.texts["test"]], [None] * 30)
+    for record, expected in zip(found.test.gather(range(30)), alone, strict=True):
+        np.testing.assert_array_equal(record["input_ids"], expected.input_ids)
+
+
 def test_a_run_of_two_tasks_reports_each(tmp_path):
     rng = np.random.default_rng(0)
     words = [f"word{i}" for i in range(200)]
@@ -92,7 +111,7 @@ def test_a_run_of_two_tasks_reports_each(tmp_path):
     changes = {"data.prompt_corpus": str(path), "train.steps": 2, "data.test": 40}
     result = train.train_and_evaluate(smoke(tmp_path, "supervised", **changes), tmp_path / "run")
     assert result["data"]["task"] == "both"
-    assert set(result["test_by_task"]) == set(TASKS)
+    assert set(result["test_by_task"]) == {"prompt_harm", "response_harm"}
     for scores in result["test_by_task"].values():
         assert 0 <= scores["raw"]["f1"]["value"] <= 1
     with pytest.raises(BadInput, match="vat works inside the model .* config.data.prompt_corpus"):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from configs import tfidf_logistic
-from ssl_guard import calibration, prepare, threshold, train
+from ssl_guard import prepare, threshold, train
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import calibration
 from ssl_guard.writer import read
 
 SETTINGS = {"target_fpr": 0.1, "target_recall": 0.8, "confidence": 0.9, "prevalence": 0.05}

@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+import signal
 import warnings
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
-from ssl_guard import algorithms, prepare, report, steps, train
+from ssl_guard import algorithms, preemption, prepare, report, schedules, steps, train
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import scorer
 from ssl_guard.writer import read
 
 # mlm trains an encoder, not a classifier: test_mlm.py
@@ -51,9 +53,10 @@ def runs(folder):
 
 def final_checkpoint(workdir):
     """Every array of the newest checkpoint, as Orbax stored it."""
-    newest = max((workdir / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    steps = [int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
+    newest = workdir / "checkpoints" / str(max(steps))
     with warnings.catch_warnings(action="ignore"):  # it prefers to be told the shardings
-        tree = ocp.load(newest)
+        tree = ocp.load_checkpointables(newest, {"state": None})["state"]
     return [
         np.asarray(
             jax.random.key_data(leaf)
@@ -82,8 +85,8 @@ def test_every_config_trains_and_reports(runs, folder, name):
     assert [row["step"] for row in rows] == ([0] if fitted else [1, 2, 3, 4])
     assert all(np.isfinite(value).all() for row in rows for value in row.values())
     assert ("pseudo/mask_rate" in rows[-1]) == (name not in LABELS_ALONE)
-    assert result["data"]["rows"] == {"labelled": 20, "unlabelled": 1007, "dev": 20, "test": 30}
-    assert result["data"]["labels_used"] == (1027 if name == "supervised_full" else 20)
+    assert result["data"]["rows"] == {"labelled": 20, "unlabelled": 995, "dev": 20, "test": 30}
+    assert result["data"]["labels_used"] == (1015 if name == "supervised_full" else 20)
     if name in LABELS_ALONE:
         files = {"config.json", "metrics.jsonl", "predictions.jsonl", "report.json"}
         assert files <= {path.name for path in workdir.iterdir()}
@@ -92,7 +95,7 @@ def test_every_config_trains_and_reports(runs, folder, name):
             run, twin = report.load(workdir), report.load(runs["supervised"][0])
             text = report.summary(run, twin, report.compare(run, twin))
             assert f"\n{name} instead of supervised: " in text and "unlabelled data:" not in text
-            assert (f"({name}: 1027 labels)" in text) == (name == "supervised_full")
+            assert (f"({name}: 1015 labels)" in text) == (name == "supervised_full")
 
 
 def test_predictions_hold_ids_and_no_text(runs):
@@ -111,6 +114,11 @@ def test_a_finished_run_returns_at_once(runs, folder, monkeypatch):
 def test_a_workdir_of_another_config_is_refused(runs, folder):
     with pytest.raises(BadInput, match=r"another config: optim.lr \(0.0002 there, 0.1 now\)"):
         train.train_and_evaluate(smoke(folder, "uda", **{"optim.lr": 0.1}), folder / "uda")
+
+
+def test_what_a_resumed_run_may_change(runs, folder):
+    changes = {"train.keep_last": 5, "train.on_save_error": "continue", "compilation_cache": "x"}
+    assert train.train_and_evaluate(smoke(folder, "uda", **changes), folder / "uda")
 
 
 def test_shards_of_other_arguments_are_refused(runs, folder):
@@ -136,7 +144,8 @@ def test_overwrite_makes_the_shards_again(runs, folder, tmp_path):
 
 @pytest.mark.parametrize("name, stop_at", [("uda", 2), ("uda", 4), ("setfit", 4)])
 def test_an_interrupted_run_ends_bit_equal(runs, folder, monkeypatch, name, stop_at):
-    """Stopped in step 2 (no checkpoint yet) or 4 (checkpoint of step 2), then started again."""
+    """Stopped in step 2 (no checkpoint yet, so it is the same run twice) or 4 (checkpoint of step
+    2), then started again."""
     workdir, calls = folder / f"interrupted-{name}-{stop_at}", []
     if name not in runs:
         runs[name] = (folder / name, train.train_and_evaluate(smoke(folder, name), folder / name))
@@ -160,26 +169,135 @@ def test_an_interrupted_run_ends_bit_equal(runs, folder, monkeypatch, name, stop
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_full_disk_is_one_sentence(folder, monkeypatch):
-    def full(*arguments, **options):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("where", ["step", "evaluation"])
+def test_a_signal_saves_and_the_run_goes_on_bit_equal(runs, folder, monkeypatch, where):
+    """After step 3, which is between two checkpoints and two rows of metrics, or while dev is
+    scored after step 2: the state is saved without an evaluation, and replaced by one with it."""
+    workdir, check = folder / f"signal-{where}", preemption.check
+    config, whole = smoke(folder, "uda"), runs["uda"][0]
+    if where == "step":
+        config.train.log_every_steps, whole = 4, folder / "every-fourth"
+        train.train_and_evaluate(config, whole)
 
-    monkeypatch.setattr(ocp.training.Checkpointer, "save_checkpointables_async", full)
-    with pytest.raises(BadInput, match="no space left on the disk"):
+    def signalled(step=None):
+        """After step 3, or at the first batch of the first evaluation."""
+        if step == {"step": 3, "evaluation": None}[where]:
+            monkeypatch.setattr(preemption, "_asked", signal.SIGTERM)
+        check(step)
+
+    monkeypatch.setattr(preemption, "check", signalled)
+    with pytest.raises(preemption.Preempted, match="stopped by SIGTERM") as stopped:
+        train.train_and_evaluate(config, workdir)
+    monkeypatch.undo()
+    assert stopped.value.code == 143
+    saved = {"step": 3, "evaluation": 2}[where]
+    assert (workdir / "checkpoints" / str(saved) / "manifest.json").exists()
+    rows = [row["step"] for row in read(workdir / "metrics.jsonl")]
+    assert rows == {"step": [2], "evaluation": [1]}[where]
+    result = train.train_and_evaluate(config, workdir)
+    assert timeless(workdir) == timeless(whole)
+    assert result["test"] == json.loads((whole / "report.json").read_text())["test"]
+    for ours, theirs in zip(final_checkpoint(workdir), final_checkpoint(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_kill_after_the_row_of_a_saved_step_makes_no_second_row(runs, folder, monkeypatch):
+    """Saved by a signal before its evaluation, then killed between the row of metrics and the
+    checkpoint that has the evaluation."""
+    workdir, check = folder / "signal-then-kill", preemption.check
+
+    def signalled(step=None):
+        if step is None:
+            monkeypatch.setattr(preemption, "_asked", signal.SIGTERM)
+        check(step)
+
+    monkeypatch.setattr(preemption, "check", signalled)
+    with pytest.raises(preemption.Preempted):
+        train.train_and_evaluate(smoke(folder, "uda"), workdir)
+    monkeypatch.undo()
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.Checkpoints, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.train_and_evaluate(smoke(folder, "uda"), workdir)
+    monkeypatch.undo()
+    assert [row["step"] for row in read(workdir / "metrics.jsonl")] == [1, 2]
+    train.train_and_evaluate(smoke(folder, "uda"), workdir)
+    assert timeless(workdir) == timeless(runs["uda"][0])
+
+
+def test_a_full_disk_stops_or_not_as_configured(folder, monkeypatch, capsys):
+    save, saves = ocp.save_checkpointables_async, []
+
+    def full(path, *arguments, **options):
+        saves.append(path.name)
+        if len(saves) == 1:
+            raise OSError(28, "No space left on device")
+        return save(path, *arguments, **options)
+
+    monkeypatch.setattr(ocp, "save_checkpointables_async", full)
+    with pytest.raises(BadInput, match="no space left on device while writing a checkpoint"):
         train.train_and_evaluate(smoke(folder, "supervised"), folder / "full")
     assert not (folder / "full" / "report.json").exists()
+    saves.clear()
+    config = smoke(folder, "supervised", **{"train.on_save_error": "continue"})
+    result = train.train_and_evaluate(config, folder / "full-continue")
+    assert saves == ["2", "4"] and result["selected_step"] == 4
+    assert "while writing a checkpoint; going on without it" in capsys.readouterr().err
 
 
-def test_a_damaged_checkpoint_is_not_restarted_over(runs, folder):
-    """A run whose checkpoint cannot be read must say so, not begin again at step 0."""
+def test_a_damaged_checkpoint_is_made_again(runs, folder, capsys):
+    """The newest one is set aside, the one before it is used, and the end is the same."""
     workdir = folder / "damaged"
     shutil.copytree(folder / "uda", workdir)
     (workdir / "report.json").unlink()
     for path in (workdir / "checkpoints" / "4" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(BadInput, match="cannot be read"):
+    result = train.train_and_evaluate(smoke(folder, "uda"), workdir)
+    assert "Set aside as 4.damaged-" in capsys.readouterr().err
+    assert result["checkpoint_sha256"] == runs["uda"][1]["checkpoint_sha256"]
+    assert timeless(workdir) == timeless(runs["uda"][0])
+    for ours, theirs in zip(
+        final_checkpoint(workdir), final_checkpoint(folder / "uda"), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_damaged_checkpoints_are_not_restarted_over(runs, folder):
+    """A run none of whose checkpoints can be read must say so, not begin again at step 0."""
+    workdir = folder / "all-damaged"
+    shutil.copytree(folder / "uda", workdir)
+    (workdir / "report.json").unlink()
+    for path in (workdir / "checkpoints").rglob("d/*"):
+        path.write_bytes(b"")
+    with pytest.raises(BadInput, match="steps 4, 2 can be read, and the run would begin again"):
         train.train_and_evaluate(smoke(folder, "uda"), workdir)
+
+
+def test_the_report_names_the_checkpoint_that_it_measured(runs, folder):
+    hashes = {name: runs[name][1]["checkpoint_sha256"] for name in ("supervised", "uda")}
+    assert hashes["supervised"] != hashes["uda"]
+    for name, sha256 in hashes.items():
+        assert scorer.load_run(folder / name).checkpoint_sha256 == sha256
+
+
+def test_learning_rate_and_spikes_are_in_the_metrics(runs):
+    rows = read(runs["uda"][0] / "metrics.jsonl")
+    config = smoke(Path(), "uda")
+    for i, row in enumerate(rows):
+        peak = schedules.warmup_cosine(
+            row["step"] - 1,
+            peak=config.optim.lr,
+            warmup_steps=config.optim.warmup_steps,
+            total_steps=config.train.steps,
+        )
+        assert row["optim/lr"] == float(peak)
+        before = [r["loss/total"] for r in rows[:i]] or [row["loss/total"]]
+        assert row["loss/spike"] == pytest.approx(row["loss/total"] / np.median(before))
+    assert rows[0]["loss/spike"] == 1 and rows[1]["loss/spike"] != 1
 
 
 def test_one_compiled_step_per_bucket(runs, folder, monkeypatch):
@@ -235,8 +353,9 @@ def test_a_diverged_run_names_steps_and_rows(runs, folder):
 
 
 def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monkeypatch):
-    """Steps 2 to 4 of 6 are skipped, with a row of metrics and a checkpoint at each second step."""
-    original = train.steps_module.train_step
+    """Steps 2 to 4 of 6, with a row of metrics and a checkpoint at each second step; a signal in
+    the evaluation of step 2 does not make it count twice."""
+    original, check = train.steps_module.train_step, preemption.check
 
     def skipping(state, batch, **static):
         after, found = original(state, batch, **static)
@@ -247,11 +366,29 @@ def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monke
     monkeypatch.setattr(train.steps_module, "train_step", skipping)
     changes = {"train.steps": 6, "train.log_every_steps": 2}
     config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 4})
+
+    def signalled(step=None):
+        if step is None:
+            raise preemption.Preempted(signal.SIGTERM)
+
+    monkeypatch.setattr(preemption, "check", signalled)
+    with pytest.raises(preemption.Preempted):
+        train.train_and_evaluate(config, folder / "skipped-3-of-4")
+    monkeypatch.setattr(preemption, "check", check)
     train.train_and_evaluate(config, folder / "skipped-3-of-4")  # three are not four
     config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 3})
     with pytest.raises(BadInput, match="steps 2 to 4"):
         train.train_and_evaluate(config, folder / "skipped-3-of-3")
     assert [row["step"] for row in read(folder / "skipped-3-of-3" / "metrics.jsonl")] == [2]
+
+
+def test_bfloat16_is_compared_with_float32_on_dev(folder):
+    changes = {"model.dtype": "bfloat16", "train.float32_check": True, "train.steps": 2}
+    config = smoke(folder, "supervised", **changes)
+    train.train_and_evaluate(config, folder / "bfloat16")
+    rows = read(folder / "bfloat16" / "metrics.jsonl")
+    assert [row["step"] for row in rows if "bfloat16/score" in row] == [2]
+    assert 0 < rows[-1]["bfloat16/score"] < 0.02 and abs(rows[-1]["bfloat16/loss"]) < 0.02
 
 
 def test_ema_and_raw_weights_are_both_reported(folder):

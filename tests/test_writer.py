@@ -36,6 +36,17 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
     assert steps(tmp_path) == [5]
 
 
+@pytest.mark.parametrize("cut", range(0, 40, 3))
+def test_a_kill_at_any_byte_of_a_row(tmp_path, cut):
+    """The rows of the last checkpoint are whole; those after it are written again, each once."""
+    whole = '{"step": 5, "x": 1.5}\n{"step": 10, "x": 2.5}\n'
+    (tmp_path / "metrics.jsonl").write_text(whole[: len(whole) - cut // 2])
+    with Writer(tmp_path, resume_step=5) as writer:
+        assert [row["step"] for row in writer.rows] == [5]
+        writer.write(10, {"x": 2.5})
+    assert (tmp_path / "metrics.jsonl").read_text() == whole
+
+
 def test_json_is_replaced_whole(tmp_path, monkeypatch):
     write_json(tmp_path / "a" / "b.json", {"x": 1})
     monkeypatch.setattr(json, "dumps", lambda *a, **k: 1 / 0)

@@ -1,81 +1,155 @@
-"""Padding shares of random batches, buckets and packing on the texts of a file.
+"""Padding of random batches, buckets and packing on the texts of a file, and what order costs.
 
-    python experiments/speed/padding.py my.jsonl [--prompts] [--max-length=256] [--batch=16]
+    python experiments/speed/padding.py my.jsonl "my prompts"     # writes padding.json, then table
+    python experiments/speed/padding.py --table                   # the table alone
 
-The batches are the pipeline's own, over an epoch or a little more; the tokenizer is MiniLM's.
+A file holds JSON lines (.gz too) with a `prompt`, perhaps a `response`, and `prompt_harmful`, the 0
+or 1 that the balance of batches is measured with. The batches are the pipeline's own over an epoch:
+16 labelled texts and 16 unlabelled ones with a strong view each by TF-IDF; tokens are MiniLM's. Of
+the texts only their number and their mean length are recorded.
 """
 
-import argparse
-import tempfile
+import gzip
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
-from ssl_guard.data import corpora, pipeline
-from ssl_guard.data.tfrecord import open_shards, write_shards
+from ssl_guard import provenance
+from ssl_guard.augment import ops
+from ssl_guard.data import pipeline
+from ssl_guard.data.memory import Rows
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.models import resolve
+from ssl_guard.writer import write_json
+
+RECORD = Path(__file__).with_suffix(".json")
+BATCH, LENGTHS, LABELLED = 16, (256, 512), (200, 2000)
+WAYS = {
+    "4 buckets": {},
+    "16 shapes, windows of 256": {"num_shapes": 16, "window_steps": 256},
+    "32 shapes, windows of 256": {"num_shapes": 32, "window_steps": 256},
+    "packing, 4 shapes": {"pack_groups": 1},
+    "packing, 4 shapes, windows of 64": {"pack_groups": 1, "window_steps": 64},
+}
 
 
-def shares(records, *, batch: int, buckets: tuple[int, ...]) -> dict[str, float]:
-    """{way of batching: share of the computed tokens that are pads}."""
-    steps = -(-len(records) // (16 * batch)) * 16
-    chosen = dict(seed=0, steps=steps, labelled_batch=batch, unlabelled_batch=0, pad_id=0)
+def views(rows: list[dict], max_length: int) -> tuple[Rows, Rows]:
+    """The texts as they are and their strong views."""
+    tokenizer = Tokenizer(resolve("all-MiniLM-L6-v2"), max_length)
+    prompts, responses = [row["prompt"] for row in rows], [row.get("response") for row in rows]
+    rngs = [np.random.default_rng([0, number]) for number in range(len(rows))]
+    rewritten = ops.build("tfidf", prompts, {"p": 0.3})(prompts, rngs)
+    labels = [-1 if row["prompt_harmful"] is None else row["prompt_harmful"] for row in rows]
 
-    def share(**options):
-        batches = pipeline.train_batches(records, None, None, **chosen, **options)
-        real, computed = np.sum([pipeline.token_counts(b) for b in batches], axis=0)
-        return float(1 - real / computed)
+    def records(texts):
+        encoded = tokenizer.encode(texts, responses)
+        return Rows(
+            {"input_ids": text.input_ids, "second": text.second, "label": label, "index": 0}
+            for text, label in zip(encoded, labels, strict=True)
+        )
 
-    order = np.random.default_rng(0).permutation(len(records))
-    parts = [records.lengths[order[i : i + batch]] for i in range(0, len(order), batch)]
-    computed = sum(part.max() * len(part) for part in parts)
+    return records(prompts), records([a or b for a, b in zip(rewritten, prompts, strict=True)])
+
+
+def numbered(records: Rows, rows: np.ndarray) -> Rows:
+    """Some of the records as a view of their own."""
+    found = zip(records.gather(rows), range(len(rows)), strict=True)
+    return Rows(record | {"index": number} for record, number in found)
+
+
+def between(values: np.ndarray) -> float:
+    """The variance of the batches' means as a multiple of that of random batches.
+
+    values: [batches, rows]. 1 for random batches, `rows` where all rows of a batch are equal.
+    """
+    return float(values.mean(axis=1).var() / values.var() * values.shape[1])
+
+
+def measure(labelled: Rows, weak: Rows | None, strong: Rows | None, max_length: int, way: dict):
+    """The share of pads, the shapes, and how unlike the batches' lengths and labels are."""
+    batches = pipeline.train_batches(
+        labelled,
+        weak,
+        strong,
+        seed=0,
+        steps=len(labelled if weak is None else weak) // (256 * BATCH) * 256,
+        labelled_batch=BATCH,
+        unlabelled_batch=BATCH,
+        buckets=[max_length * i // 4 for i in range(1, 5)],
+        pad_id=0,
+        **way,
+    )
+    counts, shapes, index = [], set(), []
+    for batch in batches:
+        counts.append(pipeline.token_counts(batch))
+        shapes.add(tuple(v["input_ids"].shape for v in batch.values() if isinstance(v, dict)))
+        index.append(batch["labelled"]["index"] if weak is None else batch["index"])
+    real, computed = np.sum(counts, axis=0)
+    records, index = labelled if weak is None else weak, np.array(index)
+    labels = np.array([row["label"] for row in records.gather(range(len(records)))])
+    known = (labels[index] >= 0).all(axis=1)
     return {
-        f"padded to {buckets[-1]}": float(1 - records.lengths.mean() / buckets[-1]),
-        "random batches, padded to the longest": float(1 - records.lengths.sum() / computed),
-        "buckets": share(buckets=buckets),
-        "packing": share(buckets=buckets, pack_groups=1),
+        "pads": float(1 - real / computed),
+        "shapes": len(shapes),
+        "lengths": between(records.lengths[index]),
+        "labels": between(labels[index][known]),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("file")
-    parser.add_argument("--prompts", action="store_true", help="prompts without responses")
-    parser.add_argument("--max-length", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=16)
-    arguments = parser.parse_args()
-    task = "prompt_harm" if arguments.prompts else "response_harm"
-    columns = {name: name for name in ("prompt", "response", "label", "id", "category")}
-    corpus = corpora.load(
-        arguments.file, task=task, data_dir=Path("data"), columns=columns, labels=None
-    )
-    tokenizer = Tokenizer(resolve("all-MiniLM-L6-v2"), arguments.max_length)
-    encoded = tokenizer.encode(
-        [e.prompt for e in corpus.examples], [e.response for e in corpus.examples]
-    )
-    rows = (
-        {
-            "id": example.id,
-            "input_ids": tokens.input_ids,
-            "second": tokens.second,
-            "cut": tokens.cut,
-            "label": 0,
-            "index": number,
-            "copy": 0,
-        }
-        for number, (example, tokens) in enumerate(zip(corpus.examples, encoded, strict=True))
-    )
-    quarters = tuple(arguments.max_length * i // 4 for i in range(1, 5))
-    with tempfile.TemporaryDirectory() as folder:
-        write_shards(Path(folder) / "texts", "texts", rows, num_shards=1, made_from={})
-        records = open_shards(Path(folder) / "texts", "texts", made_from={}, rebuild="")
-        found = shares(records, batch=arguments.batch, buckets=quarters)
-    print(f"{len(records)} texts, {records.lengths.mean():.0f} tokens on average")
-    lines = [[name, f"{100 * share:.1f}"] for name, share in found.items()]
-    print(tabulate(lines, ["batches", "pads, %"], tablefmt="github", disable_numparse=True))
+def random_pads(records: Rows) -> float:
+    """The share of pads in random batches that are padded to their longest row."""
+    order = np.random.default_rng(0).permutation(len(records) // BATCH * BATCH)
+    lengths = records.lengths[order].reshape(-1, BATCH)
+    return float(1 - lengths.mean() / lengths.max(axis=1).mean())
+
+
+def table() -> str:
+    """Pads by way, longest length and labelled rows; the bias is that of the most labelled rows."""
+    record = json.loads(RECORD.read_text())
+    lines = []
+    for length, cells in record["cells"].items():
+        pads = f"{100 * cells['random']:.1f}"
+        lines.append(
+            [length, "random, to the longest", pads, *["-"] * len(LABELLED), "-", "1", "1"]
+        )
+        for way in WAYS:
+            found = [cells[f"{way}, {rows}"] for rows in ("all", *LABELLED)]
+            lines.append(
+                [length, way, *(f"{100 * cell['pads']:.1f}" for cell in found)]
+                + [found[-1]["shapes"], *(f"{found[-1][k]:.1f}" for k in ("lengths", "labels"))]
+            )
+    headers = ["max_length", "batches", "pads, %: all labelled"]
+    headers += [f"{rows:,} labelled" for rows in LABELLED]
+    headers += ["shapes", "variance of mean length", "of harmful share"]
+    text = tabulate(lines, headers, tablefmt="github", disable_numparse=True)
+    means = " and ".join(f"{cells['mean']:.0f}" for cells in record["cells"].values())
+    return f"{record['title']}: {record['texts']:,} texts of {means} tokens on average\n\n{text}"
+
+
+def main(path: str, title: str) -> None:
+    with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    order, cells = np.random.default_rng(0).permutation(len(rows)), {}
+    for length in LENGTHS:
+        weak, strong = views(rows, length)
+        found = {"random": random_pads(weak), "mean": float(weak.lengths.mean())}
+        for name, way in WAYS.items():
+            found[f"{name}, all"] = measure(weak, None, None, length, way)
+            for labelled in LABELLED:
+                parts = (
+                    numbered(weak, order[:labelled]),
+                    *(numbered(view, order[labelled:]) for view in (weak, strong)),
+                )
+                found[f"{name}, {labelled}"] = measure(*parts, length, way)
+        cells[str(length)] = found
+    record = {"title": title, "texts": len(rows), "cells": cells}
+    write_json(RECORD, record | {"provenance": provenance.collect()})
 
 
 if __name__ == "__main__":
-    main()
+    if "--table" not in sys.argv:
+        main(*sys.argv[1:])
+    print(table())

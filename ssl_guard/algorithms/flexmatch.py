@@ -61,10 +61,12 @@ def make(
 
 def init_state(pool_size: int, num_classes: int, num_heads: int) -> dict:
     """selected: int32 [pool, heads], the class of the last confident prediction, -1 for none yet;
-    count: int32 [heads, classes], how often each class occurs in `selected`."""
+    count: int32 [heads, classes], how often each class occurs in `selected`; examples: int32 [], in
+    the pool, since `selected` may be padded."""
     return {
         "selected": jnp.full((pool_size, num_heads), -1, jnp.int32),
         "count": jnp.zeros((num_heads, num_classes), jnp.int32),
+        "examples": jnp.int32(pool_size),
     }
 
 
@@ -75,7 +77,7 @@ def class_thresholds(
     count = state["count"]
     most = count.max(axis=-1, keepdims=True)
     if thresh_warmup:
-        unused = state["selected"].shape[0] - count.sum(axis=-1, keepdims=True)
+        unused = state["examples"] - count.sum(axis=-1, keepdims=True)
         most = jnp.maximum(most, unused)
     beta = count / jnp.maximum(most, 1)
     return threshold * beta / (2 - beta)
@@ -98,7 +100,7 @@ def remember(
     # A row of weight 0 may be the second copy of an example: it is sent out of range and dropped.
     place = jnp.where(weight > 0, index, pool_size)
     one_hot = jax.nn.one_hot(jnp.stack([old, new]), num_classes, dtype=jnp.int32)  # -1: all zeros
-    return {
+    return state | {
         "selected": state["selected"].at[place].set(new, mode="drop"),
         "count": state["count"] + (one_hot[1] - one_hot[0]).sum(axis=0),
     }

@@ -33,6 +33,7 @@ State per pool example, H heads: 4 H (C + 1) + 4 bytes; agreement: 4 H more; vir
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ssl_guard.algorithms import flexmatch
@@ -236,11 +237,30 @@ def masked_quantile(
 ) -> Float[Array, ""]:
     """np.quantile(values[mask], quantile, method="linear") in fixed shapes; 0 for an empty set."""
     last = jnp.maximum(mask.sum() - 1, 0)
-    ordered = jnp.sort(jnp.where(mask, values, jnp.inf))
     position = quantile * last.astype(jnp.float32)
     low = position.astype(jnp.int32)
-    below, above = ordered[low], ordered[jnp.minimum(low + 1, last)]
+    below = order_statistic(values, mask, low)
+    above = order_statistic(values, mask, jnp.minimum(low + 1, last))
     return jnp.where(mask.any(), below + (above - below) * (position - low), 0.0)
+
+
+def order_statistic(
+    values: Float[Array, " n"], mask: Bool[Array, " n"], rank: Int[Array, ""]
+) -> Float[Array, ""]:
+    """np.sort(values[mask])[rank], found bit by bit: 32 counts instead of a sort, which would bring
+    values that are split over devices together on each of them."""
+    bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
+    sign = np.uint32(1 << 31)
+    ordered = jnp.where(bits < sign, bits | sign, ~bits)  # unsigned numbers in the values' order
+
+    def narrow(place, found):
+        trial = found | (sign >> place.astype(jnp.uint32))
+        smaller = (mask & (ordered < trial)).sum()
+        return jnp.where(smaller <= rank, trial, found)
+
+    found = jax.lax.fori_loop(0, 32, narrow, jnp.uint32(0))
+    bits = jnp.where(found < sign, ~found, found ^ sign)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def agreement_cutoffs(
@@ -249,7 +269,7 @@ def agreement_cutoffs(
     quantile: float | Float[Array, ""],
 ) -> Float[Array, " classes"]:
     """For each class c, the quantile of margins[i, :, c] of the examples with agreed[i] == c, all
-    teachers taken together; 0 for a class of no example. Sorts: once an epoch, not once a step."""
+    teachers taken together; 0 for a class of no example. For once an epoch, not once a step."""
 
     def of_class(c):
         mask = jnp.broadcast_to((agreed == c)[:, None], margins.shape[:2])

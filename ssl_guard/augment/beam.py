@@ -11,13 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from ssl_guard.augment import sets
 from ssl_guard.augment.sets import Job
-
-RUNNERS = {
-    "direct": "DirectRunner",
-    "flink": "FlinkRunner",
-    "spark": "SparkRunner",
-    "dataflow": "DataflowRunner",
-}
+from ssl_guard.data.corpora.beam import RUNNERS
 
 
 class MakeShard(beam.DoFn):

@@ -1,4 +1,4 @@
-"""Several short texts in one row of fixed length, instead of one text and padding.
+"""Several short texts in one row, instead of one text and padding.
 
 A packed view differs from an ordinary one (data/pipeline.py) in the encoder's inputs alone:
 
@@ -6,80 +6,68 @@ A packed view differs from an ordinary one (data/pipeline.py) in the encoder's i
     text: int32 [rows, length], the `row` of the text that a token belongs to, -1 for pads
 
 with fewer rows than texts; `row` and whatever else is per text stay as they are. A text is
-contiguous and has at most `length` tokens, so it is never split.
+contiguous and never split.
 
-The texts of a batch are packed in as many equal groups as there are devices, each into its own
-equal share of the rows: no device needs another's rows.
+A view always has the same number of rows, and they are as long as they have to be: texts are dealt
+to rows of like length, for a longer row pads less than one row more. The texts of a batch are
+packed in as many equal groups as there are devices, each into its own equal share of the rows: no
+device needs another's rows.
 """
 
-import bisect
-import math
-from collections.abc import Sequence
-
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from ssl_guard.errors import BadInput
 
-# Rows as shares of the texts. A step takes the first that suffices, so this table bounds the number
-# of compiled shapes; with share 1 every text could have a row of its own.
-SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 5 / 16, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 1.0)
+
+def rows_for(texts: int, mean: float, longest: int) -> int:
+    """Rows for so many texts of `mean` tokens: as many as they fill to the longest text's end."""
+    return max(1, int(texts * mean / longest))
 
 
-def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Places of the texts in each row: the longest text first, into the fullest row that has room
-    (best-fit decreasing, at most 11/9 of the fewest rows possible and one more)."""
-    rows, room = [], []  # room: (free tokens, row), rising
-    for place in np.argsort(-np.asarray(lengths), kind="stable"):
-        at = bisect.bisect_left(room, (lengths[place], 0))
-        if at == len(room):
-            rows.append([])
-            free, row = capacity, len(rows) - 1
-        else:
-            free, row = room.pop(at)
-        rows[row].append(int(place))
-        bisect.insort(room, (free - lengths[place], row))
-    return rows
+def balanced(lengths: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Packs the texts of every group into `rows` rows of nearly equal length.
+
+    lengths: int [groups, texts]. Returns the row of every text within its group and its first place
+    in the row, int [groups, texts] each, and the length of the longest row, int [groups]. The
+    longest text goes first, each into the row that is the shortest by then; no packing has a
+    longest row of less than 3/4 of this one's (Graham, Bounds on Multiprocessing Timing Anomalies,
+    1969). No row is longer than the longest text times the texts per row, rounded up.
+    """
+    row, start = np.empty_like(lengths), np.empty_like(lengths)
+    filled = np.zeros((len(lengths), rows), lengths.dtype)
+    groups = np.arange(len(lengths))
+    for text in np.argsort(-lengths, axis=1, kind="stable").T:
+        shortest = filled.argmin(axis=1)
+        row[groups, text], start[groups, text] = shortest, filled[groups, shortest]
+        filled[groups, shortest] += lengths[groups, text]
+    return row, start, filled.max(axis=1)
 
 
-def plan(lengths: np.ndarray, capacity: int, groups: int) -> list[list[list[int]]]:
-    """best_fit of each of `groups` equal slices of the texts: places within the slice."""
-    return [best_fit(mine, capacity) for mine in np.split(np.asarray(lengths), groups)]
-
-
-def share_for(plans: dict[str, list[list[list[int]]]], texts: dict[str, int]) -> float:
-    """The smallest of SHARES that holds all plans; texts: how many a group of each plan has."""
-    needed = max(len(rows) / texts[name] for name, plan in plans.items() for rows in plan)
-    return next(share for share in SHARES if share >= needed)
-
-
-def pack(
+def lay_out(
     records: list[dict],
-    plan: list[list[list[int]]],
+    row: np.ndarray,
+    start: np.ndarray,
     *,
-    share: float,
+    rows: int,
     length: int,
     pad_id: int,
     first_row: int,
 ) -> dict[str, np.ndarray]:
-    """The view (see above) of records, in the batch's order, as `plan` packs them.
+    """The view (see above) of records, in the batch's order.
 
-    share: rows per text, at least share_for's; first_row: the number that `row` begins with.
+    row, start: int [texts], where each text begins; first_row: the number that `row` begins with.
     """
-    texts = len(records) // len(plan)
-    height = math.ceil(share * texts)
-    input_ids = np.full((len(plan) * height, length), pad_id, np.int32)
+    lengths = np.array([len(record["input_ids"]) for record in records])
+    second = np.array([record["second"] for record in records])
+    number = np.repeat(np.arange(len(records)), lengths)  # of the text of each token
+    place = np.arange(len(number)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    cells = (np.asarray(row) * length + start)[number] + place
+    input_ids = np.full((rows, length), pad_id, np.int32)
     token_type_ids, text = np.zeros_like(input_ids), np.full_like(input_ids, -1)
-    for group, rows in enumerate(plan):
-        for row, places in enumerate(rows, start=group * height):
-            start = 0
-            for place in places:
-                number = group * texts + place
-                ids, second = records[number]["input_ids"], records[number]["second"]
-                end = start + len(ids)
-                input_ids[row, start:end] = ids
-                token_type_ids[row, start + second : end] = 1
-                text[row, start:end] = first_row + number
-                start = end
+    input_ids.ravel()[cells] = np.concatenate([record["input_ids"] for record in records])
+    token_type_ids.ravel()[cells] = place >= second[number]
+    text.ravel()[cells] = first_row + number
     return {
         "input_ids": input_ids,
         "attention_mask": (text >= 0).astype(np.int32),
@@ -99,10 +87,34 @@ def check_groups(groups: int, processes: int, **batch_sizes: int) -> None:
             )
 
 
-def dealt(rows: np.ndarray, lengths: np.ndarray, batch: int) -> np.ndarray:
-    """Deals texts, rows of a pool, to batches of like total length: places, [len / batch, batch].
+def dealt(rows: np.ndarray, lengths: np.ndarray, tokens: np.ndarray, batch: int) -> np.ndarray:
+    """Deals texts to batches of like total length in every view: places, int [len / batch, batch].
 
-    Sorted by length, each of n batches takes every n-th text, so all need about the same number of
-    rows. Occurrences of one row of the pool stand side by side and go to different batches.
+    rows: int [texts], of a pool; lengths: [texts], the same at every occurrence of a row; tokens:
+    int [texts, views].
+    Sorted by length, texts are dealt round by round, one to each batch, so that the squares of the
+    batches' totals add up to the least. Occurrences of one row of the pool stand side by side and
+    go to different batches.
     """
-    return np.lexsort((rows, lengths)).reshape(batch, -1).T
+    rounds = np.lexsort((rows, lengths))[::-1].reshape(batch, -1)
+    tokens = tokens / tokens.mean(axis=0)
+    totals, places = np.zeros((rounds.shape[1], tokens.shape[1])), np.empty_like(rounds)
+    for number, texts in enumerate(rounds):
+        cost = totals @ tokens[texts].T
+        if number:  # a row may go on from one round to the next
+            again = rows[places[number - 1]][:, None] == rows[texts]
+            cost[again] = 1 + cost.max() * len(cost)
+        _, chosen = linear_sum_assignment(cost)
+        places[number] = texts[chosen]
+        totals += tokens[places[number]]
+    return places[spread(batch)].T
+
+
+def spread(count: int) -> np.ndarray:
+    """An order, int [count], of things sorted by size in which both halves are alike, and both
+    halves of these, and so on: whatever the number of devices, each gets long and short texts."""
+    parts = [np.arange(count)]
+    while len(parts[0]) % 2 == 0:
+        inner = np.isin(np.arange(len(parts[0])) % 4, (1, 2))
+        parts = [half for part in parts for half in (part[~inner], part[inner])]
+    return np.concatenate(parts)

@@ -6,17 +6,33 @@ run sees what an uninterrupted one would have seen.
 
 import functools
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import grain
 import numpy as np
 
-from ssl_guard.data import packing
+from ssl_guard.data import order, packing, shapes
 from ssl_guard.data.mixing import Mixture
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
 
-# Independent random streams of one seed; mixing.py and mlm.py have further ones.
-LABELLED, UNLABELLED, STEP_ORDER = range(3)
+SAMPLED_STEPS = 2048  # the first ones of a run, from whose lengths its shapes are chosen
+MULTIPLE = 4  # of which chosen lengths are, but for the longest record's
+
+
+class Layout(NamedTuple):
+    """Where the texts of a view go in some steps.
+
+    need: int [steps], the length that each step asks for; row, start: int [steps, batch], each
+    text's row and its first place there; rows: of a step, the devices' one after the other; packed:
+    whether a row may hold several texts.
+    """
+
+    need: np.ndarray
+    row: np.ndarray
+    start: np.ndarray
+    rows: int
+    packed: bool
 
 
 def train_batches(
@@ -32,6 +48,8 @@ def train_batches(
     pad_id: int,
     copies: int = 1,
     window_steps: int = 16,
+    num_shapes: int = 0,
+    one_length: bool = False,
     pack_groups: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -47,11 +65,15 @@ def train_batches(
     buckets: rising padded lengths, the last one no shorter than any record.
     window_steps: rows of so many consecutive steps are sorted by length and dealt out to batches,
         longest with longest; the steps of a window then come in random order.
-    pack_groups: the number of devices packs several texts into one row of the last bucket's length,
-        see data/packing.py; batches then get texts of all lengths. 0 gives every text a row.
+    num_shapes: 0 pads all views of a step to the bucket of its longest row. Else so many compiled
+        shapes, a length for each view (the same one for a method that needs `one_length`), are
+        chosen from the run's first steps, see data/shapes.py; a later step that fits none of them
+        takes one more, that of the longest records.
+    pack_groups: the number of devices packs several texts into one row, see data/packing.py;
+        batches then get texts of all lengths, and shapes are chosen, as many as buckets if
+        num_shapes is 0. 0 gives every text a row.
 
-    A batch is a dict of NumPy arrays (Bl, Bu: a process's rows; L: the step's bucket, one for all
-    views, so the compiled shapes of a step are at most the buckets):
+    A batch is a dict of NumPy arrays (Bl, Bu: a process's rows; L: the view's length in this step):
         labelled: {input_ids, attention_mask, token_type_ids: int32 [Bl, L], row, label, index (the
                    record's number): int32 [Bl], weight: float32 [Bl]}
         weak, strong: {input_ids, attention_mask, token_type_ids: int32 [Bu, L], row: int32 [Bu]}
@@ -81,87 +103,84 @@ def train_batches(
             f"the strong views are of {strong.rows} rows and the unlabelled view is not; prepare "
             "the shards again."
         )
-    for name in views:
-        if batch_sizes[name] % process_count:
-            raise BadInput(
-                f"a batch of {batch_sizes[name]} rows cannot be split over {process_count} "
-                "processes; make it a multiple."
-            )
+    batch_sizes = {name: batch_sizes[name] for name in views}
+    _check_processes(process_count, *batch_sizes.values())
     if pack_groups:
-        packing.check_groups(pack_groups, process_count, **{v: batch_sizes[v] for v in views})
-    if strong is not None:
-        choose, mean_lengths = strong.chooser(seed), strong.mean_lengths()
-
-    def deal(rows, lengths, epoch, batch):
-        if pack_groups:
-            return packing.dealt(rows, lengths, batch)
-        return _by_length(lengths, epoch, batch)
+        packing.check_groups(pack_groups, process_count, **batch_sizes)
+    plan = functools.lru_cache(maxsize=2)(
+        order.planner(
+            labelled,
+            weak,
+            strong,
+            seed=seed,
+            labelled_batch=labelled_batch,
+            unlabelled_batch=unlabelled_batch,
+            window_steps=window_steps,
+            packed=pack_groups > 0,
+            own_lengths=num_shapes > 0 and not one_length,
+        )
+    )
+    longest = {name: int(records.lengths.max()) for name, records in views.items()}
+    height = batch_sizes
+    if pack_groups:
+        means = {name: records.lengths.mean() for name, records in views.items()}
+        if strong is not None:
+            means["strong"] = strong.mean_lengths().mean()
+        texts = {name: batch_sizes[name] // pack_groups for name in views}
+        top = max(longest.values())
+        height = {v: pack_groups * packing.rows_for(texts[v], means[v], top) for v in views}
+        longest = {v: longest[v] * -(-batch_sizes[v] // height[v]) for v in views}
+    elif one_length:
+        longest = dict.fromkeys(views, max(longest.values()))
 
     @functools.lru_cache(maxsize=2)
-    def plan(window: int) -> dict[str, np.ndarray]:
-        """Record numbers of every step of a window: {view: int [window_steps, batch]}."""
-        order = np.random.default_rng([seed, STEP_ORDER, window]).permutation(window_steps)
-        size = window_steps * labelled_batch
-        rows, epoch = _stream(seed, LABELLED, len(labelled), window * size, size)
-        numbers = {"labelled": rows[deal(rows, labelled.lengths[rows], epoch, labelled_batch)]}
-        if weak is not None:
-            size = window_steps * unlabelled_batch
-            rows, epoch = _stream(seed, UNLABELLED, len(weak), window * size, size)
-            lengths, augmented = weak.lengths[rows], rows
-            if strong is not None:
-                augmented = choose(rows, epoch)
-                # Padded together, the longer one counts; packed, the occurrences of a row must tie.
-                other = mean_lengths[rows] if pack_groups else strong.lengths[augmented]
-                lengths = lengths + other if pack_groups else np.maximum(lengths, other)
-            dealt = deal(rows, lengths, epoch, unlabelled_batch)
-            numbers |= {"weak": rows[dealt], "strong": augmented[dealt]}
-        return {name: numbers[name][order] for name in views}
+    def layouts(window: int) -> dict[str, Layout]:
+        return {
+            name: _layout(views[name].lengths[numbers], height[name], pack_groups)
+            for name, numbers in plan(window).items()
+        }
+
+    def needs(window: int) -> np.ndarray:
+        """int [window_steps, views]: the lengths that its steps ask for."""
+        found = np.stack([layout.need for layout in layouts(window).values()], axis=1)
+        if one_length:
+            found[:] = found.max(axis=1, keepdims=True)
+        return found
+
+    if num_shapes or pack_groups:
+        windows = range(-(-min(steps, SAMPLED_STEPS) // window_steps))
+        sampled = -(-np.concatenate([needs(w) for w in windows]) // MULTIPLE) * MULTIPLE
+        sampled, cost = np.minimum(sampled, list(longest.values())), np.array(list(height.values()))
+        table = shapes.choose(sampled, cost, num_shapes or len(buckets))
+        table = np.vstack([table, list(longest.values())])
+    else:
+        table = np.repeat(np.array(buckets)[:, None], len(views), axis=1)
 
     def batch_of(step: int) -> dict:
         window, place = divmod(step, window_steps)
-        numbers = {name: table[place] for name, table in plan(window).items()}
-        longest = max(views[name].lengths[numbers[name]].max() for name in views)
-        length = buckets[np.searchsorted(buckets, longest)]
-        if pack_groups:
-            length = buckets[-1]
-            lengths = {name: views[name].lengths[numbers[name]] for name in views}
-            plans = {name: packing.plan(lengths[name], length, pack_groups) for name in views}
-            rows_per_text = packing.share_for(
-                plans, {name: batch_sizes[name] // pack_groups for name in views}
-            )
-            groups = pack_groups // process_count
+        lengths = shapes.first_that_holds(table, needs(window)[place])
         batch = {}
-        for name, records in views.items():
-            share = batch_sizes[name] // process_count
-            mine = slice(process_index * share, (process_index + 1) * share)
-            rows = records.gather(numbers[name][mine])
-            if pack_groups:
-                batch[name] = packing.pack(
-                    rows,
-                    plans[name][process_index * groups : (process_index + 1) * groups],
-                    share=rows_per_text,
-                    length=length,
-                    pad_id=pad_id,
-                    first_row=mine.start,
-                )
-            else:
-                batch[name] = _pad(rows, length, pad_id, first_row=mine.start)
-            batch[name]["task"] = _tasks(rows)
+        for (name, records), length in zip(views.items(), lengths.tolist(), strict=True):
+            numbers = plan(window)[name][place]
+            mine = _slice(len(numbers), process_index, process_count)
+            rows = records.gather(numbers[mine])
+            layout = layouts(window)[name]
+            batch[name] = _view(rows, layout, place, length, pad_id, process_index, process_count)
             if name == "labelled":
                 batch[name]["label"] = np.array([row["label"] for row in rows], np.int32)
                 batch[name]["weight"] = np.ones(len(rows), np.float32)
-                batch[name]["index"] = numbers[name][mine].astype(np.int32)
+                batch[name]["index"] = numbers[mine].astype(np.int32)
                 continue
-            index = numbers["weak"][mine]
-            if any(row["index"] != i for row, i in zip(rows, index, strict=True)):
+            index = plan(window)["weak"][place]
+            if any(row["index"] != i for row, i in zip(rows, index[mine], strict=True)):
                 raise BadInput(
                     "the unlabelled and strong views hold other rows than their order says; "
                     "prepare the shards again."
                 )
             if name == "weak":
                 batch["hidden_label"] = np.array([row["label"] for row in rows], np.int32)
-                batch["index"] = index.astype(np.int32)
-                batch["weight"] = _first_occurrence(numbers["weak"])[mine]
+                batch["index"] = index[mine].astype(np.int32)
+                batch["weight"] = _first_occurrence(index)[mine]
         return batch
 
     return (
@@ -179,36 +198,43 @@ def eval_batches(
     buckets: Sequence[int],
     pad_id: int,
     pack_groups: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Iterator[tuple[dict, np.ndarray]]:
     """Every record once: (batch like "labelled" above, positions int64 [rows]).
 
     Rows are sorted by length, each batch is padded to the bucket of its longest row, and the last
     one filled up with rows of weight 0. positions are the records of the rows that count, which
     come first: `scores[positions] = predictions[: len(positions)]`. With pack_groups (see
-    train_batches) a batch is `batch_size` texts of all lengths, packed.
+    train_batches) a batch is `batch_size` texts of all lengths, packed, all in one shape. A process
+    gets its own slice of each global batch, and the positions of all of it.
     """
     _check_buckets(records, buckets)
-    order = np.argsort(records.lengths, kind="stable")
-    count = -(-len(order) // batch_size)
+    by_length = np.argsort(records.lengths, kind="stable")
+    count = -(-len(by_length) // batch_size)
+    _check_processes(process_count, batch_size)
     if pack_groups:
-        packing.check_groups(pack_groups, 1, evaluation=batch_size)
-        parts = [order[i::count] for i in range(count)]
+        packing.check_groups(pack_groups, process_count, evaluation=batch_size)
+        columns = packing.spread(batch_size)
+        parts = [by_length[i::count][::-1] for i in range(count)]
+        parts = [part[columns[columns < len(part)]] for part in parts]
     else:
-        parts = [order[i * batch_size :][:batch_size] for i in range(count)]
-    for positions in parts:
-        rows = records.gather(positions)
-        rows += [rows[-1]] * (batch_size - len(rows))
-        if pack_groups:
-            lengths, length = [len(row["input_ids"]) for row in rows], buckets[-1]
-            plan = packing.plan(lengths, length, pack_groups)
-            share = packing.share_for({"": plan}, {"": batch_size // pack_groups})
-            batch = packing.pack(rows, plan, share=share, length=length, pad_id=pad_id, first_row=0)
-        else:
-            length = buckets[np.searchsorted(buckets, records.lengths[positions[-1]])]
-            batch = _pad(rows, length, pad_id, first_row=0)
-        batch["task"] = _tasks(rows)
+        parts = [by_length[i * batch_size :][:batch_size] for i in range(count)]
+    filled = np.array([np.resize(part, batch_size) for part in parts])
+    lengths = records.lengths[filled]
+    height = batch_size
+    if pack_groups:
+        texts = batch_size // pack_groups
+        height = pack_groups * packing.rows_for(texts, lengths.mean(), lengths.max())
+    layout = _layout(lengths, height, pack_groups)
+    mine = _slice(batch_size, process_index, process_count)
+    for number, positions in enumerate(parts):
+        rows = records.gather(filled[number, mine])
+        need = layout.need.max() if pack_groups else layout.need[number]
+        length = int(need if pack_groups else buckets[np.searchsorted(buckets, need)])
+        batch = _view(rows, layout, number, length, pad_id, process_index, process_count)
         batch["label"] = np.array([row["label"] for row in rows], np.int32)
-        batch["weight"] = (np.arange(batch_size) < len(positions)).astype(np.float32)
+        batch["weight"] = (np.arange(batch_size) < len(positions)).astype(np.float32)[mine]
         yield batch, positions
 
 
@@ -236,32 +262,6 @@ def _check_buckets(records: Records, buckets: Sequence[int]) -> None:
         )
 
 
-def _stream(
-    seed: int, stream: int, size: int, start: int, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and epochs, int64 [count], at places start.. of an endless shuffle of `size` rows."""
-    epoch, place = np.divmod(np.arange(start, start + count), size)
-    rows = [
-        _permutation(seed, stream, int(e), size)[place[epoch == e]]
-        for e in range(epoch[0], epoch[-1] + 1)
-    ]
-    return np.concatenate(rows), epoch
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(seed: int, stream: int, epoch: int, size: int) -> np.ndarray:
-    return np.random.default_rng([seed, stream, epoch]).permutation(size)
-
-
-def _by_length(lengths: np.ndarray, epoch: np.ndarray, batch: int) -> np.ndarray:
-    """Deals rows to batches of similar length, shortest batch first: int [len / batch, batch].
-
-    Epochs stay apart, else a row's occurrences, being equally long, would meet in one batch.
-    """
-    batches = np.lexsort((lengths, epoch)).reshape(-1, batch)
-    return batches[np.argsort(lengths[batches].max(axis=1), kind="stable")]
-
-
 def _first_occurrence(index: np.ndarray) -> np.ndarray:
     """float32 [batch]: 1 where a value occurs for the first time, else 0."""
     weight = np.zeros(len(index), np.float32)
@@ -269,17 +269,53 @@ def _first_occurrence(index: np.ndarray) -> np.ndarray:
     return weight
 
 
-def _pad(rows: list[dict], length: int, pad_id: int, *, first_row: int) -> dict[str, np.ndarray]:
-    """The encoder's inputs, int32 [rows, length], and `row`, int32 [rows]."""
-    input_ids = np.full((len(rows), length), pad_id, np.int32)
-    for i, row in enumerate(rows):
-        input_ids[i, : len(row["input_ids"])] = row["input_ids"]
-    ends = np.array([[len(row["input_ids"])] for row in rows])
-    second = np.array([[row["second"]] for row in rows])
-    real = np.arange(length) < ends
-    return {
-        "input_ids": input_ids,
-        "attention_mask": real.astype(np.int32),
-        "token_type_ids": (real & (np.arange(length) >= second)).astype(np.int32),
-        "row": np.arange(first_row, first_row + len(rows), dtype=np.int32),
-    }
+def _check_processes(count: int, *batch_sizes: int) -> None:
+    for size in batch_sizes:
+        if size % count:
+            raise BadInput(
+                f"a batch of {size} rows cannot be split over {count} processes; make it a "
+                "multiple."
+            )
+
+
+def _slice(size: int, process_index: int, process_count: int) -> slice:
+    """A process's part of `size` things."""
+    share = size // process_count
+    return slice(process_index * share, (process_index + 1) * share)
+
+
+def _layout(lengths: np.ndarray, rows: int, groups: int) -> Layout:
+    """lengths: int [steps, batch]; rows: of a step; groups: of texts, 0 for rows of their own."""
+    if not groups:
+        row = np.broadcast_to(np.arange(rows), lengths.shape)
+        return Layout(lengths.max(axis=1), row, np.zeros_like(row), rows, packed=False)
+    row, start, need = packing.balanced(lengths.reshape(len(lengths) * groups, -1), rows // groups)
+    row += np.tile(np.arange(0, rows, rows // groups), len(lengths))[:, None]
+    need = need.reshape(-1, groups).max(axis=1)
+    return Layout(need, row.reshape(lengths.shape), start.reshape(lengths.shape), rows, packed=True)
+
+
+def _view(
+    records: list[dict],
+    layout: Layout,
+    step: int,
+    length: int,
+    pad_id: int,
+    process_index: int,
+    process_count: int,
+) -> dict[str, np.ndarray]:
+    """The encoder's inputs, `row` and `task` of a process's records of a step."""
+    texts = _slice(layout.row.shape[1], process_index, process_count)
+    rows = _slice(layout.rows, process_index, process_count)
+    view = packing.lay_out(
+        records,
+        layout.row[step, texts] - rows.start,
+        layout.start[step, texts],
+        rows=rows.stop - rows.start,
+        length=length,
+        pad_id=pad_id,
+        first_row=texts.start,
+    )
+    if not layout.packed:
+        del view["text"]
+    return view | {"task": _tasks(records)}

@@ -6,14 +6,18 @@ import json
 from collections.abc import Iterable
 
 SAFE, HARMFUL = 0, 1
-TASKS = ("prompt_harm", "response_harm")  # is the prompt harmful / is the response harmful
+TASKS = (
+    "prompt_harm",  # is the prompt harmful
+    "response_harm",  # is the response harmful
+    "content_moderation",  # is the text, which stands in `prompt`, harmful
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
     """One row: a prompt, or a prompt and the response it got.
 
-    label is 1 (harmful), 0 (safe) or None (unknown); response is None when the task is prompt_harm.
+    label is 1 (harmful), 0 (safe) or None (unknown); response is None but for response_harm.
     """
 
     id: str
@@ -44,6 +48,23 @@ def make_corpus(name: str, task: str, examples: Iterable[Example], licence: str)
         row = [getattr(example, field.name) for field in dataclasses.fields(Example)]
         digest.update(json.dumps(row).encode() + b"\n")
     return Corpus(name, task, examples, digest.hexdigest(), licence)
+
+
+def commercial_use(licence: str) -> bool | None:
+    """Whether a Corpus.licence permits commercial use; None if the licence is not stated.
+
+    licence: SPDX names, joined by " and ". The non-commercial ones hold "-NC".
+    """
+    if "-NC" in licence:
+        return False
+    return None if "unstated" in licence else True
+
+
+def licence_notes(licence: str) -> list[str]:
+    """What a run says at its end of the licence of its rows: a line if it is non-commercial."""
+    if commercial_use(licence) is False:
+        return [f"licence of the rows: {licence}, which forbids commercial use"]
+    return []
 
 
 def normalised(text: str) -> str:

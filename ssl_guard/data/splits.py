@@ -3,33 +3,32 @@
 Rows whose prompts are near-duplicates form a group, and a group is on one side only, so that no
 prompt of dev or test is seen in training. Groups are drawn in an order that depends on the seed
 alone; test, dev and calibration come first, so they are the same for every labelled budget of a
-seed. Test rows may be given instead: a test corpus of its own, whose near-duplicates are then left
-out elsewhere. A split without calibration rows does not name that side: its file and its sha256
-are what they were before there was one.
+seed. Budgets are nested: the labelled rows are the first of one order, which fills 100, 200, 500,
+1000, ... rows with whole groups. A budget between these cuts through groups; what is cut off is
+left out. Test rows may be given instead: a test corpus of its own, whose near-duplicates are then
+left out elsewhere. A split without calibration rows, with half of each class, and with the other
+sides as they come, does not say so: its file and its sha256 are what they were before there was a
+choice.
 """
 
-import collections
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
-import re
-import zlib
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Set
 from pathlib import Path
 
-import numpy as np
-from datasketch import MinHash
-
-from ssl_guard.data.schema import HARMFUL, SAFE, Corpus, normalised
+from ssl_guard.data.duplicates import near_duplicate_groups
+from ssl_guard.data.schema import HARMFUL, SAFE, Corpus
 from ssl_guard.errors import BadInput
 
 SCHEMA_VERSION = 1
 SIDES = ("labelled", "unlabelled", "dev", "test", "calibration")
+BALANCES = ("balanced", "natural")  # labelled rows: half of each class, or as they come
+CHOICES = {"calibration": (), "balance": "balanced", "stratified": False}  # not named in a file
 
-SHINGLE = 3  # words
-JACCARD = 0.5  # near-duplicates share half of their shingles
-PERMUTATIONS, BAND = 63, 3  # 21 bands of 3: finds 94% of the pairs at Jaccard 0.5, 99.4% at 0.6
+FIRST_BUDGET = 100  # of labelled rows, the smallest that whole groups fill
 ATTEMPTS = 20  # orders tried until whole groups fill a side exactly
 SHORTFALL = 0.05  # of a side's size, accepted where whole groups cannot fill it exactly
 
@@ -38,9 +37,10 @@ SHORTFALL = 0.05  # of a side's size, accepted where whole groups cannot fill it
 class Split:
     """Ids of each side in corpus order; every row of the corpus is in exactly one of the tuples.
 
-    left_out holds rows without a label whose group is on a side that needs labels, and
-    near-duplicates of given test rows. asked is the request ({"labelled": n, "dev": n, "test": n},
-    with "calibration" if there are such rows), counts what came out of it per side and class.
+    left_out holds rows without a label whose group is on a side that needs labels, rows of a group
+    that the labelled budget cuts through, and near-duplicates of given test rows. asked is the
+    request ({"labelled": n, "dev": n, "test": n}, with "calibration" if there are such rows),
+    counts what came out of it per side and class.
     """
 
     name: str
@@ -55,71 +55,9 @@ class Split:
     dev: tuple[str, ...]
     test: tuple[str, ...]
     left_out: tuple[str, ...]
-    calibration: tuple[str, ...] = ()
-
-
-def near_duplicate_groups(prompts: Sequence[str]) -> list[list[int]]:
-    """Positions of near-duplicate prompts, as connected components in order of first position.
-
-    Two prompts are linked if their sets of 3-word shingles have a Jaccard similarity of at least
-    0.5, or if they are equal but for case, white space and punctuation, which is also all that can
-    link prompts of fewer than 3 words. MinHash bands (Broder 1997; Leskovec et al., Mining of
-    Massive Datasets, 3.4) propose pairs, the exact similarity decides.
-    """
-    texts: dict[str, list[int]] = {}  # normalised text -> positions
-    for position, prompt in enumerate(prompts):
-        words = re.findall(r"\w+", prompt.casefold())
-        texts.setdefault(" ".join(words) or normalised(prompt), []).append(position)
-    shingles = [_shingles(text) for text in texts]
-    sketches = MinHash.generator(shingles, num_perm=PERMUTATIONS, seed=1, hashfunc=int)
-    hashes = np.array([sketch.hashvalues for sketch in sketches]).reshape(-1, PERMUTATIONS)
-
-    parent = list(range(len(shingles)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = i = parent[parent[i]]
-        return i
-
-    def linked(i: int, j: int) -> bool:
-        shared = len(shingles[i] & shingles[j])
-        return shared >= JACCARD * (len(shingles[i]) + len(shingles[j]) - shared)
-
-    for start in range(0, PERMUTATIONS, BAND):
-        buckets = collections.defaultdict(list)
-        for i, band in enumerate(hashes[:, start : start + BAND]):
-            buckets[band.tobytes()].append(i)
-        for bucket in buckets.values():
-            parts: list[list[int]] = []  # of the bucket, each within one component
-            for i in bucket:
-                merged, others = [i], []
-                for part in parts:
-                    if root(i) == root(part[0]) or any(linked(i, j) for j in part):
-                        parent[root(i)] = root(part[0])
-                        merged += part
-                    else:
-                        others.append(part)
-                parts = [*others, merged]
-
-    groups = collections.defaultdict(list)
-    for i, positions in enumerate(texts.values()):
-        groups[root(i)] += positions
-    return sorted(sorted(positions) for positions in groups.values())
-
-
-def group_numbers(prompts: Sequence[str]) -> np.ndarray:
-    """int64 [prompts]: the place of each prompt's group in `near_duplicate_groups`."""
-    numbers = np.empty(len(prompts), np.int64)
-    for number, members in enumerate(near_duplicate_groups(prompts)):
-        numbers[members] = number
-    return numbers
-
-
-def _shingles(text: str) -> set[int]:
-    """32-bit hashes of the runs of 3 words, or of the whole text if it is shorter."""
-    words = text.split()
-    runs = [" ".join(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1)]
-    return {zlib.crc32(run.encode()) for run in runs or [text]}
+    calibration: tuple[str, ...] = CHOICES["calibration"]
+    balance: str = CHOICES["balance"]
+    stratified: bool = CHOICES["stratified"]
 
 
 def make_split(
@@ -130,20 +68,25 @@ def make_split(
     dev: int,
     test: int,
     calibration: int = 0,
+    balance: str = CHOICES["balance"],
+    stratified: bool = CHOICES["stratified"],
     given_test: Set[str] = frozenset(),
 ) -> Split:
-    """Draws test, dev and calibration as they come, then `labelled` rows with half of each class.
+    """Draws test, dev and calibration, then the labelled rows.
 
-    All other rows are unlabelled (their labels, where they exist, are for diagnostics only). Sizes
-    are exact where the sizes of the groups permit it, and at most 5% short otherwise. given_test
-    are ids of the corpus that are the test side, instead of `test` rows drawn.
+    All other rows are unlabelled (their labels, where they exist, are for diagnostics only). The
+    labelled rows are exactly so many, half of them harmful, or a random sample if balance is
+    "natural". The sizes of the other sides are exact where those of the groups permit it, and at
+    most 5% short otherwise; their classes come as they do, or stratified, with the shares that they
+    have among all rows with a label. given_test are ids of the corpus that are the test side,
+    instead of `test` rows drawn.
 
     Raises BadInput if the corpus cannot give these sides.
     """
-    if labelled < 2 or labelled % 2 or dev < 2 or test < 2:
+    if labelled < 2 or dev < 2 or test < 2 or (balance == "balanced" and labelled % 2):
         raise BadInput(
             f"config.data.labelled = {labelled}, dev = {dev}, test = {test}: each must be at least "
-            "2, and labelled even, for it is half harmful and half safe."
+            "2, and labelled even if it is half harmful and half safe."
         )
     if calibration < 0 or calibration == 1:
         raise BadInput(
@@ -163,47 +106,48 @@ def make_split(
             f"{harmful + safe} rows of {corpus.name} that have a label: ask for fewer."
         )
 
-    prompts = [example.prompt for example in corpus.examples]
+    prompts = (example.prompt for example in corpus.examples)
     groups = [_Group.of(corpus, positions) for positions in near_duplicate_groups(prompts)]
-    sizes = {side: (asked[side],) for side in ("test", "dev", "calibration") if side in asked}
-    sizes["labelled"] = (labelled // 2, labelled // 2)
-    drawn = {}
+    sizes = {side: asked[side] for side in ("test", "dev", "calibration") if side in asked}
+    side_of = ["unlabelled"] * len(corpus.examples)
     if given_test:
         del sizes["test"]
-        touches = [
-            any(corpus.examples[i].id in given_test for i in group.positions) for group in groups
-        ]
-        drawn["test"] = [group for group, hit in zip(groups, touches, strict=True) if hit]
-        groups = [group for group, hit in zip(groups, touches, strict=True) if not hit]
+        inside = {i for i, example in enumerate(corpus.examples) if example.id in given_test}
+        touched = [group for group in groups if not inside.isdisjoint(group.positions)]
+        groups = _without(groups, touched)
+        for group in touched:
+            for position in group.positions:
+                side_of[position] = "test" if position in inside else "left_out"
     for side, size in sizes.items():
-        drawn[side] = _draw(groups, side, size, seed)
-        taken = {group.key for group in drawn[side]}
-        groups = [group for group in groups if group.key not in taken]
-    drawn["unlabelled"] = groups
+        share = (round(size * harmful / (harmful + safe)),) if stratified else ()
+        drawn = _draw(groups, side, (*share, size - sum(share)), seed)
+        groups = _without(groups, drawn)
+        for group in drawn:
+            for position in group.positions:
+                side_of[position] = side
+    wanted = (labelled,) if balance == "natural" else (labelled // 2, labelled // 2)
+    for position, chosen in _first_labelled(corpus, groups, wanted, seed).items():
+        side_of[position] = "labelled" if chosen else "left_out"
 
-    sides = [side for side in SIDES if side in drawn]
-    side_of = {
-        position: side for side in sides for group in drawn[side] for position in group.positions
-    }
+    sides = [side for side in SIDES if side in (*asked, "unlabelled")]
     ids = {side: [] for side in (*sides, "left_out")}
     counts = {side: {"rows": 0, "harmful": 0, "safe": 0, "unknown": 0} for side in ids}
-    for position, example in enumerate(corpus.examples):
-        side = side_of[position]
+    for example, side in zip(corpus.examples, side_of, strict=True):
         if example.label is None and side != "unlabelled":
-            side = "left_out"
-        if given_test and side == "test" and example.id not in given_test:
             side = "left_out"
         ids[side].append(example.id)
         counts[side]["rows"] += 1
         counts[side][{HARMFUL: "harmful", SAFE: "safe", None: "unknown"}[example.label]] += 1
     return Split(
-        name=_name(corpus, seed, labelled, calibration),
+        name=_name(corpus, seed, labelled, calibration, balance, stratified),
         corpus=corpus.name,
         corpus_sha256=corpus.sha256,
         task=corpus.task,
         seed=seed,
         asked=asked,
         counts=counts,
+        balance=balance,
+        stratified=stratified,
         **{side: tuple(found) for side, found in ids.items()},
     )
 
@@ -223,19 +167,36 @@ class _Group:
         key = corpus.examples[positions[0]].id
         return cls(key, positions, labels.count(HARMFUL), labels.count(SAFE))
 
+    def need(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """What the group takes of (rows,) or of (harmful, safe)."""
+        return (self.harmful, self.safe) if len(size) == 2 else (self.harmful + self.safe,)
+
+
+def _without(groups: list[_Group], taken: list[_Group]) -> list[_Group]:
+    keys = {group.key for group in taken}
+    return [group for group in groups if group.key not in keys]
+
 
 def _draw(groups: list[_Group], side: str, size: tuple[int, ...], seed: int) -> list[_Group]:
-    """Groups that fill (rows,) or (harmful, safe), each taken if it still fits, in seeded order."""
+    """Groups that fill (rows,) or (harmful, safe). Raises BadInput if they are too few."""
+    drawn, short = _fill(groups, side, size, seed)
+    if short > SHORTFALL * sum(size):
+        raise _too_few(groups, side, size)
+    return drawn
+
+
+def _fill(
+    groups: list[_Group], side: str, size: tuple[int, ...], seed: int
+) -> tuple[list[_Group], int]:
+    """Groups of both classes for (rows,) or (harmful, safe), and how many rows they are short.
+
+    Each is taken if it still fits, in seeded order; of some orders the first that is least short.
+    """
     best, shortest = [], sum(size)
     for attempt in range(ATTEMPTS):
-        # a hash, not a generator: the place of a group depends on no library and no other group
-        order = {
-            group.key: hashlib.sha256(f"{seed}:{side}:{attempt}:{group.key}".encode()).digest()
-            for group in groups
-        }
         taken, left = [], size
-        for group in sorted(groups, key=lambda group: order[group.key]):
-            need = (group.harmful, group.safe) if len(size) == 2 else (group.harmful + group.safe,)
+        for group in _in_order(groups, side, attempt, seed):
+            need = group.need(size)
             if any(need) and all(n <= room for n, room in zip(need, left, strict=True)):
                 taken.append(group)
                 left = tuple(room - n for n, room in zip(need, left, strict=True))
@@ -243,15 +204,67 @@ def _draw(groups: list[_Group], side: str, size: tuple[int, ...], seed: int) -> 
         if both and sum(left) < shortest:
             best, shortest = taken, sum(left)
         if shortest == 0:
-            return best
+            break
+    return best, shortest
+
+
+def _in_order(groups: list[_Group], side: str, attempt: int, seed: int) -> list[_Group]:
+    # a hash, not a generator: the place of a group depends on no library and no other group
+    return sorted(
+        groups,
+        key=lambda group: hashlib.sha256(f"{seed}:{side}:{attempt}:{group.key}".encode()).digest(),
+    )
+
+
+def _first_labelled(
+    corpus: Corpus, groups: list[_Group], wanted: tuple[int, ...], seed: int
+) -> dict[int, bool]:
+    """{position: is it labelled?} of all rows in the groups that give (rows,) or (harmful, safe).
+
+    Whatever is wanted, it is the first rows of the same order.
+    """
+    left, found = list(wanted), {}
+    for group in _labelled_order(groups, len(wanted), seed):
+        labels = {position: corpus.examples[position].label for position in group.positions}
+        chosen = set()
+        for position, label in labels.items():
+            kind = 0 if len(wanted) == 1 or label == HARMFUL else 1
+            if label is not None and left[kind]:
+                left[kind] -= 1
+                chosen.add(position)
+        if chosen:
+            found |= {position: position in chosen for position in labels}
+        if not any(left):
+            break
+    if any(left) or len({corpus.examples[i].label for i in found if found[i]}) < 2:
+        raise _too_few(groups, "labelled", wanted)
+    return found
+
+
+def _labelled_order(groups: list[_Group], kinds: int, seed: int) -> Iterator[_Group]:
+    """The groups that fill the first budget, those that then fill the second, and so on; at the
+    end those that fit in none."""
+    rest, filled = groups, (0,) * kinds
+    rows = sum(group.harmful + group.safe for group in groups)
+    for budget in (FIRST_BUDGET * m * 10**n for n in itertools.count() for m in (1, 2, 5)):
+        room = tuple(budget // kinds - taken for taken in filled)
+        block, _ = _fill(rest, "labelled", room, seed)
+        yield from block
+        rest = _without(rest, block)
+        needs = [group.need(filled) for group in block]
+        filled = tuple(map(sum, zip(filled, *needs, strict=True)))
+        if budget // kinds >= rows:
+            break
+    yield from _in_order(rest, "labelled", 0, seed)
+
+
+def _too_few(groups: list[_Group], side: str, size: tuple[int, ...]) -> BadInput:
     harmful, safe = sum(group.harmful for group in groups), sum(group.safe for group in groups)
-    if shortest > SHORTFALL * sum(size) or (len(size) == 2 and min(harmful, safe) < size[0]):
-        raise BadInput(
-            f"config.data.{side} = {sum(size)} cannot be filled with both classes: {harmful} "
-            f"harmful and {safe} safe rows are left for it, in {len(groups)} groups of "
-            "near-duplicate prompts that stay together: ask for fewer."
-        )
-    return best
+    return BadInput(
+        f"config.data.{side} = {sum(size)} cannot be filled with both classes: {harmful} harmful "
+        f"and {safe} safe rows are left for it, in {len(groups)} groups of near-duplicate prompts "
+        "that stay together: ask for fewer."
+    )
 
 
 def freeze(split: Split, folder: str | Path) -> Path:
@@ -305,15 +318,19 @@ def load_or_freeze(
     dev: int,
     test: int,
     calibration: int = 0,
+    balance: str = CHOICES["balance"],
+    stratified: bool = CHOICES["stratified"],
     given_test: Set[str] = frozenset(),
 ) -> Split:
     """The frozen split of this name, or a new one. BadInput if the frozen one has other sizes."""
     asked = _asked(
         labelled=labelled, dev=dev, test=len(given_test) or test, calibration=calibration
     )
-    path = Path(folder, f"{_name(corpus, seed, labelled, calibration)}.json")
+    name = _name(corpus, seed, labelled, calibration, balance, stratified)
+    path = Path(folder, f"{name}.json")
     if not path.exists():
-        split = make_split(corpus, seed=seed, **asked, given_test=given_test)
+        kind = {"balance": balance, "stratified": stratified}
+        split = make_split(corpus, seed=seed, **asked, **kind, given_test=given_test)
         freeze(split, folder)
         return split
     split = read_split(path, corpus)
@@ -325,8 +342,12 @@ def load_or_freeze(
     return split
 
 
-def _name(corpus: Corpus, seed: int, labelled: int, calibration: int) -> str:
+def _name(
+    corpus: Corpus, seed: int, labelled: int, calibration: int, balance: str, stratified: bool
+) -> str:
     more = f"+{calibration}" if calibration else ""
+    more += "" if balance == CHOICES["balance"] else f".{balance}"
+    more += ".stratified" if stratified else ""
     return f"{corpus.name}.{corpus.task}.{seed}@{labelled}{more}"
 
 
@@ -341,9 +362,7 @@ def content_sha256(split: Split) -> str:
 
 def _content(split: Split) -> dict:
     content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(split)}
-    if not split.calibration:
-        del content["calibration"]
-    return content
+    return {k: value for k, value in content.items() if k not in CHOICES or value != CHOICES[k]}
 
 
 def _sha256(content: dict) -> str:

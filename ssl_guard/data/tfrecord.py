@@ -19,7 +19,6 @@ import copy
 import hashlib
 import itertools
 import json
-import mmap
 import os
 import secrets
 import shutil
@@ -91,14 +90,14 @@ def _write_records(
     paths = [
         folder / f"{view}.tfrecord-{shard:05d}-of-{len(first):05d}" for shard in range(len(first))
     ]
-    indices, cut_rows = [[] for _ in paths], 0
+    indices, cut_rows = [array("q") for _ in paths], 0
     contents, owners = array("Q"), array("q")
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(path.open("wb")) for path in paths]
         for number, row in enumerate(itertools.chain(first, rows)):
             file, index = files[number % len(files)], indices[number % len(files)]
             data = _serialise(row)
-            index.append((file.tell(), len(data), len(row["input_ids"])))
+            index.extend((file.tell(), len(data), len(row["input_ids"])))
             file.write(framing.frame(data))
             cut_rows += row["cut"] > 0
             tokens = np.ascontiguousarray(row["input_ids"], "<i4").tobytes()
@@ -108,11 +107,12 @@ def _write_records(
     for path, index in zip(paths, indices, strict=True):
         index_path = path.with_name(path.name + ".index")
         with index_path.open("wb") as file:
-            np.save(file, np.array(index, INDEX_DTYPE), allow_pickle=False)
+            columns = np.asarray(index).reshape(-1, 3).T
+            np.save(file, np.rec.fromarrays(columns, INDEX_DTYPE), allow_pickle=False)
         shards.append(
             {
                 "file": path.name,
-                "records": len(index),
+                "records": len(index) // 3,
                 "bytes": path.stat().st_size,
                 "sha256": sha256_file(path),
                 "index_sha256": sha256_file(index_path),
@@ -189,11 +189,13 @@ def open_shards(folder: str | Path, view: str, *, made_from: dict, rebuild: str)
                 f"the view in {folder} was made from something else "
                 f"({'; '.join(differences)}); {again}"
             )
+        if sum(shard["records"] for shard in manifest["shards"]) != manifest["count"]:
+            raise ValueError("the shards are not the view's")
         for shard in manifest["shards"]:
             _check_file(folder / shard["file"], shard["sha256"], again)
             _check_file(folder / f"{shard['file']}.index", shard["index_sha256"], again)
         return Records(folder, manifest)
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path} is not a manifest of shards; {again}") from error
 
 
@@ -219,21 +221,35 @@ def _check_file(path: Path, sha256: str, again: str) -> None:
         raise BadInput(f"{path} has changed since it was written; {again}")
 
 
+class _Files:
+    """Files open for reading, until nothing refers to them any more."""
+
+    def __init__(self, paths: Iterable[Path]):
+        self.numbers = []
+        for path in paths:
+            self.numbers.append(os.open(path, os.O_RDONLY))
+
+    def __del__(self):
+        for number in self.numbers:
+            os.close(number)
+
+
 class Records(Sequence):
-    """A view's records, memory-mapped, in the order they were written.
+    """A view's records, read from its files one by one, in the order they were written.
 
     Attributes: lengths (int32 [records], tokens of each, known without reading a record) and
-    manifest (the parsed manifest.json). Made by open_shards, which checks the files.
+    manifest (the parsed manifest.json). Made by open_shards, which checks the files. It holds 32
+    bytes a record in memory.
     """
 
     def __init__(self, folder: Path, manifest: dict):
         self.manifest = manifest
         self._paths = [folder / shard["file"] for shard in manifest["shards"]]
-        self._maps, index = [], np.empty(manifest["count"], INDEX_DTYPE)
+        index = np.empty(manifest["count"], INDEX_DTYPE)
         for shard, path in enumerate(self._paths):
-            with path.open("rb") as file:
-                self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             index[shard :: len(self._paths)] = np.load(f"{path}.index", allow_pickle=False)
+        # Not mapped into memory: what had been read once would stay there.
+        self._files = _Files(self._paths)
         self._offset, self._size = index["offset"], index["size"]
         self.lengths = np.ascontiguousarray(index["length"])
         self._numbers = np.arange(len(self.lengths))  # of the records among those of the files
@@ -260,12 +276,12 @@ class Records(Sequence):
         return [self._read(int(self._numbers[i])) for i in indices]
 
     def _read(self, i: int) -> dict:
-        shard, offset, size = i % len(self._maps), self._offset[i], int(self._size[i])
-        end = offset + framing.HEADER.size + size + framing.FOOTER.size
-        data = framing.unframe(self._maps[shard][offset:end])
+        shard, size = i % len(self._paths), int(self._size[i])
+        framed = framing.HEADER.size + size + framing.FOOTER.size
+        data = framing.unframe(os.pread(self._files.numbers[shard], framed, self._offset[i]))
         if data is None:
             raise BadInput(
-                f"record {i // len(self._maps)} of {self._paths[shard]} is corrupt; "
+                f"record {i // len(self._paths)} of {self._paths[shard]} is corrupt; "
                 "delete the folder and prepare the data again."
             )
         return _parse(data)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluations import read_evaluations
+from ssl_guard.evaluation.evaluations import read_evaluations
 from ssl_guard.writer import read
 
 # What must agree for two numbers to stand in one column, and what an error calls it.
@@ -30,7 +30,7 @@ class Result(NamedTuple):
     """One scorer on one labelled set.
 
     method: the algorithm or the peer; labels: how many labels it learned from, None if unknown;
-    run: what `load` gives, None for a peer; evaluation: the shape of ssl_guard.evaluations, of
+    run: what `load` gives, None for a peer; evaluation: the shape of evaluation/evaluations.py, of
     which a run's own test, from before there were such files, has the cohort, scorer and scores
     alone; rows: its lines, in the order of their ids.
     """

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_guard import bootstrap, calibration, metrics
+from ssl_guard import metrics
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import bootstrap, calibration
 from ssl_guard.reporting.results import Result, by_method, check_cohort
 
 SHOWN = {

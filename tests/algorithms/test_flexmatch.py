@@ -68,7 +68,8 @@ def test_several_steps(classes, heads, warmup):
         np.testing.assert_array_equal(target.weight, keep)
         np.testing.assert_array_equal(target.probs, labels)
         count = count_pool(selected, classes)
-        assert_states_equal(state, {"selected": selected, "count": count})
+        expected = {"selected": selected, "count": count, "examples": POOL}
+        assert_states_equal(state, expected)
         expected = 2 * mean_consistency(logits["strong"], labels, keep, batch["weight"])
         assert value(terms["unlabelled"]) == pytest.approx(expected, rel=1e-5)
         expected = mean_cross_entropy(logits["labelled"], *batch["labelled"].values())
@@ -80,10 +81,11 @@ def test_several_steps(classes, heads, warmup):
 
 
 def test_the_curriculum_with_exact_numbers():
-    """Counts 6 and 3 in a pool of 20: 11 have no confident prediction yet."""
+    """Counts 6 and 3 in a pool of 20: 11 have no confident prediction yet, padding aside."""
     state = {
-        "selected": jnp.array([0] * 6 + [1] * 3 + [-1] * 11, jnp.int32)[:, None],
+        "selected": jnp.array([0] * 6 + [1] * 3 + [-1] * 15, jnp.int32)[:, None],
         "count": jnp.array([[6, 3]], jnp.int32),
+        "examples": jnp.int32(20),
     }
     cold = flexmatch.class_thresholds(state, threshold=0.9, thresh_warmup=True)
     warm = flexmatch.class_thresholds(state, threshold=0.9, thresh_warmup=False)
@@ -126,7 +128,8 @@ def test_rows_of_weight_zero_touch_nothing():
     state, _, _, gradient = call(state, logits, batch, clock_of(0, POOL))
     expected = np.full((POOL, 1), -1)
     expected[[5, 6, 7, 8, 9]] = 0
-    assert_states_equal(state, {"selected": expected, "count": np.array([[5, 0]])})
+    expected = {"selected": expected, "count": np.array([[5, 0]]), "examples": POOL}
+    assert_states_equal(state, expected)
     gradient = np.asarray(gradient)
     assert (gradient[batch["weight"] == 0] == 0).all()
     assert np.abs(gradient[batch["weight"] > 0]).min() > 0
@@ -143,6 +146,7 @@ def test_a_prediction_below_tau_does_not_forget_the_last_one():
     state = {
         "selected": jnp.ones((POOL, 1), jnp.int32),
         "count": jnp.array([[0, POOL]], jnp.int32),
+        "examples": jnp.int32(POOL),
     }
     logits["weak"] = np.where(np.arange(2) == 0, 0.2, 0.0) * np.ones((UNLABELLED, 1, 1))
     _, call = build()

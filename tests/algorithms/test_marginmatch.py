@@ -59,6 +59,15 @@ def test_quantiles_equal_numpys():
     assert quantile(values, np.zeros(1000, bool), 0.05) == 0
 
 
+def test_the_bits_of_a_float_are_in_its_order():
+    """Signs, both zeros, numbers that are not normal, infinities: any rank is that of a sort."""
+    values = np.array([0.0, -0.0, 1e-40, -1e-40, 3.5, -3.5, np.inf, -np.inf, 1e30], np.float32)
+    mask = np.arange(9) != 4
+    statistic = jax.jit(marginmatch.order_statistic)
+    found = [float(statistic(values, mask, rank)) for rank in range(8)]
+    assert found == np.sort(values[mask]).tolist()
+
+
 def test_an_empty_class_does_not_stop_the_others():
     margins = np.random.default_rng(1).normal(size=(30, 2, 3)).astype(np.float32)
     agreed = np.array([0, 2, -1] * 10)

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from ssl_guard.data import pipeline
 from ssl_guard.data.pipeline import eval_batches, token_counts, train_batches
 from ssl_guard.data.tfrecord import open_shards, write_shards
 from ssl_guard.errors import BadInput
@@ -120,6 +121,49 @@ def test_one_length_for_a_step_the_smallest_bucket_that_holds_its_longest_row(vi
         assert length == min(bucket for bucket in BUCKETS if bucket >= longest)
         lengths.add(length)
     assert lengths == set(BUCKETS), "as many compiled shapes as buckets"
+
+
+def shapes_of(batches):
+    return [
+        tuple(batch[name]["input_ids"].shape[1] for name in ("labelled", "weak", "strong"))
+        for batch in batches
+    ]
+
+
+def test_chosen_shapes_are_few_rise_and_pad_less(views):
+    def share(batches):
+        real, computed = np.sum([token_counts(batch) for batch in batches], axis=0)
+        return 1 - real / computed
+
+    buckets, own, one = (
+        list(batches_of(views, window_steps=10, **way))
+        for way in ({}, {"num_shapes": 6}, {"num_shapes": 6, "one_length": True})
+    )
+    assert share(own) < share(one) < share(buckets) - 0.03
+    found = sorted(set(shapes_of(own)))
+    assert len(found) <= 6 and (np.diff(found, axis=0) >= 0).all()
+    assert any(len(set(lengths)) > 1 for lengths in found)
+    assert len(set(shapes_of(one))) <= 6
+    assert all(len(set(lengths)) == 1 for lengths in shapes_of(one))
+    for a, b in zip(buckets, one, strict=True):
+        assert a["index"].tolist() == b["index"].tolist(), "shapes do not choose the rows"
+    for batch in own:
+        for i, index in enumerate(batch["index"]):
+            check_row(batch["weak"], i, views[1][index])
+
+
+@pytest.mark.parametrize("pack_groups", [0, 2])
+def test_a_step_that_fits_no_chosen_shape_gets_one_that_holds_everything(
+    views, monkeypatch, pack_groups
+):
+    way = dict(num_shapes=2, window_steps=2, pack_groups=pack_groups, labelled_batch=4)
+    few = shapes_of(batches_of(views, **way))
+    monkeypatch.setattr(pipeline, "SAMPLED_STEPS", 2)
+    found = shapes_of(batches_of(views, **way))
+    assert len(set(few)) == 2 and len(set(found)) == 3
+    assert set(found[:2]) == set(sorted(set(found))[:2]), "chosen for the sampled steps"
+    if not pack_groups:
+        assert max(found) == tuple(view.lengths.max() for view in views)
 
 
 def test_every_row_once_an_epoch_and_its_copies_in_turn(views):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from datasketch import MinHash
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssl_guard.data import corpora, splits
+from ssl_guard.data import corpora, duplicates, splits
 from ssl_guard.data.schema import Example, make_corpus
 from ssl_guard.errors import BadInput
 
@@ -38,7 +38,7 @@ def sides(split):
 
 
 def group_of(corpus):
-    groups = splits.near_duplicate_groups([example.prompt for example in corpus.examples])
+    groups = duplicates.near_duplicate_groups([example.prompt for example in corpus.examples])
     return {
         corpus.examples[position].id: number
         for number, positions in enumerate(groups)
@@ -58,11 +58,13 @@ def jaccard(a, b):
     return len(shingles(a) & shingles(b)) / len(shingles(a) | shingles(b))
 
 
-@pytest.mark.parametrize(("permutations", "band"), [(1, 1), (splits.PERMUTATIONS, splits.BAND)])
+@pytest.mark.parametrize(
+    ("permutations", "band"), [(1, 1), (duplicates.PERMUTATIONS, duplicates.BAND)]
+)
 def test_groups_agree_with_all_pairs(monkeypatch, permutations, band):
     """Chains of edited prompts against a quadratic reference: what is linked, and nothing else."""
-    monkeypatch.setattr(splits, "PERMUTATIONS", permutations)
-    monkeypatch.setattr(splits, "BAND", band)
+    monkeypatch.setattr(duplicates, "PERMUTATIONS", permutations)
+    monkeypatch.setattr(duplicates, "BAND", band)
     rng = random.Random(0)
     prompts = []
     for _ in range(30):
@@ -88,7 +90,7 @@ def test_groups_agree_with_all_pairs(monkeypatch, permutations, band):
                 old, new = component[j], component[i]
                 component = [new if c == old else c for c in component]
     expected = {c: [i for i, d in enumerate(component) if d == c] for c in component}
-    assert splits.near_duplicate_groups(prompts) == sorted(expected.values())
+    assert duplicates.near_duplicate_groups(prompts) == sorted(expected.values())
 
 
 def test_equal_but_for_case_space_and_punctuation():
@@ -102,18 +104,18 @@ def test_equal_but_for_case_space_and_punctuation():
         "STRASSE",
     ]
     prompts += ["straße", "✓", "☂", " ☂ ", "お茶を入れて", "お茶を出して"]
-    groups = splits.near_duplicate_groups(prompts)
+    groups = duplicates.near_duplicate_groups(prompts)
     assert groups == [[0, 1], [2], [3, 4], [5], [6, 7], [8], [9, 10], [11], [12]]
 
 
 def test_no_prompts():
-    assert splits.near_duplicate_groups([]) == []
+    assert duplicates.near_duplicate_groups([]) == []
 
 
 def test_a_template_is_one_group_in_little_time():
     start = "please write a long and careful story for a child about the number"
     prompts = [f"{start} {i} and why it matters to everyone" for i in range(3000)]
-    assert len(splits.near_duplicate_groups(prompts)) == 1
+    assert len(duplicates.near_duplicate_groups(prompts)) == 1
 
 
 # drawing
@@ -130,7 +132,13 @@ rows_strategy = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, database=None)
+@settings(
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     groups=rows_strategy,
     seed=st.integers(0, 1000),
@@ -138,10 +146,13 @@ rows_strategy = st.lists(
     dev=st.integers(4, 15),
     test=st.integers(4, 15),
     calibration=st.sampled_from([0, 0, 6, 12]),
+    balance=st.sampled_from(splits.BALANCES),
+    stratified=st.booleans(),
 )
 def test_any_corpus_gives_a_sound_split_or_bad_input(
-    groups, seed, labelled, dev, test, calibration
+    monkeypatch, groups, seed, labelled, dev, test, calibration, balance, stratified
 ):
+    monkeypatch.setattr(splits, "FIRST_BUDGET", 4)
     rows = [
         (f"dish{g} of{g} the{g} day{g}" + "!" * copy, label)
         for g, counts in enumerate(groups)
@@ -151,6 +162,7 @@ def test_any_corpus_gives_a_sound_split_or_bad_input(
     random.Random(0).shuffle(rows)
     corpus = corpus_of(rows)
     asked = {"seed": seed, "dev": dev, "test": test, "calibration": calibration}
+    asked |= {"balance": balance, "stratified": stratified}
     try:
         split = splits.make_split(corpus, labelled=labelled, **asked)
     except BadInput:
@@ -169,16 +181,29 @@ def test_any_corpus_gives_a_sound_split_or_bad_input(
         assert 0.95 * size <= len(found) <= size
         assert set(found) == {0, 1}
         assert split.counts[side]["harmful"] == found.count(1)
-    if len(ids["labelled"]) == labelled:
-        assert split.counts["labelled"]["harmful"] == split.counts["labelled"]["safe"]
-    assert all(label[row] is None for row in ids["left_out"])
+    in_balance = labelled // 2 if balance == "balanced" else len(ids["labelled"])
+    assert len(ids["labelled"]) == labelled
+    assert 0 < split.counts["labelled"]["harmful"] <= in_balance
+    beside = {prompt[row] for row in ids["labelled"]}
+    for row in ids["left_out"]:
+        assert label[row] is None or prompt[row] in beside, "a labelled row is lost"
+    if stratified:
+        share = sum(value == 1 for value in label.values()) / sum(
+            value is not None for value in label.values()
+        )
+        for side in set(split.asked) - {"labelled"}:
+            most = round(share * split.asked[side])
+            assert most - 0.05 * split.asked[side] <= split.counts[side]["harmful"] <= most
     assert split == splits.make_split(corpus, labelled=labelled, **asked)
-    try:
-        smaller = splits.make_split(corpus, labelled=2, **asked)
-    except BadInput:
-        return
-    assert (smaller.dev, smaller.test) == (split.dev, split.test)
-    assert smaller.calibration == split.calibration
+    for fewer in range(2, labelled, 2):
+        try:
+            smaller = splits.make_split(corpus, labelled=fewer, **asked)
+        except BadInput:
+            assert balance == "natural"  # the first rows are of one class
+            continue
+        assert set(smaller.labelled) < set(split.labelled)
+        for side in ("dev", "test", "calibration"):
+            assert getattr(smaller, side) == getattr(split, side)
 
 
 def test_exact_sizes_and_everything_used():

@@ -224,6 +224,45 @@ def test_missing_truncated_or_changed_files_are_refused_by_name(tmp_path, suffix
         read(tmp_path / "strong")
 
 
+def test_files_of_other_shards_are_refused(tmp_path):
+    write(tmp_path / "strong")
+    first, second = (f"strong.tfrecord-0000{i}-of-00004" for i in range(2))
+    for suffix in ("", ".index"):
+        paths = [tmp_path / "strong" / f"{name}{suffix}" for name in (first, second)]
+        contents = [path.read_bytes() for path in paths]
+        paths[0].write_bytes(contents[1])
+        with pytest.raises(BadInput, match=f"{first}{suffix} has changed .* make it again"):
+            read(tmp_path / "strong")
+        paths[0].write_bytes(contents[0])
+    assert len(read(tmp_path / "strong")) == 23
+
+
+@pytest.mark.parametrize("change", [{"count": 24}, {"count": 5}, {"shards": []}, {"shards": 3}])
+def test_a_manifest_that_does_not_fit_its_shards_is_refused(tmp_path, change):
+    manifest = write(tmp_path / "strong")
+    path = tmp_path / "strong" / "manifest.json"
+    path.write_text(json.dumps(manifest | change))
+    with pytest.raises(BadInput, match="is not a manifest of shards; make it again with: python"):
+        read(tmp_path / "strong")
+
+
+def test_shards_of_another_tokenizer_are_refused(tmp_path):
+    settings = MADE_FROM | {"tokenizer_sha256": "t0"}
+    write_shards(tmp_path / "v", "v", make_rows(3), num_shards=1, made_from=settings)
+    with pytest.raises(BadInput, match='tokenizer_sha256: "t0" there, "t1" now.*make it again'):
+        read(tmp_path / "v", "v", tokenizer_sha256="t1")
+
+
+def test_a_file_that_is_cut_off_after_opening_is_noticed_when_read(tmp_path):
+    write(tmp_path / "strong")
+    records = read(tmp_path / "strong")
+    path = tmp_path / "strong" / "strong.tfrecord-00003-of-00004"
+    os.truncate(path, path.stat().st_size - 1)
+    records.gather(range(19))
+    with pytest.raises(BadInput, match=f"record 4 of .*{path.name} is corrupt"):
+        records.gather([19])
+
+
 def test_a_record_that_goes_bad_after_opening_is_noticed_when_read(tmp_path):
     write(tmp_path / "strong")
     records = read(tmp_path / "strong")

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_guard import evaluate, inference, prepare, sharding
+from ssl_guard import evaluate, prepare, sharding
 from ssl_guard.data import windows
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import inference
 from tests.test_train import smoke
 
 ROOM = 20

@@ -30,9 +30,17 @@ def views(groups=1, seed=0):
         }
         for n in LENGTHS
     ]
-    plan = packing.plan(LENGTHS, 16, groups)
-    share = packing.share_for({"": plan}, {"": 8 // groups})
-    packed = packing.pack(records, plan, share=share, length=16, pad_id=0, first_row=0)
+    rows = max(1, 4 // groups)  # of a group
+    row, start, need = packing.balanced(LENGTHS.reshape(groups, -1), rows)
+    packed = packing.lay_out(
+        records,
+        (row + rows * np.arange(groups)[:, None]).ravel(),
+        start.ravel(),
+        rows=rows * groups,
+        length=int(need.max()),
+        pad_id=0,
+        first_row=0,
+    )
     place = np.arange(16)
     real = place < LENGTHS[:, None]
     ids = np.zeros((8, 16), np.int32)

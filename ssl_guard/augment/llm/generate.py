@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ssl_guard import cli
 from ssl_guard.augment.llm import rewrite
-from ssl_guard.data import splits
+from ssl_guard.data import duplicates
 from ssl_guard.data.corpora import user_file
 from ssl_guard.data.schema import HARMFUL, Example
 from ssl_guard.errors import BadInput
@@ -65,7 +65,7 @@ def generate(
 def distinct(sources: Sequence[Example], rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """The first row of each group of near-duplicates, of groups that hold no source."""
     texts = [source.prompt for source in sources] + [prompt for _, prompt in rows]
-    groups = splits.near_duplicate_groups(texts)
+    groups = duplicates.near_duplicate_groups(texts)
     firsts = [group[0] - len(sources) for group in groups]  # negative: a source, as they come first
     return [rows[first] for first in firsts if first >= 0]
 

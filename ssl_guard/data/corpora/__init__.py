@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,13 +10,41 @@ import tensorflow_datasets as tfds
 from absl import logging
 from google.protobuf.json_format import ParseError
 
-from ssl_guard.data.corpora import records, user_file
+from ssl_guard.assets import sha256_file
+from ssl_guard.data.corpora import formats, records, user_file
+from ssl_guard.data.corpora.aegis2 import Aegis2
+from ssl_guard.data.corpora.beavertails import BeaverTails
+from ssl_guard.data.corpora.do_not_answer import DoNotAnswer
+from ssl_guard.data.corpora.harmbench import HarmBench
 from ssl_guard.data.corpora.human_scored_responses import HumanScoredResponses
+from ssl_guard.data.corpora.jailbreakbench import JailbreakBench
+from ssl_guard.data.corpora.jigsaw import JigsawCivilComments, JigsawWikipediaToxicity
+from ssl_guard.data.corpora.openai_moderation import OpenAIModeration
+from ssl_guard.data.corpora.or_bench import ORBench
+from ssl_guard.data.corpora.pku_saferlhf import PKUSafeRLHF
+from ssl_guard.data.corpora.published import Published
+from ssl_guard.data.corpora.toxicchat import ToxicChat
+from ssl_guard.data.corpora.wildguardmix import WildGuardMix
+from ssl_guard.data.corpora.xstest import XSTest, XSTestResponse
 from ssl_guard.data.schema import TASKS, Corpus, Example, make_corpus
 from ssl_guard.errors import BadInput
 
-CORPORA = {  # name: (builder, tasks that its labels are for, licence)
-    "human_scored_responses": (HumanScoredResponses, ("response_harm",), "MIT"),
+CORPORA = {
+    "human_scored_responses": HumanScoredResponses,
+    "wildguardmix": WildGuardMix,
+    "aegis2": Aegis2,
+    "toxicchat": ToxicChat,
+    "openai_moderation": OpenAIModeration,
+    "beavertails": BeaverTails,
+    "pku_saferlhf": PKUSafeRLHF,
+    "xstest": XSTest,
+    "xstest_response": XSTestResponse,
+    "harmbench": HarmBench,
+    "or_bench": ORBench,
+    "jailbreakbench": JailbreakBench,
+    "do_not_answer": DoNotAnswer,
+    "jigsaw_civil_comments": JigsawCivilComments,
+    "jigsaw_wikipedia_toxicity": JigsawWikipediaToxicity,
 }
 
 
@@ -31,33 +58,86 @@ def load(
 ) -> Corpus:
     """The corpus of this name, prepared under `data_dir` at the first use; nothing is downloaded.
 
-    name: a name in CORPORA, or the path of a .jsonl, .jsonl.gz, .json or .csv file, whose corpus
-        is named after the file
+    name: a name in CORPORA, with the split behind it where there are several (wildguardmix:train),
+        or the path of a file or folder, with or without settings of its own (see user_file), after
+        which the corpus is named
     columns, labels: how to read a file, see user_file.configure
 
-    Raises BadInput for an unknown name or task, and for any fault of the file.
+    Raises BadInput for an unknown name, split or task, for files of a published corpus that are
+    missing or other than those it was prepared from, and for any fault of a file.
     """
     if task not in TASKS:
         raise BadInput(f"config.data.task = {task!r} must be one of {', '.join(TASKS)}.")
-    if str(name).lower().endswith(user_file.SUFFIXES):
+    if user_file.reads(name):
         config = user_file.configure(name, task, columns, labels)
-        stem = Path(name).name.lower().removesuffix(".gz").rpartition(".")[0]
-        short = re.sub(r"[^a-z0-9_-]+", "_", stem) or "file"
-        examples = _prepare_and_read(user_file.UserFile, data_dir, config)
-        return make_corpus(short, task, examples, "unstated")
-    if name not in CORPORA:
-        raise BadInput(
-            f"config.data.corpus = {name!r} is neither a corpus ({', '.join(CORPORA)}) nor a file "
-            f"that ends in {', '.join(user_file.SUFFIXES)}."
-        )
+        builder = _prepare(user_file.UserFile, data_dir, config)
+        return make_corpus(config.title, task, _read(builder, "rows"), "unstated")
+    corpus, split = resolve(name, task)
     if labels or dict(columns or {}).items() - user_file.COLUMNS.items():
         raise BadInput(
             f"config.data.columns and label values are for files: unset them for {name}."
         )
-    builder, tasks, licence = CORPORA[name]
-    if task not in tasks:
-        raise BadInput(f"{name} is labelled for {', '.join(tasks)}: set config.data.task to that.")
-    return make_corpus(name, task, _prepare_and_read(builder, data_dir), licence)
+    title = corpus.name if len(corpus.FILES[task]) == 1 else f"{corpus.name}-{split}"
+    rows = _read(prepare(corpus, task, data_dir), split)
+    return make_corpus(title, task, rows, corpus.LICENCE)
+
+
+def find(name: str) -> type[tfds.core.DatasetBuilder]:
+    """The builder of this name. BadInput if there is none."""
+    if name not in CORPORA:
+        raise BadInput(
+            f"config.data.corpus = {name!r} is neither a corpus ({', '.join(CORPORA)}) nor a file "
+            f"that ends in {', '.join(formats.SUFFIXES)}, nor a folder of such files."
+        )
+    return CORPORA[name]
+
+
+def resolve(name: str, task: str) -> tuple[type[tfds.core.DatasetBuilder], str]:
+    """The builder and split that "name" or "name:split" stands for. BadInput if there is none."""
+    name, _, split = str(name).partition(":")
+    corpus = find(name)
+    if task not in corpus.FILES:
+        tasks = ", ".join(corpus.FILES)
+        raise BadInput(f"{name} is labelled for {tasks}: set config.data.task to that.")
+    splits = list(corpus.FILES[task])
+    if not split and len(splits) == 1:
+        split = splits[0]
+    if split not in splits:
+        choices = ", ".join(f"{name}:{split}" for split in splits)
+        raise BadInput(f"{name} has the splits {choices}: name one of these.")
+    return corpus, split
+
+
+def prepare(
+    corpus: type[tfds.core.DatasetBuilder], task: str, data_dir: str | Path, **how
+) -> tfds.core.DatasetBuilder:
+    """The builder of a corpus of CORPORA with all its splits prepared for a task.
+
+    how: progress=True shows TFDS's bars; beam_runner and beam_options are for Apache Beam, and none
+    of them for human_scored_responses. Raises BadInput for files that are missing or were changed.
+    """
+    if not issubclass(corpus, Published):
+        return _prepare(corpus, data_dir, **how)
+    folder = corpus.folder(data_dir)
+    if not prepared(corpus, task, data_dir):
+        corpus.files(folder, task)
+    builder = _prepare(corpus, data_dir, task, manual_dir=folder, **how)
+    for file, sha256 in builder.info.metadata["sha256"].items():
+        if (folder / file).exists() and sha256_file(folder / file) != sha256:
+            raise BadInput(
+                f"{folder / file} is not the file that {corpus.name} was prepared from: put that "
+                f"one back, or delete {builder.data_dir} to prepare it again."
+            )
+    return builder
+
+
+def prepared(
+    corpus: type[tfds.core.DatasetBuilder], task: str, data_dir: str | Path
+) -> tfds.core.DatasetBuilder | None:
+    """The builder of a corpus if its data is prepared for a task, else None."""
+    with _quiet():
+        builder = corpus(data_dir=data_dir, config=task if issubclass(corpus, Published) else None)
+        return builder if builder.is_prepared() else None
 
 
 def with_test(corpus: Corpus, test: Corpus) -> tuple[Corpus, frozenset[str]]:
@@ -122,33 +202,50 @@ def with_prompts(corpus: Corpus, prompts: Corpus) -> Corpus:
     return make_corpus(f"{corpus.name}-{prompts.name}", "both", rows, licence)
 
 
-def _prepare_and_read(
+def _prepare(
     builder_class: type[tfds.core.DatasetBuilder],
     data_dir: str | Path,
-    config: tfds.core.BuilderConfig | None = None,
-) -> list[Example]:
-    folder = Path(data_dir, builder_class.name, config.name if config else "")
-    damaged = f"the prepared data in {folder} cannot be read: delete that folder and run again."
-    with _quiet():
+    config: tfds.core.BuilderConfig | str | None = None,
+    *,
+    progress: bool = False,
+    **settings,
+) -> tfds.core.DatasetBuilder:
+    """settings: of tfds.download.DownloadConfig."""
+    with _quiet(progress):
         try:
             builder = builder_class(data_dir=data_dir, config=config)
+            builder.on_beam = "beam_runner" in settings
+            settings = tfds.download.DownloadConfig(**settings)
             # array_record, because TFDS can write and read it without tensorflow
-            builder.download_and_prepare(file_format="array_record")
+            builder.download_and_prepare(download_config=settings, file_format="array_record")
         except OSError as error:
             raise BadInput(f"cannot prepare a corpus in {data_dir}: {error.strerror}.") from error
         except (ParseError, UnicodeDecodeError) as error:
-            raise BadInput(damaged) from error
+            folder = Path(data_dir, builder_class.name, getattr(config, "name", config) or "")
+            raise BadInput(_damaged(folder)) from error
+    return builder
+
+
+def _read(builder: tfds.core.DatasetBuilder, split: str) -> list[Example]:
+    with _quiet():
         try:
-            source = builder.as_data_source(split="rows")
+            source = builder.as_data_source(split=split)
             return [records.from_record(row) for row in source.__getitems__(range(len(source)))]
         except Exception as error:  # the readers raise many kinds for a damaged file
-            raise BadInput(damaged) from error
+            raise BadInput(_damaged(builder.data_dir)) from error
+
+
+def _damaged(folder: str | Path) -> str:
+    return f"the prepared data in {folder} cannot be read: delete that folder and run again."
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet(progress: bool = False):
     """TFDS prints two lines, shows bars, and warns of every config that it does not know."""
-    tfds.disable_progress_bar()
+    if progress:
+        tfds.enable_progress_bar()
+    else:
+        tfds.disable_progress_bar()
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:

@@ -42,6 +42,9 @@ CITATION = """\
 class HumanScoredResponses(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of the corpus; its split is called "rows", metadata holds the counts."""
 
+    FILES = {"response_harm": {"rows": ("harm/*.csv", "objective/*.csv")}}  # inside the wheel
+    ROWS = {"response_harm": {"rows": 1_077}}
+    LICENCE = "MIT"
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "The files of pyrit 1.1.0."}
 
@@ -52,7 +55,7 @@ class HumanScoredResponses(tfds.core.GeneratorBasedBuilder):
             features=records.features(),
             homepage="https://github.com/microsoft/PyRIT",
             citation=CITATION,
-            license="MIT",
+            license=self.LICENCE,
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(),
         )

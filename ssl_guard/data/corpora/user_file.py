@@ -1,28 +1,30 @@
-"""Anybody's rows: JSON lines (.jsonl, .jsonl.gz), a JSON list (.json) or a table (.csv), in UTF-8.
+"""Anybody's rows: a file or a folder in one of the formats of formats.py.
 
 A row has a prompt and may have a response, a label, an id and a category. The names of these
 columns and the words that stand for harmful and safe can be chosen. A row without a label is good
 for the unlabelled pool. Every fault of the file is one BadInput sentence with the place, never the
 text.
+
+What is a file's own can stand behind its name, where files of several makers meet in one run:
+
+    exam.csv?prompt=text&label=toxic&harmful=2|1&safe=0
+    wildguardmix?split=train
 """
 
-import csv
 import dataclasses
-import gzip
 import hashlib
-import io
 import json
-import zlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
-from ssl_guard.data.corpora import records
+from ssl_guard.data.corpora import formats, records
 from ssl_guard.data.schema import HARMFUL, SAFE, Example
 from ssl_guard.errors import BadInput
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".csv")
 COLUMNS = {name: name for name in ("prompt", "response", "label", "id", "category")}
 LABELS = {
     "harmful": HARMFUL, "unsafe": HARMFUL, "true": HARMFUL, "1": HARMFUL,
@@ -30,12 +32,26 @@ LABELS = {
 }  # fmt: skip
 
 
+class Place(NamedTuple):
+    """A name taken apart: where the rows are, and how to read them."""
+
+    path: Path
+    files: tuple[Path, ...]
+    columns: dict[str, str]
+    labels: dict[str, int]
+
+
 @dataclasses.dataclass
 class UserFileConfig(tfds.core.BuilderConfig):
-    """What to read and how; `name`, the folder of the prepared data, is a hash of all of it."""
+    """What to read and how; `name`, the folder of the prepared data, is a hash of all of it.
+
+    sha256: of the files, whose rows are read later; title: of the corpus.
+    """
 
     path: Path = Path()
-    data: bytes = dataclasses.field(default=b"", repr=False)
+    files: tuple[Path, ...] = ()
+    sha256: str = ""
+    title: str = ""
     task: str = ""
     columns: dict[str, str] = dataclasses.field(default_factory=dict)
     labels: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -63,76 +79,122 @@ class UserFile(tfds.core.GeneratorBasedBuilder):
             yield position, records.to_record(example)
 
 
+def reads(name: str | Path) -> bool:
+    """Is it the name of a file or folder, with or without settings, in a format that is read?"""
+    return formats.is_data(Path(str(name).partition("?")[0]))
+
+
+def locate(name: str | Path) -> Place:
+    """The place that a name with settings behind it stands for, see above.
+
+    Raises BadInput for settings that are none, and for a folder that cannot be understood.
+    """
+    path, _, settings = str(name).partition("?")
+    given = dict(pair.partition("=")[::2] for pair in settings.split("&") if pair)
+    known = (*COLUMNS, "harmful", "safe", "split")
+    if unknown := sorted(key for key in given if key not in known or not given[key]):
+        raise BadInput(
+            f"{name}: {unknown[0]!r} says nothing about a file; behind the ? stand "
+            f"{', '.join(known)}, each with its value, such as {path}?prompt=text&label=toxic."
+        )
+    labels = {
+        word: label
+        for key, label in (("harmful", HARMFUL), ("safe", SAFE))
+        for word in given.get(key, "").split("|")
+        if word
+    }
+    columns = {key: column for key, column in given.items() if key in COLUMNS}
+    return Place(Path(path), formats.files_of(Path(path), given.get("split", "")), columns, labels)
+
+
 def configure(
-    path: str | Path,
+    name: str | Path,
     task: str,
     columns: Mapping[str, str] | None = None,
     labels: Mapping[str, int] | None = None,
 ) -> UserFileConfig:
-    """Reads the file's bytes and names the prepared data after their sha256 and the settings.
+    """Names the prepared data after the sha256 of the files and the settings.
 
+    name: a path, with settings of its own behind it, see above, that go before the others
     columns: which column holds what, e.g. {"prompt": "text", "label": "is_harmful"}
     labels: the meaning of label values, e.g. {"toxic": 1, "ok": 0}, instead of LABELS; letter case
         does not matter, and the JSON values true and 1.0 are written "true" and "1"
     """
-    path, columns = Path(path), dict(columns or {})
+    place = locate(name)
+    columns = dict(columns or {}) | place.columns
     if unknown := sorted(set(columns) - set(COLUMNS)):
         raise BadInput(
             f"config.data.columns has {', '.join(unknown)}, but only {', '.join(COLUMNS)} are read."
         )
-    labels = {str(value).strip().lower(): label for value, label in (labels or LABELS).items()}
+    labels = place.labels or labels or LABELS
+    labels = {str(value).strip().lower(): label for value, label in labels.items()}
     if any(label not in (SAFE, HARMFUL) for label in labels.values()):
         raise BadInput("the meaning of a label value must be 1 (harmful) or 0 (safe).")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
     columns = COLUMNS | {name: column for name, column in columns.items() if column}
-    settings = json.dumps([path.name, task, columns, labels], sort_keys=True)
-    key = f"{hashlib.sha256(data).hexdigest()}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
-    return UserFileConfig(name=key, path=path, data=data, task=task, columns=columns, labels=labels)
+    settings = json.dumps([place.path.name, task, columns, labels], sort_keys=True)
+    sha256 = formats.sha256(place.files)
+    stem = place.path.name.lower()
+    stem = stem if place.path.is_dir() else stem.removesuffix(".gz").rpartition(".")[0]
+    return UserFileConfig(
+        name=f"{sha256}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}",
+        path=place.path,
+        files=place.files,
+        sha256=sha256,
+        title=re.sub(r"[^a-z0-9_-]+", "_", stem) or "file",
+        task=task,
+        columns=columns,
+        labels=labels,
+    )
 
 
-def read(config: UserFileConfig) -> list[Example]:
+def read(config: UserFileConfig) -> Iterator[Example]:
     """All rows, in file order. Rows without an id are called after their place: "line 7"."""
-    examples: dict[str, Example] = {}
-    places: dict[str, str] = {}
-    seen = set()
-    for place, row in _rows(config.path, config.data):
-        example = _example(config, place, row)
-        if example.id in examples:
+    ids, seen, columns = set(), set(), config.columns.values()
+    for where, place, row in _rows(config.files, columns):
+        example = _example(config, where, place, row)
+        if example.id in ids:  # places are not kept: look for the first one again
+            again = ((p, _example(config, w, p, r).id) for w, p, r in _rows(config.files, columns))
+            first = next(p for p, row_id in again if row_id == example.id)
             raise BadInput(
-                f"{config.path}, {place} has the same id as {places[example.id]}: "
-                f"make the values of '{config.columns['id']}' unique."
+                f"{where} has the same id as {first}: make the values of "
+                f"'{config.columns['id']}' unique."
             )
-        examples[example.id] = example
-        places[example.id] = place
+        ids.add(example.id)
         seen.update(row)
-    if not examples:
+        yield example
+    if not ids:
         raise BadInput(f"{config.path} has no rows: give it at least one.")
     for name, column in config.columns.items():
         if column != COLUMNS[name] and column not in seen:
             raise BadInput(_missing(config, name, f"{config.path} has no column", seen))
-    return list(examples.values())
+    if formats.sha256(config.files) != config.sha256:
+        raise BadInput(f"{config.path} was changed while it was read: run again.")
 
 
-def side_columns(path: str | Path, names: Iterable[str], id_column: str) -> dict[str, dict]:
+def side_columns(name: str | Path, names: Iterable[str], id_column: str) -> dict[str, dict]:
     """{name: {id: value as text}} of further columns of a file, for those that it has; a row
     without a value is left out. They are no part of the corpus or of its sha256."""
-    path = Path(path)
+    place = locate(name)
     found: dict[str, dict[str, str]] = {name: {} for name in names}
-    for place, row in _rows(path, path.read_bytes()):
+    id_column = place.columns.get("id", id_column)
+    for _, position, row in _rows(place.files, (*found, id_column)):
         own_id = row.get(id_column)
-        row_id = place if own_id is None or own_id == "" else str(own_id)
+        row_id = position if own_id is None or own_id == "" else str(own_id)
         for name in found:
             if (value := row.get(name)) is not None and value != "":
                 found[name][row_id] = str(value)
     return {name: values for name, values in found.items() if values}
 
 
-def _example(config: UserFileConfig, place: str, row: Mapping) -> Example:
-    where = f"{config.path}, {place}"
+def _rows(files: tuple[Path, ...], columns: Iterable[str]) -> Iterator[tuple[str, str, Mapping]]:
+    """(file and place, place, row) of every row; of several files, the place names the file."""
+    columns = frozenset(columns)
+    for file in files:
+        for place, row in formats.rows(file, columns):
+            yield f"{file}, {place}", f"{file.name} {place}" if len(files) > 1 else place, row
 
+
+def _example(config: UserFileConfig, where: str, place: str, row: Mapping) -> Example:
     def text(name: str) -> str | None:
         """The value of a text column, None if it is absent, null or blank."""
         value = row.get(config.columns[name])
@@ -142,7 +204,7 @@ def _example(config: UserFileConfig, place: str, row: Mapping) -> Example:
             return None
         if not isinstance(value, str):
             raise BadInput(f"{where}: '{config.columns[name]}' must be text.")
-        if "\0" in value or not _is_unicode(value):
+        if "\0" in value or not is_unicode(value):
             raise BadInput(
                 f"{where}: '{config.columns[name]}' holds a NUL or half a surrogate pair, "
                 "which is not text: remove it."
@@ -174,7 +236,7 @@ def _label(config: UserFileConfig, where: str, value: object) -> int | None:
     word = "" if value is None else str(value).strip().lower()
     if word and word not in config.labels:
         raise BadInput(
-            f"{where}: '{config.columns['label']}' is {word[:20]!r}, but a label is one of "
+            f"{where}: '{config.columns['label']}' is {shown(word)}, but a label is one of "
             f"{', '.join(config.labels)}, or empty for unknown: set config.data.harmful_values and "
             "safe_values to the words of this file."
         )
@@ -182,85 +244,20 @@ def _label(config: UserFileConfig, where: str, value: object) -> int | None:
 
 
 def _missing(config: UserFileConfig, name: str, beginning: str, found) -> str:
-    found = ", ".join(repr(str(column)[:20]) for column in list(found)[:10]) or "nothing"
+    found = ", ".join(shown(str(column)) for column in list(found)[:10]) or "nothing"
     return (
         f"{beginning} '{config.columns[name]}' (found: {found}): set config.data.columns.{name} "
         "to the column that holds it."
     )
 
 
-def _rows(path: Path, data: bytes) -> Iterator[tuple[str, Mapping]]:
-    """(place, row) of every row; a place is "line 7", or "item 7" of a JSON list."""
-    try:
-        data = gzip.decompress(data) if path.name.lower().endswith(".gz") else data
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadInput(f"{path} is not a whole gzip file: compress it again.") from error
-    if (end := data.find(b"\0")) >= 0:
-        line = data.count(b"\n", 0, end) + 1
-        raise BadInput(f"{path}, line {line} holds a NUL byte: save the file as plain UTF-8 text.")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise BadInput(f"{path}, line {line} is not UTF-8: save the file as UTF-8.") from error
-    suffix = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    yield from {"jsonl": _json_lines, "json": _json_list, "csv": _csv}[suffix](path, text)
+def shown(word: str) -> str:
+    """A label or the name of a column; what may be text of a row is not shown."""
+    return repr(word) if re.fullmatch(r"[\w.+-]{1,20}", word) else f"{len(word)} characters"
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[str, Mapping]]:
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: U+2028 is text
-        if line.strip():
-            yield f"line {number}", _object(f"{path}, line {number}", _json(path, line, number))
-
-
-def _json_list(path: Path, text: str) -> Iterator[tuple[str, Mapping]]:
-    items = _json(path, text, 1) if text.strip() else []
-    if not isinstance(items, list):
-        raise BadInput(f"{path} must hold one JSON list of objects; or rename it to .jsonl.")
-    for number, item in enumerate(items, start=1):
-        yield f"item {number}", _object(f"{path}, item {number}", item)
-
-
-def _json(path: Path, text: str, first_line: int) -> object:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise BadInput(f"{path}, line {line} is not JSON: {error.msg}.") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a deep nest
-        raise BadInput(f"{path}, line {first_line} is JSON too large or deep to read.") from error
-
-
-def _object(where: str, value: object) -> Mapping:
-    if not isinstance(value, dict):
-        raise BadInput(f'{where} must be a JSON object such as {{"prompt": "...", "label": 0}}.')
-    return value
-
-
-def _csv(path: Path, text: str) -> Iterator[tuple[str, Mapping]]:
-    limit = csv.field_size_limit(2**31 - 1)  # a field may be a long document
-    try:
-        # strict: without it an unclosed quote swallows the rest of the file as one field
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header = [name.strip() for name in next(reader, [])]
-        if len(set(header)) < len(header):
-            raise BadInput(f"{path}, line 1 has the same column name twice: rename one.")
-        line = reader.line_num + 1
-        for row in reader:
-            if row and len(row) != len(header):
-                raise BadInput(
-                    f"{path}, line {line} has {len(row)} columns, but line 1 has {len(header)}."
-                )
-            if row:
-                yield f"line {line}", dict(zip(header, row, strict=True))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise BadInput(f"{path}, line {reader.line_num} is not CSV: {error}.") from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8: half a surrogate pair, which JSON can hold, cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -13,6 +13,7 @@ from ssl_guard.data import corpora
 from ssl_guard.data.corpora import human_scored_responses as hsr
 from ssl_guard.data.schema import Corpus
 from ssl_guard.errors import BadInput
+from tests.data.corpora import made_up
 
 
 def write(path, rows, scores=("human_score",)):
@@ -158,7 +159,7 @@ def test_wrong_request(tmp_path, change, said):
 
 
 def test_unknown_corpus(tmp_path):
-    with pytest.raises(BadInput, match="neither a corpus .human_scored_responses. nor a file"):
+    with pytest.raises(BadInput, match="neither a corpus .human_scored_responses, .* nor a file"):
         corpora.load("human_scored", task="response_harm", data_dir=tmp_path)
 
 
@@ -184,12 +185,14 @@ def test_real_counts():
 def test_quiet_offline_and_without_tensorflow(tmp_path):
     """Preparing a corpus prints nothing, warns of nothing, asks the network nothing."""
     (tmp_path / "rows.jsonl").write_text('{"prompt": "Tea?", "response": "Yes", "label": 0}')
+    made_up.write(corpora.CORPORA["beavertails"], tmp_path / "manual/beavertails")
     program = """if True:
         import socket, sys
         def refuse(*args): raise AssertionError("network")
         socket.socket.connect = socket.getaddrinfo = refuse
         from ssl_guard.data import corpora
-        for name in ("human_scored_responses", sys.argv[1] + "/rows.jsonl") * 2:
+        names = "human_scored_responses", "beavertails:test_30k", sys.argv[1] + "/rows.jsonl"
+        for name in names * 2:
             corpora.load(name, task="response_harm", data_dir=sys.argv[1])
         loaded = {"tensorflow", "torch", "jax", "pyrit"} & set(sys.modules)
         assert not loaded, loaded

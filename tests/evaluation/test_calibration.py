@@ -16,8 +16,9 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, f1_score
 
-from ssl_guard import calibration, metrics
+from ssl_guard import metrics
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import calibration
 
 KINDS = list(calibration.FITS)
 

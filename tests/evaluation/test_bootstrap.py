@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from ssl_guard import bootstrap, metrics
+from ssl_guard import metrics
+from ssl_guard.evaluation import bootstrap
 
 
 def rows(seed, count=80, decimals=2):

@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from ssl_guard import moderation
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import moderation
 
 
 class Endpoint(http.server.ThreadingHTTPServer):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from ssl_guard import sharding
+from ssl_guard import preemption, sharding
 from ssl_guard.data import pipeline, windows
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.errors import BadInput
@@ -22,13 +22,17 @@ def outputs(
     mesh,
     pack_groups: int = 0,
 ) -> np.ndarray:
-    """fn(params, batch), [batch, n], of every record: float64 [rows, n], in the records' order."""
+    """fn(params, batch), [batch, n], of every record: float64 [rows, n], in the records' order.
+
+    Raises Preempted if a signal comes meanwhile, BadInput for values that are not finite.
+    """
     parts, places = [], []
     batches = pipeline.eval_batches(
         records, batch_size=batch_size, buckets=buckets, pad_id=pad_id, pack_groups=pack_groups
     )
     for batch, positions in batches:
-        values = jax.device_get(fn(params, sharding.put_batch(batch, mesh)))
+        preemption.check()
+        values = jax.device_get(fn(params, sharding.put_global_batch(batch, mesh)))
         parts.append(values[: len(positions)])
         places.append(positions)
     found = np.concatenate(parts).astype(np.float64)[np.argsort(np.concatenate(places))]

@@ -1,8 +1,9 @@
 """The rows that a run is examined on: corpora, or sides of its own split, without what it has seen.
 
 A run has seen the rows of its split but for the test side: those that it learned from, and those
-that chose its step and its thresholds. Near-duplicates of their prompts are taken out of an exam
-and counted.
+that chose its step and its thresholds; and the augmented views and the prompts that its encoder was
+pre-trained on, where these are known. Near-duplicates of their prompts are taken out of an exam and
+counted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,12 @@ import numpy as np
 
 from ssl_guard.data import corpora
 from ssl_guard.data.corpora import user_file
+from ssl_guard.data.duplicates import Known, Shingles
 from ssl_guard.data.overlap import overlap
 from ssl_guard.data.schema import SAFE, Corpus, Example, make_corpus
 from ssl_guard.errors import BadInput
-from ssl_guard.prepare import Source
+from ssl_guard.models import pretrained
+from ssl_guard.prepare import Source, pretraining, sets_used
 
 SIDES = ("dev", "calibration", "test")  # of the run's own split, instead of a corpus
 MOST_VALUES = 50  # of a column to slice by
@@ -62,7 +65,7 @@ def open_exam(
     side = name if name in SIDES else None
     title, rows, label_map = labelled_rows(name, config, source, columns=columns, labels=labels)
     extra = {}
-    if is_file(name):
+    if user_file.reads(name):
         extra = _slices(name, slices, user_file.COLUMNS | _columns(config, columns))
     if over_refusal:
         rows = [example for example in rows if example.label == SAFE]
@@ -77,8 +80,10 @@ def open_exam(
         if other not in ("test", side)
         for example in examples
     ]
-    found = overlap([example.prompt for example in rows], seen)
-    kept = np.arange(len(rows)) if keep_seen else np.flatnonzero(~found.near)
+    prompts = [example.prompt for example in rows]
+    found = overlap(prompts, seen)
+    near = found.near if side else found.near | _near_others(prompts, config, source)
+    kept = np.arange(len(rows)) if keep_seen else np.flatnonzero(~near)
     if not len(kept):
         raise BadInput(
             f"{name}: all {len(rows)} rows are near-duplicates of rows that the run has seen: name "
@@ -92,11 +97,23 @@ def open_exam(
         columns=extra,
         contamination={
             "exact": int(found.exact.sum()),
-            "near_duplicates": int((found.near & ~found.exact).sum()),
+            "near_duplicates": int((near & ~found.exact).sum()),
             "removed": not keep_seen,
         },
         label_map=label_map,
     )
+
+
+def _near_others(prompts: list[str], config, source: Source) -> np.ndarray:
+    """bool [prompts]: is it near what the run has seen beside its split: augmented views, and the
+    prompts that its encoder was pre-trained on?"""
+    near = np.zeros(len(prompts), bool)
+    views = (s.views(source.rows["unlabelled"]) for s in sets_used(config, source).values())
+    others = [Shingles.of(prompt for _, _, prompt, _ in of_set) for of_set in views]
+    read = pretraining(pretrained.resolve(config.model.name))
+    for seen in others if read is None else [*others, read]:
+        near |= Known(seen).near(Shingles.of(prompts))
+    return near
 
 
 def labelled_rows(
@@ -113,23 +130,18 @@ def labelled_rows(
     if name in SIDES:
         title, rows = f"{source.corpus.name}.{name}", source.rows.get(name) or []
     else:
-        if is_file(name):
+        if user_file.reads(name):
             own = {v: 1 for v in data.harmful_values} | {v: 0 for v in data.safe_values}
             label_map = dict(labels or own or user_file.LABELS)
         corpus = corpora.load(
             name,
             task=data.task,
             data_dir=Path(data.dir),
-            columns=_columns(config, columns) if is_file(name) else {},
+            columns=_columns(config, columns) if user_file.reads(name) else {},
             labels=label_map,
         )
         title, rows = corpus.name, corpus.examples
     return title, [example for example in rows if example.label is not None], label_map
-
-
-def is_file(name: str) -> bool:
-    """Is it the name of a file, and not that of a corpus or of a side?"""
-    return str(name).lower().endswith(user_file.SUFFIXES)
 
 
 def _columns(config, columns: Mapping[str, str] | None) -> dict[str, str]:

@@ -16,16 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ssl_guard import algorithms, baselines, inference, models, sharding
+from ssl_guard import algorithms, baselines, models, sharding
 from ssl_guard import config as config_module
 from ssl_guard import steps as steps_module
-from ssl_guard.checkpoint import Checkpoints, template_of
+from ssl_guard.checkpoint import Checkpoints
 from ssl_guard.data.memory import Rows
 from ssl_guard.data.schema import Example
 from ssl_guard.data.tfrecord import Records
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import inference
 from ssl_guard.models import pretrained
 from ssl_guard.prepare import encode, encode_windows, prepare
 
@@ -84,7 +85,7 @@ def load_run(workdir: str | Path) -> Scorer:
     tokenizer = Tokenizer(folder, config.data.max_length)
     if config.algorithm in algorithms.FITTED:
         head, predict = _fitted_head(config, report)
-        weights, content = {"raw": head}, {"coef": head.coef_, "intercept": head.intercept_}
+        weights, content = {"raw": head}, head_content(head)
     else:
         mesh = sharding.make_mesh()
         algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
@@ -100,7 +101,7 @@ def _selected_weights(workdir: Path, config, report: dict, model, mesh) -> dict[
         raise BadInput(f"{workdir} has no checkpoints, so nothing can be scored: train it again.")
     shapes = jax.eval_shape(model.init, jax.random.key(0), _one_token())
     names = {"raw": "params"} | ({"ema": "ema_params"} if config.optim.ema_decay else {})
-    template = template_of({name: shapes for name in names.values()}, sharding.replicated(mesh))
+    template = sharding.place({name: shapes for name in names.values()}, mesh)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         state = checkpoints.restore_part(report["selected_step"], template)
     return {kind: state[name] for kind, name in names.items()}
@@ -126,8 +127,18 @@ def _fitted_head(config, report: dict):
     return head, lambda head, records: baselines.harmful(head, features(records))
 
 
-def build_model(config, model_folder: Path, extra_classes: int = 0) -> models.Classifier:
-    """The run's classifier. Raises BadInput for a max_length that its encoder cannot read."""
+def head_content(head) -> dict[str, np.ndarray]:
+    """The numbers of a logistic regression, for its sha256."""
+    return {"coef": head.coef_, "intercept": head.intercept_}
+
+
+def build_model(
+    config, model_folder: Path, extra_classes: int = 0, *, dtype: str | None = None
+) -> models.Classifier:
+    """The run's classifier; dtype: of its arithmetic, if not the config's.
+
+    Raises BadInput for a max_length that its encoder cannot read.
+    """
     model = models.build(
         model_folder,
         num_classes=2 + extra_classes,
@@ -137,7 +148,7 @@ def build_model(config, model_folder: Path, extra_classes: int = 0) -> models.Cl
         pooling=config.model.pooling,
         head=config.model.head,
         dropout=config.model.dropout,
-        dtype=config.model.dtype,
+        dtype=dtype or config.model.dtype,
         remat=config.model.remat,
     )
     longest = model.config.max_tokens
@@ -187,7 +198,9 @@ def predict_fn(
             C=algorithm.logistic_head,
         )
     predict_step = functools.partial(
-        steps_module.predict_step, apply=model.apply, extra_classes=algorithm.extra_classes
+        steps_module.predict_step,
+        apply=sharding.whole(model.apply, mesh),
+        extra_classes=algorithm.extra_classes,
     )
     scores_of = functools.partial(
         inference.predict,
@@ -199,7 +212,8 @@ def predict_fn(
 
 def features_fn(config, model: models.Classifier, tokenizer: Tokenizer, mesh) -> Callable:
     """features(params, records) -> float64 [rows, width], see `baselines.encoder_features`."""
-    step = functools.partial(steps_module.feature_step, features=model.stages.features)
+    features = sharding.whole(model.stages.features, mesh)
+    step = functools.partial(steps_module.feature_step, features=features)
     return functools.partial(
         baselines.encoder_features,
         jax.jit(step, out_shardings=sharding.replicated(mesh)),
@@ -213,14 +227,15 @@ def how_to_evaluate(config, tokenizer: Tokenizer, mesh) -> dict:
         "batch_size": config.eval.batch,
         "buckets": tuple(config.data.buckets),
         "pad_id": tokenizer.pad_id,
-        "pack_groups": pack_groups(config),
+        "pack_groups": pack_groups(config, mesh),
         "mesh": mesh,
     }
 
 
-def pack_groups(config) -> int:
-    """One group of texts per device packs them (data/packing.py), 0 packs nothing."""
-    return jax.device_count() if config.data.packing else 0
+def pack_groups(config, mesh) -> int:
+    """One group of texts for each part of a batch's rows packs them (data/packing.py), 0 packs
+    nothing."""
+    return sharding.row_shards(mesh) if config.data.packing else 0
 
 
 def tree_sha256(tree) -> str:

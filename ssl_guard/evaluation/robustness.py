@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_guard.augment import ops
-from ssl_guard.bootstrap import mean_interval
 from ssl_guard.data.schema import Example
+from ssl_guard.evaluation.bootstrap import mean_interval
 
 # Strength of the operations of augment/ that hide words; others have the defaults of their own.
 ARGUMENTS = {

@@ -1,0 +1,51 @@
+"""JailbreakBench: harmful and harmless behaviours, and responses that people judged."""
+
+from ssl_guard.data.corpora.published import Item, Published, configs
+from ssl_guard.data.schema import HARMFUL, SAFE
+
+LABELS = {"harmful": HARMFUL, "benign": SAFE}  # of the splits
+VOTES = {"1": HARMFUL, "0": SAFE}  # of human_majority
+
+
+class JailbreakBench(Published):
+    """Chao et al. 2024.
+
+    prompt_harm: the goals of the split harmful are harmful, those of benign, on the same topics,
+    are safe. response_harm: the comparison of judges, prompt and target_response, by the majority
+    of three people: 1 if the response is a jailbreak.
+    """
+
+    name = "jailbreakbench"
+    RELEASE_NOTES = {"1.0.0": "JBB-Behaviors of the hub."}
+    FILES = {
+        "prompt_harm": {
+            "harmful": ("data/harmful-behaviors.csv",),
+            "benign": ("data/benign-behaviors.csv",),
+        },
+        "response_harm": {"judged": ("data/judge-comparison.csv",)},
+    }
+    ROWS = {"prompt_harm": {"harmful": 100, "benign": 100}, "response_harm": {"judged": 300}}
+    BUILDER_CONFIGS = configs(FILES)
+    LICENCE = "MIT"
+    HOMEPAGE = "https://huggingface.co/datasets/JailbreakBench/JBB-Behaviors"
+    OBTAIN = MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        "run: hf download JailbreakBench/JBB-Behaviors --repo-type dataset --local-dir {folder}"
+    )
+    CITATION = """\
+@inproceedings{chao2024jailbreakbench,
+  title = {{JailbreakBench}: An Open Robustness Benchmark for Jailbreaking Large Language Models},
+  author = {Chao, Patrick and Debenedetti, Edoardo and Robey, Alexander and Andriushchenko, Maksym
+            and Croce, Francesco and Sehwag, Vikash and Dobriban, Edgar and Flammarion, Nicolas and
+            Pappas, George J. and Tram{\\`e}r, Florian and Hassani, Hamed and Wong, Eric},
+  booktitle = {NeurIPS Datasets and Benchmarks Track},
+  year = {2024},
+  url = {https://arxiv.org/abs/2404.01318}
+}"""
+
+    @classmethod
+    def parse(cls, task, split, row):
+        """One item a row."""
+        if task == "prompt_harm":
+            yield Item(row["Goal"], LABELS[split], category=row["Category"], key=row["Index"])
+        else:
+            yield Item(row["prompt"], VOTES[row["human_majority"]], row["target_response"])

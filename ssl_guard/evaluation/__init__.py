@@ -1,0 +1,1 @@
+"""What evaluate, threshold and peers share: scores of rows, intervals, thresholds that hold."""

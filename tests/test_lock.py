@@ -1,0 +1,43 @@
+"""One process at a time on a workdir; the lock of a dead one is free."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from ssl_guard import lock
+from ssl_guard.errors import BadInput
+
+HOLDER = """
+import sys, time
+from ssl_guard import lock
+with lock.held(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_second_process_is_refused_and_a_dead_one_holds_nothing(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        said = rf"in use by process {other.pid} on {re.escape(socket.gethostname())} since 20\d\d-"
+        with pytest.raises(BadInput, match=said), lock.held(tmp_path):
+            pass
+        other.send_signal(signal.SIGKILL)
+    assert (tmp_path / "owner.json").exists()  # it had no time to put it away
+    with lock.held(tmp_path):
+        owner = json.loads((tmp_path / "owner.json").read_text())
+        assert owner["pid"] == os.getpid()
+    assert not (tmp_path / "owner.json").exists()
+
+
+def test_it_is_freed_by_an_error(tmp_path):
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), lock.held(tmp_path / "new"):
+            1 / 0  # noqa: B018

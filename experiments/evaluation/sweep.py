@@ -237,7 +237,8 @@ def short(corpus: str) -> str:
 
 
 def operating_points(cells: list[str]) -> str:
-    """Promise and measurement for every profile and corpus, over the seeds of the ceiling."""
+    """Promise and measurement for every profile and corpus, over the seeds of the ceiling that were
+    examined on it."""
     policies = [json.loads((RECORDS / cell / "policy.json").read_text()) for cell in cells]
     rows = []
     for profile in PROFILES:
@@ -247,9 +248,9 @@ def operating_points(cells: list[str]) -> str:
         measured = [point["measured"] for point in points]
         found = {"calibration rows": (policies[0]["rows"], policies[0]["harmful"], measured)}
         exams = [load(cell, f"policy:{profile}") for cell in cells]
-        for corpus in sorted(set.intersection(*map(set, exams)), key=lambda c: ("-" not in c, c)):
+        for corpus in sorted(exams[0], key=lambda c: ("-" not in c, c)):
             cohort = exams[0][corpus]["cohort"]
-            scores = [scores_of(exam[corpus]) for exam in exams]
+            scores = [scores_of(exam[corpus]) for exam in exams if corpus in exam]
             found[corpus] = cohort["rows"], cohort["harmful"], scores
         for number, (corpus, (count, harmful, scores)) in enumerate(found.items()):
             shown = [over_seeds(scores, key) for key in ("fpr", "recall", "precision")]

@@ -66,6 +66,9 @@ def test_the_tables_of_the_experiments_come_from_their_records(script, monkeypat
     assert table_in(path.parent / "README.md", of=f"{script} --table") == module.table().strip()
 
 
-def test_the_methods_table_in_the_readme_is_the_experiments():
-    table = table_in(Path("README.md"), of="methods/sweep.py")
-    assert table == table_in(Path("experiments/methods/README.md"))
+@pytest.mark.parametrize(
+    "script", ["methods/sweep.py", "faults/kill_matrix.py", "speed/scaling.py"]
+)
+def test_tables_in_the_readme_are_those_of_the_experiments(script):
+    there = Path("experiments") / Path(script).parent / "README.md"
+    assert table_in(Path("README.md"), of=script) == table_in(there, of=script)

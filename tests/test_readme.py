@@ -46,6 +46,7 @@ def test_the_corpora_are_those_that_there_are():
         "faults/kill_matrix.py",
         "operating_point/sweep.py",
         "evaluation/sweep.py",
+        "budget/sweep.py",
         "speed/encoders.py",
         "speed/deberta.py",
         "speed/bookkeeping.py",

@@ -61,8 +61,7 @@ def record(method: str, labels: int | None, seed: int) -> Path:
 
 
 def table() -> str:
-    """Means and all values over the seeds, for every method and budget; of the seeds that have all
-    their records."""
+    """Every method and budget, over the seeds that have all their records; empty if none has."""
     columns = [(method, labels) for labels in BUDGETS for method in METHODS]
     columns.append(("supervised_full", None))
     seeds = [
@@ -71,15 +70,24 @@ def table() -> str:
         if all((record(*column, seed) / "report.json").exists() for column in columns)
     ]
     rows = []
-    for method, labels in columns:
-        runs = [report.load(record(method, labels, seed)) for seed in seeds]
-        row = [labels or "all", method]
-        for name in SHOWN:
-            values = [100 * report.scores_of(run)[name]["value"] for run in runs]
-            row.append(f"{np.mean(values):.1f} ({', '.join(f'{v:.1f}' for v in values)})")
+    for method, labels in columns if seeds else ():
+        runs = [report.scores_of(report.load(record(method, labels, seed))) for seed in seeds]
+        row = [
+            labels or "all",
+            method,
+            *(over_seeds([run[name] for run in runs]) for name in SHOWN),
+        ]
         rows.append(row)
     titles = ["labels", "method", *(f"{title}, %" for title in SHOWN.values())]
     return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
+
+
+def over_seeds(scores: list[dict]) -> str:
+    """The 95% interval of one seed, the mean and all values of several."""
+    values = [100 * score["value"] for score in scores]
+    if len(scores) == 1:
+        return f"{values[0]:.1f} [{100 * scores[0]['low']:.1f}, {100 * scores[0]['high']:.1f}]"
+    return f"{np.mean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})"
 
 
 if __name__ == "__main__":

@@ -117,8 +117,8 @@ def _reliability(axes, results: list[Result], scores_of: list, colour: str, styl
     band(axes, score.mean(0), share, colour, style)
 
 
-def budget(axes, by_labels: dict[int, list[Result]], colour: str) -> None:
-    """F1 against the number of labels."""
+def budget(axes, by_labels: dict[int, list[Result]], colour: str, *, ylim: tuple) -> None:
+    """F1 against the number of labels; ylim: of the axis, the same for every method."""
     labels = sorted(by_labels)
     values = [[r.scores["f1"]["value"] for r in by_labels[n]] for n in labels]
     means = [np.mean(v) for v in values]
@@ -126,7 +126,7 @@ def budget(axes, by_labels: dict[int, list[Result]], colour: str) -> None:
     axes.fill_between(
         labels, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2, lw=0
     )
-    axes.set(xlabel="labels", ylabel="F1 on test", ylim=(0, 1), xscale="log")
+    axes.set(xlabel="labels", ylabel="F1 on test", ylim=ylim, xscale="log")
     axes.set_xticks(labels, [str(n) for n in labels], minor=False)
     axes.minorticks_off()
 

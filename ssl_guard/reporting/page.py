@@ -263,10 +263,12 @@ def _budget_figure(methods: dict[tuple, list[Result]], salt: str) -> list[Figure
     for (method, labels), found in methods.items():
         if labels is not None and all("f1" in result.scores for result in found):
             budgets.setdefault(method, {})[labels] = found
-    shown = [
-        result for found in budgets.values() for results in found.values() for result in results
+    values = [
+        result.scores["f1"]["value"]
+        for by_labels in budgets.values()
+        for found in by_labels.values()
+        for result in found
     ]
-    values = [result.scores["f1"]["value"] for result in shown]
     full = [r for found in budgets.pop(CEILING, {}).values() for r in found]
     found = []
     for method, by_labels in budgets.items():

@@ -127,6 +127,7 @@ def budget(axes, by_labels: dict[int, list[Result]], colour: str, *, ylim: tuple
         labels, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2, lw=0
     )
     axes.set(xlabel="labels", ylabel="F1 on test", ylim=ylim, xscale="log")
+    axes.locator_params(axis="y", nbins=4)  # wider numbers would push the label out
     axes.set_xticks(labels, [str(n) for n in labels], minor=False)
     axes.minorticks_off()
 

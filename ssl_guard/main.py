@@ -12,10 +12,11 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from ssl_guard import cli, mlm, preemption, processes, runtime
-from ssl_guard.data import overlap
+from ssl_guard.data import contamination
 from ssl_guard.data.schema import licence_notes
-from ssl_guard.train import train_and_evaluate
+from ssl_guard.runtime import cli, compilation, preemption, processes
+from ssl_guard.train import masked_lm
+from ssl_guard.train.run import train_and_evaluate
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; the same one resumes it.")
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> None:
     config, workdir = cli.required(CONFIG, "config"), cli.required(WORKDIR, "workdir")
     processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     preemption.listen()
-    runtime.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
+    compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
     try:
         print(_run(config, workdir))
     except preemption.Preempted as stopped:
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> None:
 def _run(config, workdir: str) -> str:
     """Runs to the end; the line that says how it went."""
     if config.algorithm == "mlm":
-        report = mlm.pretrain(config, workdir)
+        report = masked_lm.pretrain(config, workdir)
         return f"{workdir}/encoder: held out {json.dumps(report['held_out'])}"
     report = train_and_evaluate(config, workdir)
     test = report["test"][report["weights"]]
@@ -50,7 +51,7 @@ def _run(config, workdir: str) -> str:
     }
     line = f"{workdir}: step {report['selected_step']}, test {json.dumps(shown)}"
     notes = licence_notes(report["data"]["licence"])
-    return "\n".join([line, overlap.note(report["contamination"]), *notes])
+    return "\n".join([line, contamination.note(report["contamination"]), *notes])
 
 
 if __name__ == "__main__":

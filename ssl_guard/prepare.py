@@ -27,17 +27,18 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ssl_guard import algorithms, cli
+from ssl_guard import algorithms
 from ssl_guard import config as config_module
-from ssl_guard.assets import sha256_file
 from ssl_guard.augment import recipe, sets
-from ssl_guard.data import corpora, duplicates, overlap, splits, windows
-from ssl_guard.data.mixing import Mixture
+from ssl_guard.data import contamination, corpora, duplicates, splits, windows
 from ssl_guard.data.schema import Corpus, Example, commercial_use, make_corpus
-from ssl_guard.data.tfrecord import Records, open_shards, write_shards
+from ssl_guard.data.shards import Records, open_shards, write_shards
 from ssl_guard.data.tokenizer import Tokenizer
+from ssl_guard.data.view_mixture import Mixture
 from ssl_guard.errors import BadInput
 from ssl_guard.models import pretrained
+from ssl_guard.runtime import cli
+from ssl_guard.runtime.files import sha256_file
 
 Row = tuple[Example, int, str, str | None]  # example, copy, prompt, response
 
@@ -318,7 +319,7 @@ def _near_test(
         prompts[f"augmented/{name}"] = (prompt for _, _, prompt, _ in views)
     pools = {name: duplicates.Shingles.of(found) for name, found in prompts.items()}
     read = pretraining(model_folder)
-    near = overlap.near_test(
+    near = contamination.near_test(
         [example.prompt for example in rows["test"]],
         pools | ({} if read is None else {"pretraining": read}),
     )

@@ -1,6 +1,7 @@
 """The house rules that a reader relies on, checked on the source itself."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -8,53 +9,31 @@ import pytest
 PACKAGE = Path("ssl_guard")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# Imports run downwards: a module imports modules of its own level or below, with the data side
-# (level 1, "data" and "augment") and the model side (the rest) apart below level 3.
-LEVELS = {
-    4: {"main"},
-    3: {
-        "train",
-        "mlm",
-        "evaluate",
-        "evaluation",
-        "prepare",
-        "judges",
-        "augment.__main__",  # the command: it brings texts and the gates that need a model together
-        "report",
-        "reporting",
-        "baselines",
-        "monitor",
-        "peers",
-        "threshold",
-    },
-    2: {"steps", "mlm_step", "sharding", "checkpoint"},
-    1: {"state", "optim", "schedules", "algorithms", "observatory", "models", "data", "augment"},
-    0: {
-        "losses",
-        "metrics",
-        "retry",
-        "plots",
-        "writer",
-        "provenance",
-        "config",
-        "cli",
-        "errors",
-        "assets",
-        "runtime",
-        "lock",
-        "preemption",
-        "progress",
-        "processes",
-    },
-}
-LEVEL = {name: level for level, names in LEVELS.items() for name in names}
-DATA_SIDE = {"data", "augment"}
+# Rooms in order. A file imports its own room and rooms of earlier rows, never another room of its
+# own row.
+ROOMS = [
+    {"errors"},
+    {"config"},
+    {"runtime"},
+    {"algorithms", "models", "data"},
+    {"augment"},
+    {"steps", "prepare"},
+    {"evaluation"},
+    {"train", "report"},
+    {"commands"},
+    {"main", "__main__"},
+]
+ROW = {name: row for row, names in enumerate(ROOMS) for name in names}
+MAX_LINES = 400
 
 
-def module(path):
-    inside = path.relative_to(PACKAGE).with_suffix("")
-    dotted = ".".join(inside.parts)
-    return dotted if dotted in LEVEL else inside.parts[0]
+def room(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def dotted(path):
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports(path):
@@ -67,56 +46,88 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rooms(path):
-    """Names of this package's modules that a file imports."""
-    found = {name.split(".")[1] for name in imports(path) if name.startswith("ssl_guard.")}
-    return found & LEVEL.keys()
+def modules(path):
+    """Files of this package that a file imports."""
+    known = {dotted(file): file for file in FILES}
+    for name in imports(path):
+        found = known.get(name) or known.get(name.rpartition(".")[0])
+        if found and found != path:
+            yield found
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_imports_run_downwards(path):
-    mine = module(path)
-    if mine == "__init__":
+    if room(path) == "__init__":
         return
-    assert mine in LEVEL, f"{path} has no level: give it one here"
-    for other in rooms(path) - {mine}:
-        assert LEVEL[other] <= LEVEL[mine], f"{path} imports upwards: {other}"
-        if LEVEL[mine] < 3:
-            crossing = (mine in DATA_SIDE) != (other in DATA_SIDE) and LEVEL[other] > 0
-            assert not crossing, f"{path} crosses between data and model side: {other}"
-    if mine == "data":
-        assert "augment" not in rooms(path)
-    if mine == "algorithms":
-        assert "models" not in rooms(path)
+    assert room(path) in ROW, f"{path} is in no room: give it one here"
+    for other in modules(path):
+        if room(other) not in (room(path), "__init__"):
+            assert ROW[room(other)] < ROW[room(path)], f"{path} imports upwards: {other}"
+    if room(path) == "augment":
+        crossing = {"algorithms", "models"} & {room(other) for other in modules(path)}
+        assert not crossing, f"{path} crosses from the data side to the model side: {crossing}"
+
+
+def test_no_two_files_import_each_other_in_a_circle():
+    graph = {path: set(modules(path)) for path in FILES}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the files
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_file_can_be_read_in_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def test_few_names_at_the_root():
+    names = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert len(names - {"__init__", "__main__"}) <= 14
 
 
 def importers(*packages):
     return {
-        module(path)
+        room(path)
         for path in FILES
         if any(name == p or name.startswith(p + ".") for name in imports(path) for p in packages)
     }
 
 
+def files_importing(package):
+    return {
+        path.relative_to(PACKAGE).as_posix()
+        for path in FILES
+        if any(name == package or name.startswith(package + ".") for name in imports(path))
+    }
+
+
 def test_each_heavy_library_has_one_door():
     assert importers("flax") == {"models"}
-    assert importers("orbax") == {"checkpoint"}
+    assert files_importing("orbax") == {"runtime/checkpoint.py"}
     assert importers("grain") == {"data"}
     assert importers("tensorflow_datasets") == {"data"}
-    assert importers("matplotlib") == {"plots"}
-    assert importers("httpx2", "tenacity", "llama_cpp", "vllm") == {"augment", "evaluation"}
+    assert files_importing("matplotlib") == {"report/plots.py"}
+    assert importers("httpx2", "tenacity", "llama_cpp", "vllm") <= {
+        "augment",
+        "evaluation",
+        "runtime",
+    }
+
+
+def test_nothing_imports_a_command():
+    for path in FILES:
+        if room(path) not in ("commands", "main", "__main__"):
+            assert not any(room(other) == "commands" for other in modules(path)), path
 
 
 def test_beam_is_in_files_that_nothing_imports_at_its_top():
     """apache_beam is an extra: only commands with --runner=... may ask for it."""
     beams = [PACKAGE / "augment" / "beam.py", PACKAGE / "data" / "corpora" / "beam.py"]
     assert [path for path in FILES if "apache_beam" in set(imports(path))] == beams
-    modules = {"ssl_guard.augment.beam", "ssl_guard.data.corpora.beam"}
+    beam_modules = {"ssl_guard.augment.beam", "ssl_guard.data.corpora.beam"}
     for path in set(FILES) - set(beams):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ImportFrom):
                 names = {f"{node.module}.{alias.name}" for alias in node.names}
-                assert not modules & (names | {node.module}), path
+                assert not beam_modules & (names | {node.module}), path
 
 
 def test_tensorflow_and_torch_are_never_needed():

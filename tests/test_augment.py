@@ -10,9 +10,9 @@ import pytest
 from configs import uda
 from configs.augment import rules
 from ssl_guard import prepare
-from ssl_guard.augment import __main__ as command
 from ssl_guard.augment import ops, sets
 from ssl_guard.augment.ops import each
+from ssl_guard.commands import augment as command
 from ssl_guard.errors import BadInput
 from tests.test_own_data import write_rows
 

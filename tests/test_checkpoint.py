@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from ssl_guard import sharding
-from ssl_guard.checkpoint import Checkpoints
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime import sharding
+from ssl_guard.runtime.checkpoint import Checkpoints
 from tests.test_steps import METHODS, batches, make
 
 

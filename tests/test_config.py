@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ssl_guard import config as base
-from ssl_guard import judges
 from ssl_guard.augment import gates, ops, recipe
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import model_gates
 
 CONFIGS = sorted(path.stem for path in Path("configs").glob("*.py"))
 SETS = sorted(f"augment.{path.stem}" for path in Path("configs/augment").glob("*.py"))
@@ -44,10 +44,10 @@ def test_every_set_has_a_recipe_gates_and_arguments_that_fit(name):
     assert augment.name == name.removeprefix("augment.")
     for op in recipe.names(recipe.parse(augment.ops)):
         inspect.signature(ops.OPS[op]).bind((), **augment.get(op, {}))
-    for build in (gates.build, judges.build):
+    for build in (gates.build, model_gates.build):
         asked = inspect.signature(build).parameters
         inspect.signature(build).bind(**{key: augment.gates[key] for key in asked})
-    keys = [set(inspect.signature(build).parameters) for build in (gates.build, judges.build)]
+    keys = [set(inspect.signature(build).parameters) for build in (gates.build, model_gates.build)]
     assert keys[0] | keys[1] == set(augment.gates)
 
 

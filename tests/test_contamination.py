@@ -9,11 +9,12 @@ import pytest
 from pyarrow import parquet
 
 from configs import fixmatch, tfidf_logistic
-from ssl_guard import prepare, train
+from ssl_guard import prepare
 from ssl_guard.augment import sets
-from ssl_guard.data import overlap
+from ssl_guard.data import contamination
 from ssl_guard.data.duplicates import Shingles
 from ssl_guard.errors import BadInput
+from ssl_guard.train import run
 
 WORDS = [a + b for a in "bdfgklmnprst" for b in ("a", "en", "ir", "o", "ul")]
 
@@ -67,7 +68,7 @@ def config_for(folder, **changes):
 def test_a_run_over_corpora_whose_columns_differ(folder):
     config = tfidf_logistic.get_config("smoke")
     config.data = config_for(folder).data
-    report = train.train_and_evaluate(config, folder / "run")
+    report = run.train_and_evaluate(config, folder / "run")
     assert report["data"]["corpus"] == "mine-more-other-exam"
     rows = report["data"]["rows"]
     assert rows == {"labelled": 16, "unlabelled": 74, "dev": 20, "test": 30}
@@ -77,7 +78,7 @@ def test_a_run_over_corpora_whose_columns_differ(folder):
         "dev": {"rows": 20, "near_test": 0, "removed": 0},
         "left_out": {"rows": 2, "near_test": 2, "removed": 2},
     }
-    assert overlap.note(report["contamination"]) == (
+    assert contamination.note(report["contamination"]) == (
         "near a test prompt and removed: 2 of 2 in left_out"
     )
     lines = (folder / "run" / "predictions.jsonl").read_text().splitlines()
@@ -136,7 +137,7 @@ def test_a_leak_that_is_still_used_is_said():
     near = {"dev": np.array([True, False]), "augmented/rules": np.array([True, True])}
     counts = prepare._contamination(near)
     assert counts["dev"] == {"rows": 2, "near_test": 1, "removed": 0}
-    assert overlap.note(counts) == (
+    assert contamination.note(counts) == (
         "near a test prompt and removed: 1 of 2 in dev (STILL USED), 2 of 2 in augmented/rules"
     )
-    assert overlap.note({}).endswith("removed: nothing")
+    assert contamination.note({}).endswith("removed: nothing")

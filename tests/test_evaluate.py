@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from configs import supervised
-from ssl_guard import evaluate, train
+from ssl_guard.data.contamination import overlap
 from ssl_guard.data.corpora import user_file
-from ssl_guard.data.overlap import overlap
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import evaluations, exams, robustness, scorer
+from ssl_guard.evaluation import eval_sets, evaluate, records_io, robustness, scorer
 from ssl_guard.prepare import read_split
-from ssl_guard.writer import read, write_json
+from ssl_guard.runtime.files import write_json
+from ssl_guard.runtime.writer import read
+from ssl_guard.train import run as train_run
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def run(tmp_path_factory):
     config = supervised.get_config("smoke")
     config.data.dir, config.compilation_cache = str(folder / "data"), ""
     config.optim.ema_decay = 0.5
-    return folder / "run", train.train_and_evaluate(config, folder / "run")
+    return folder / "run", train_run.train_and_evaluate(config, folder / "run")
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_a_corpus_of_ones_own(run, tmp_path):
     row = evaluate.table([found, refused]).splitlines()[-1]
     assert row.count(" - ") == 6 and "alarming (over-refusal)" in row and " 0.0 [" not in row
 
-    written = evaluations.read_evaluations(workdir)
+    written = records_io.read_evaluations(workdir)
     assert {e["cohort"]["corpus"] for e in written} >= {"exam", "alarming"}
     for path in (workdir / "evaluations").glob("*.json*"):
         assert "word1x1" not in path.read_text() and "answer" not in path.read_text()
@@ -143,16 +144,16 @@ def test_what_the_run_has_seen_is_taken_out_and_counted(run, source, tmp_path):
         {"id": "fine", "prompt": exam.prompt, "response": "r", "label": 0},
     ]
     path = write(tmp_path / "exam.jsonl", rows)
-    opened = exams.open_exam(path, config, source)
+    opened = eval_sets.open_exam(path, config, source)
     assert opened.contamination == {"exact": 1, "near_duplicates": 1, "removed": True}
     assert [e.id for e in opened.examples] == ["row0", "row1", "row2", "row3", "fine"]
-    kept = exams.open_exam(path, config, source, keep_seen=True)
+    kept = eval_sets.open_exam(path, config, source, keep_seen=True)
     assert kept.contamination == opened.contamination | {"removed": False}
     assert len(kept.examples) == 7
     # The corpus is the same one, however many of its rows are scored: a second read is a read.
     assert kept.corpus.sha256 == opened.corpus.sha256
     with pytest.raises(BadInput, match="all 2 rows are near-duplicates"):
-        exams.open_exam(write(tmp_path / "old.jsonl", rows[4:6]), config, source)
+        eval_sets.open_exam(write(tmp_path / "old.jsonl", rows[4:6]), config, source)
 
 
 def test_overlap_by_hand():
@@ -185,28 +186,28 @@ def test_overlap_by_hand():
 def test_a_corpus_that_cannot_be_scored(run, source, tmp_path, rows, name, message):
     config = scorer.read_config(run[0])
     with pytest.raises(BadInput, match=message):
-        exams.open_exam(write(tmp_path / name, rows), config, source, slices=["note"])
+        eval_sets.open_exam(write(tmp_path / name, rows), config, source, slices=["note"])
 
 
 def test_a_named_corpus_of_another_task(run, source):
     config = scorer.read_config(run[0]).copy_and_resolve_references()
     config.data.task = "prompt_harm"
     with pytest.raises(BadInput, match="labelled for response_harm"):
-        exams.open_exam("human_scored_responses", config, source)
+        eval_sets.open_exam("human_scored_responses", config, source)
 
 
 def test_over_refusal_reads_the_safe_rows_of_a_mixed_corpus(run, source, tmp_path):
     config = scorer.read_config(run[0])
     path = write(tmp_path / "mixed.jsonl", exam_rows(10))
-    opened = exams.open_exam(path, config, source, over_refusal=True)
+    opened = eval_sets.open_exam(path, config, source, over_refusal=True)
     assert [e.id for e in opened.examples] == ["row0", "row2", "row4", "row6", "row8"]
-    assert opened.corpus.sha256 != exams.open_exam(path, config, source).corpus.sha256
+    assert opened.corpus.sha256 != eval_sets.open_exam(path, config, source).corpus.sha256
 
 
 def test_columns_and_label_values_of_a_file(run, source, tmp_path):
     config = scorer.read_config(run[0])
     rows = [{"prompt": f"p{i}", "response": "r", "verdict": ["no", "yes"][i % 2]} for i in (0, 1)]
-    opened = exams.open_exam(
+    opened = eval_sets.open_exam(
         write(tmp_path / "exam.jsonl", rows),
         config,
         source,
@@ -368,13 +369,13 @@ def test_another_split_is_refused(run, tmp_path):
 def evaluation(**cohort):
     base = {"corpus": "exam", "corpus_sha256": "a" * 64, "rows": 1}
     base |= {"threshold_policy": "dev_best_f1", "threshold": {"raw": 0.25}, "weights": "raw"}
-    return dict.fromkeys(evaluations.FIELDS) | {"cohort": base | cohort}
+    return dict.fromkeys(records_io.FIELDS) | {"cohort": base | cohort}
 
 
 def test_files_of_evaluations(tmp_path):
-    first = evaluations.write_evaluation(tmp_path, evaluation(), [{"id": "x"}])
-    again = evaluations.write_evaluation(tmp_path, evaluation(), [{"id": "y"}])
-    other = evaluations.write_evaluation(tmp_path, evaluation(corpus_sha256="b" * 64), [])
+    first = records_io.write_evaluation(tmp_path, evaluation(), [{"id": "x"}])
+    again = records_io.write_evaluation(tmp_path, evaluation(), [{"id": "y"}])
+    other = records_io.write_evaluation(tmp_path, evaluation(corpus_sha256="b" * 64), [])
     assert first == again and first.name == "exam.dev_best_f1.json"
     assert other.name == "exam.dev_best_f1-bbbbbbbb.json"
     for policy, name in {
@@ -382,20 +383,20 @@ def test_files_of_evaluations(tmp_path):
         "given": "exam.given-0.25.json",
     }.items():
         made = evaluation(threshold_policy=policy)
-        assert evaluations.write_evaluation(tmp_path, made, []).name == name
-    found = evaluations.read_evaluations(tmp_path)
+        assert records_io.write_evaluation(tmp_path, made, []).name == name
+    found = records_io.read_evaluations(tmp_path)
     assert [e["rows"] for e in found] == [[], [{"id": "y"}], [], []]
     with pytest.raises(ValueError, match="needs scores"):
-        evaluations.write_evaluation(tmp_path, {k: v for k, v in evaluation().items()
+        records_io.write_evaluation(tmp_path, {k: v for k, v in evaluation().items()
                                                 if k != "scores"}, [])  # fmt: skip
     first.with_suffix(".jsonl").unlink()
     with pytest.raises(BadInput, match="not a whole evaluation"):
-        evaluations.read_evaluations(tmp_path)
+        records_io.read_evaluations(tmp_path)
 
 
 def test_reads_are_counted_by_the_rows(tmp_path):
     def read_one(**cohort):
         keys = {"threshold_policy": "given", "checkpoint_sha256": "c"}
-        return evaluations.record_read(tmp_path, evaluation(**keys, **cohort)["cohort"])
+        return records_io.record_read(tmp_path, evaluation(**keys, **cohort)["cohort"])
 
     assert [read_one(), read_one(corpus="renamed"), read_one(corpus_sha256="b")] == [1, 2, 1]

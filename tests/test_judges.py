@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ssl_guard import judges
 from ssl_guard.augment.gates import Text
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import model_gates
 
 
 def texts(*prompts):
@@ -16,7 +16,7 @@ def test_a_confident_flip_is_what_is_measured():
     scores = {"safe": 0.1, "sure": 0.9, "unsure": 0.6, "half": 0.5, "no": 0.45}
     sources = texts("safe", "safe", "safe", "sure", "sure", "half", "half")
     views = texts("sure", "unsure", "safe", "safe", "unsure", "no", "sure")
-    found = judges.confidence_of_flips(
+    found = model_gates.confidence_of_flips(
         sources, views, scores=lambda rows: np.array([scores[row.prompt] for row in rows])
     )
     np.testing.assert_allclose(found, [0.9, 0.6, 0, 0.9, 0, 0.55, 0], rtol=1e-12)
@@ -24,9 +24,11 @@ def test_a_confident_flip_is_what_is_measured():
 
 def test_a_flip_at_the_bound_is_rejected(monkeypatch):
     monkeypatch.setattr(
-        judges, "_scores", lambda workdir: lambda rows: np.array([float(r.prompt) for r in rows])
+        model_gates,
+        "_scores",
+        lambda workdir: lambda rows: np.array([float(r.prompt) for r in rows]),
     )
-    (gate,) = judges.build(similarity=0.0, classifier="runs/some", confidence=0.8)
+    (gate,) = model_gates.build(similarity=0.0, classifier="runs/some", confidence=0.8)
     values = gate.measure(texts("0.2", "0.2", "0.2"), texts("0.8", "0.79", "0.3"))
     passes = [bool(gate.low <= value <= gate.high) for value in values]
     assert (gate.name, passes) == ("label", [False, True, True])
@@ -35,11 +37,11 @@ def test_a_flip_at_the_bound_is_rejected(monkeypatch):
 def test_cosines_by_hand():
     a = np.array([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0], [2.0, 2.0]])
     b = np.array([[4.0, 3.0], [0.0, 5.0], [1.0, 1.0], [-1.0, -1.0]])
-    np.testing.assert_allclose(judges.cosines(a, b), [0.96, 0, 0, -1], rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(model_gates.cosines(a, b), [0.96, 0, 0, -1], rtol=1e-12, atol=1e-15)
 
 
 def test_paraphrases_are_closer_than_other_topics():
-    (gate,) = judges.build(similarity=0.5, classifier="", confidence=0.8)
+    (gate,) = model_gates.build(similarity=0.5, classifier="", confidence=0.8)
     source = "How do I bake a loaf of bread at home?"
     views = ["What is the way to make bread in my own oven?", "Who won the chess match?", source]
     values = gate.measure(texts(*[source] * 3), texts(*views))
@@ -59,4 +61,4 @@ def test_paraphrases_are_closer_than_other_topics():
 )
 def test_what_cannot_be_used(settings, words):
     with pytest.raises(BadInput, match=words):
-        judges.build(**({"similarity": 0.0, "classifier": "", "confidence": 0.8} | settings))
+        model_gates.build(**({"similarity": 0.0, "classifier": "", "confidence": 0.8} | settings))

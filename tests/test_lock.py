@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from ssl_guard import lock
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime import lock
 
 HOLDER = """
 import sys, time

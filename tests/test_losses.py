@@ -7,7 +7,7 @@ import pytest
 from jaxtyping import TypeCheckError
 from scipy.special import log_softmax, rel_entr, softmax
 
-from ssl_guard import losses
+from ssl_guard.algorithms import losses
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(5, 2, 3)).astype(np.float32) * 4

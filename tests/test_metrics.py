@@ -12,7 +12,8 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from ssl_guard import metrics
+from ssl_guard.evaluation import metrics
+from ssl_guard.runtime.metrics import merge
 
 
 @pytest.fixture(params=range(3))
@@ -24,7 +25,7 @@ def case(request):
 
 
 def test_merge_is_the_mean_over_rows_not_over_steps():
-    merged = metrics.merge([{"a": (6.0, 3.0), "b": (0.0, 0.0)}, {"a": (0.0, 1.0), "b": (0.0, 0.0)}])
+    merged = merge([{"a": (6.0, 3.0), "b": (0.0, 0.0)}, {"a": (0.0, 1.0), "b": (0.0, 0.0)}])
     assert merged == {"a": 1.5}
 
 

@@ -9,15 +9,17 @@ import optax
 import pytest
 from scipy.special import log_softmax
 
-from ssl_guard import mlm, mlm_step, models, prepare
+from ssl_guard import models, prepare
 from ssl_guard.data import packing
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
-from ssl_guard.writer import read
+from ssl_guard.runtime.writer import read
+from ssl_guard.steps import masked_lm as masked_lm_step
+from ssl_guard.train import masked_lm
 from tests.test_train import final_checkpoint, timeless
 
 CLS, SEP, PAD, MASK = 1, 2, 0, 3
-VOCABULARY = mlm_step.Vocabulary(size=5000, mask_id=MASK, special_ids=(PAD, CLS, SEP, MASK))
+VOCABULARY = masked_lm_step.Vocabulary(size=5000, mask_id=MASK, special_ids=(PAD, CLS, SEP, MASK))
 
 
 def texts(count, longest=40, seed=0):
@@ -51,7 +53,7 @@ def packed_view(rows):
 
 
 def masked_words(batch, key, rate=0.15):
-    return jax.tree.map(np.asarray, mlm_step.mask_words(batch, key, VOCABULARY, rate))
+    return jax.tree.map(np.asarray, masked_lm_step.mask_words(batch, key, VOCABULARY, rate))
 
 
 def assert_share(bits, share):
@@ -121,7 +123,7 @@ def test_the_loss_is_the_mean_over_the_chosen_words_of_rows_that_count(packed):
         seen.append(hidden["input_ids"])
         return jnp.asarray(logits)
 
-    loss, metrics = mlm_step.guess(
+    loss, metrics = masked_lm_step.guess(
         None, batch, key, apply=apply, vocabulary=VOCABULARY, rate=0.4, train=True
     )
     np.testing.assert_array_equal(seen[0], masked.input_ids)
@@ -138,12 +140,12 @@ def test_the_loss_is_the_mean_over_the_chosen_words_of_rows_that_count(packed):
 
 def test_the_capacity_is_never_reached():
     for length in (1, 8, 64, 256):
-        assert mlm_step.capacity(length, 0.15) <= length
+        assert masked_lm_step.capacity(length, 0.15) <= length
     counts = [
         masked_words(padded(texts(500, 64, s), 64), jax.random.key(s)).weight.sum(1).max()
         for s in range(4)
     ]
-    assert max(counts) < mlm_step.capacity(64, 0.15)
+    assert max(counts) < masked_lm_step.capacity(64, 0.15)
 
 
 def test_a_step_learns_and_freezes(tmp_path):
@@ -160,14 +162,14 @@ def test_a_step_learns_and_freezes(tmp_path):
         "head": {"out": jnp.asarray(rng.normal(size=(4, 5000)), jnp.float32)},
     }
     batch, tx, key = padded(texts(4), 40), optax.sgd(0.5), jax.random.key(2)
-    state = mlm_step.State(jnp.array(3), params, tx.init(params), key)
+    state = masked_lm_step.State(jnp.array(3), params, tx.init(params), key)
     options = dict(apply=apply, vocabulary=VOCABULARY, rate=0.15)
-    after, metrics = mlm_step.mlm_step(state, batch, tx=tx, freeze=("encoder",), **options)
+    after, metrics = masked_lm_step.mlm_step(state, batch, tx=tx, freeze=("encoder",), **options)
     step_key = jax.random.fold_in(key, 3)
 
     def objective(out):
         changed = params | {"head": {"out": out}}
-        return mlm_step.guess(changed, batch, step_key, train=True, **options)[0]
+        return masked_lm_step.guess(changed, batch, step_key, train=True, **options)[0]
 
     expected = params["head"]["out"] - 0.5 * jax.grad(objective)(params["head"]["out"])
     np.testing.assert_allclose(after.params["head"]["out"], expected, atol=1e-6)
@@ -185,7 +187,7 @@ def smoke(folder, **changes):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlm")
-    return folder, mlm.pretrain(smoke(folder), folder / "run")
+    return folder, masked_lm.pretrain(smoke(folder), folder / "run")
 
 
 def test_the_encoder_is_a_model_that_other_configs_take(run):
@@ -214,7 +216,7 @@ def test_the_encoder_is_a_model_that_other_configs_take(run):
 def test_dev_and_test_are_never_read(run):
     folder, report = run
     prepared = prepare.prepare(smoke(folder), views=("weak",))
-    learned, held_out = mlm.texts_of(prepared, held_out=64, seed=0)
+    learned, held_out = masked_lm.texts_of(prepared, held_out=64, seed=0)
     ids = [[row["id"] for row in view.gather(range(len(view)))] for view in (learned, held_out)]
     views = (prepared.labelled, prepared.unlabelled)
     everything = [view[i]["id"] for view in views for i in range(len(view))]
@@ -223,12 +225,12 @@ def test_dev_and_test_are_never_read(run):
     assert not others & set(everything)
     assert report["texts"] == {"learned": len(ids[0]), "held_out": 64}
     with pytest.raises(BadInput, match="config.mlm.held_out = 9999"):
-        mlm.texts_of(prepared, held_out=9999, seed=0)
+        masked_lm.texts_of(prepared, held_out=9999, seed=0)
 
 
 def test_an_interrupted_run_ends_bit_equal_and_a_finished_one_returns_at_once(run, monkeypatch):
     folder, report = run
-    workdir, calls, count = folder / "interrupted", [], mlm.pipeline.token_counts
+    workdir, calls, count = folder / "interrupted", [], masked_lm.pipeline.token_counts
 
     def interrupt(batch):
         calls.append(1)
@@ -236,20 +238,20 @@ def test_an_interrupted_run_ends_bit_equal_and_a_finished_one_returns_at_once(ru
             raise KeyboardInterrupt
         return count(batch)
 
-    monkeypatch.setattr(mlm.pipeline, "token_counts", interrupt)
+    monkeypatch.setattr(masked_lm.pipeline, "token_counts", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        mlm.pretrain(smoke(folder), workdir)
+        masked_lm.pretrain(smoke(folder), workdir)
     monkeypatch.undo()
-    assert mlm.pretrain(smoke(folder), workdir)["held_out"] == report["held_out"]
+    assert masked_lm.pretrain(smoke(folder), workdir)["held_out"] == report["held_out"]
     assert timeless(workdir) == timeless(folder / "run")
     for ours, theirs in zip(
         final_checkpoint(workdir), final_checkpoint(folder / "run"), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
-    monkeypatch.setattr(mlm, "prepare", None)
-    assert mlm.pretrain(smoke(folder), folder / "run") == report
+    monkeypatch.setattr(masked_lm, "prepare", None)
+    assert masked_lm.pretrain(smoke(folder), folder / "run") == report
     with pytest.raises(BadInput, match="another config: mlm.rate"):
-        mlm.pretrain(smoke(folder, **{"mlm.rate": 0.2}), folder / "run")
+        masked_lm.pretrain(smoke(folder, **{"mlm.rate": 0.2}), folder / "run")
 
 
 @pytest.mark.parametrize("at", [3, None])
@@ -260,14 +262,14 @@ def test_a_signal_saves_and_the_run_goes_on_bit_equal(run, monkeypatch, at):
 
     def signalled(step=None):
         if step == at:
-            raise mlm.preemption.Preempted(15)
+            raise masked_lm.preemption.Preempted(15)
 
-    monkeypatch.setattr(mlm.preemption, "check", signalled)
-    with pytest.raises(mlm.preemption.Preempted):
-        mlm.pretrain(smoke(folder), workdir)
+    monkeypatch.setattr(masked_lm.preemption, "check", signalled)
+    with pytest.raises(masked_lm.preemption.Preempted):
+        masked_lm.pretrain(smoke(folder), workdir)
     monkeypatch.undo()
     assert (workdir / "checkpoints" / str(at or 2) / "manifest.json").exists()
-    assert mlm.pretrain(smoke(folder), workdir)["held_out"] == report["held_out"]
+    assert masked_lm.pretrain(smoke(folder), workdir)["held_out"] == report["held_out"]
     assert timeless(workdir) == timeless(folder / "run")
     for ours, theirs in zip(
         final_checkpoint(workdir), final_checkpoint(folder / "run"), strict=True
@@ -279,9 +281,9 @@ def test_a_tokenizer_without_a_mask_token(run, monkeypatch, tmp_path):
     folder, _ = run
     prepared = prepare.prepare(smoke(folder), views=("weak",))
     monkeypatch.setattr(prepared.tokenizer, "mask_id", None)
-    monkeypatch.setattr(mlm, "prepare", lambda config, views: prepared)
+    monkeypatch.setattr(masked_lm, "prepare", lambda config, views: prepared)
     with pytest.raises(BadInput, match="no mask token"):
-        mlm.pretrain(smoke(folder), tmp_path / "run")
+        masked_lm.pretrain(smoke(folder), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

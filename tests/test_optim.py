@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_guard import models, optim
+from ssl_guard import models
 from ssl_guard.models.architectures import ARCHITECTURES
+from ssl_guard.steps import optim
 
 # The architectures' own names of the same sizes.
 SIZES = {

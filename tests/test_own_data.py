@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from configs import fixmatch
-from ssl_guard import train
 from ssl_guard.errors import BadInput
+from ssl_guard.train import run as train_run
 
 
 def write_rows(path, rows=160, unlabelled=60):
@@ -44,7 +44,7 @@ def config_for(tmp_path):
 
 def test_a_file_of_ones_own_trains(tmp_path):
     write_rows(tmp_path / "mine.jsonl")
-    report = train.train_and_evaluate(config_for(tmp_path), tmp_path / "run")
+    report = train_run.train_and_evaluate(config_for(tmp_path), tmp_path / "run")
     rows = report["data"]["rows"]
     assert report["data"]["corpus"] == "mine"
     assert (rows["labelled"], rows["dev"], rows["test"]) == (16, 20, 24)
@@ -57,16 +57,16 @@ def test_a_workdir_is_not_lost_to_a_mistake_in_the_data(tmp_path):
     config = config_for(tmp_path)
     config.data.columns.prompt = "texd"
     with pytest.raises(BadInput, match="texd"):
-        train.train_and_evaluate(config, tmp_path / "run")
-    train.train_and_evaluate(config_for(tmp_path), tmp_path / "run")
+        train_run.train_and_evaluate(config, tmp_path / "run")
+    train_run.train_and_evaluate(config_for(tmp_path), tmp_path / "run")
 
 
 def test_a_changed_file_is_not_mistaken_for_the_old_one(tmp_path):
     write_rows(tmp_path / "mine.jsonl")
-    train.train_and_evaluate(config_for(tmp_path), tmp_path / "run")
+    train_run.train_and_evaluate(config_for(tmp_path), tmp_path / "run")
     write_rows(tmp_path / "mine.jsonl", rows=170)
     with pytest.raises(BadInput, match="drawn from other rows"):
-        train.train_and_evaluate(config_for(tmp_path), tmp_path / "second")
+        train_run.train_and_evaluate(config_for(tmp_path), tmp_path / "second")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_unusable_files_end_in_one_sentence(tmp_path, rows, changes, words):
     config = config_for(tmp_path)
     config.update_from_flattened_dict(changes)
     with pytest.raises(BadInput, match=re.escape(words)) as error:
-        train.train_and_evaluate(config, tmp_path / "run")
+        train_run.train_and_evaluate(config, tmp_path / "run")
     assert "pleasure" not in str(error.value) and "Question" not in str(error.value)
 
 
@@ -126,7 +126,7 @@ def test_a_test_corpus_of_its_own(tmp_path):
             row |= {"text": f"Exam {i} asks of {i * 3} ships", "id": f"exam{i}"}
             file.write(json.dumps(row) + "\n")
     config.data.test_corpus = str(tmp_path / "exam.jsonl")
-    report = train.train_and_evaluate(config, tmp_path / "run")
+    report = train_run.train_and_evaluate(config, tmp_path / "run")
     assert report["data"]["rows"]["test"] == 30
     assert report["data"]["corpus"] == "mine-exam"
     lines = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()

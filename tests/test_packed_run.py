@@ -4,9 +4,10 @@ import importlib
 
 import pytest
 
-from ssl_guard import steps, train
+from ssl_guard import steps
 from ssl_guard.errors import BadInput
-from ssl_guard.writer import read
+from ssl_guard.runtime.writer import read
+from ssl_guard.train import run as train_run
 
 
 def smoke(folder, name):
@@ -25,7 +26,7 @@ def test_a_packed_run_trains_in_few_shapes_and_pads_little(tmp_path, monkeypatch
 
     monkeypatch.setattr(steps, "train_step", counting)
     config = smoke(tmp_path, "supervised")
-    result = train.train_and_evaluate(config, tmp_path / "run")
+    result = train_run.train_and_evaluate(config, tmp_path / "run")
     assert len(traced) == len(set(traced)) <= len(config.data.buckets) + 1
     assert 0 <= result["test"]["raw"]["f1"]["value"] <= 1
     assert all("loss/supervised" in row for row in read(tmp_path / "run" / "metrics.jsonl"))
@@ -33,5 +34,5 @@ def test_a_packed_run_trains_in_few_shapes_and_pads_little(tmp_path, monkeypatch
 
 def test_a_method_inside_the_model_is_refused_before_it_claims_the_workdir(tmp_path):
     with pytest.raises(BadInput, match="vat: .* set config.data.packing = False"):
-        train.train_and_evaluate(smoke(tmp_path, "vat"), tmp_path / "run")
+        train_run.train_and_evaluate(smoke(tmp_path, "vat"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -13,11 +13,11 @@ from sklearn.metrics import average_precision_score, f1_score
 from transformers import AutoTokenizer
 
 from ssl_guard import config as config_module
-from ssl_guard import metrics, models, peers
+from ssl_guard import models
 from ssl_guard.data import corpora
 from ssl_guard.data.schema import Example, make_corpus
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import evaluations, robustness
+from ssl_guard.evaluation import external, metrics, records_io, robustness
 from ssl_guard.models import convert
 from ssl_guard.prepare import Source
 
@@ -91,7 +91,7 @@ MULTI = {
 def test_scores_are_those_of_every_row_alone(tmp_path, changes, expected):
     """As transformers' own tokenizer writes it, without batches, pads or sorting."""
     folder = checkpoint(tmp_path / "toxic-bert", **changes)
-    peer = peers.checkpoint_peer(folder)
+    peer = external.checkpoint_peer(folder)
     scores, verdicts = peer.score(EXAMPLES)
     assert peer.name == "toxic-bert" and verdicts is None
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -112,8 +112,8 @@ def test_a_tokenizer_that_does_not_mark_pairs_gives_no_types(tmp_path):
     types = checkpoint(tmp_path / "types")
     stated = {"model_max_length": 12, "model_input_names": ["input_ids", "attention_mask"]}
     (folder / "tokenizer_config.json").write_text(json.dumps(stated))
-    unmarked = peers.checkpoint_peer(folder).score(EXAMPLES)[0]
-    marked = peers.checkpoint_peer(types).score(EXAMPLES)[0]
+    unmarked = external.checkpoint_peer(folder).score(EXAMPLES)[0]
+    marked = external.checkpoint_peer(types).score(EXAMPLES)[0]
     pairs = np.array([row.response is not None for row in EXAMPLES])
     np.testing.assert_allclose(unmarked[~pairs], marked[~pairs], atol=1e-6)
     assert np.abs(unmarked - marked)[pairs].min() > 1e-4
@@ -121,7 +121,7 @@ def test_a_tokenizer_that_does_not_mark_pairs_gives_no_types(tmp_path):
 
 def test_long_texts_are_cut_at_the_checkpoints_own_length(tmp_path):
     """The tokenizer allows 12 tokens, so 10 of text: the last ones of a prompt."""
-    peer = peers.checkpoint_peer(checkpoint(tmp_path / "short"))
+    peer = external.checkpoint_peer(checkpoint(tmp_path / "short"))
     long = ["rain"] * 30 + ["how", "do", "i", "bake", "bread", "sun", "tree", "an", "answer"]
     scores, _ = peer.score([example(0, " ".join(long)), example(1, " ".join(long[-10:]))])
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
@@ -141,7 +141,7 @@ def test_long_texts_are_cut_at_the_checkpoints_own_length(tmp_path):
     ],
 )
 def test_which_outputs_mean_harmful(labels, asked, multi, chosen):
-    assert peers.harmful_outputs(labels, asked, multi, "m") == chosen
+    assert external.harmful_outputs(labels, asked, multi, "m") == chosen
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_which_outputs_mean_harmful(labels, asked, multi, chosen):
 )
 def test_labels_that_may_mean_either_are_listed(labels, asked, multi):
     with pytest.raises(BadInput, match=f"the labels {', '.join(labels)}.*--harmful_labels"):
-        peers.harmful_outputs(labels, asked, multi, "m")
+        external.harmful_outputs(labels, asked, multi, "m")
 
 
 def test_what_cannot_be_read_is_one_sentence(tmp_path):
@@ -179,7 +179,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
         if message.startswith("must"):
             (folder / "config.json").write_text(json.dumps(CONFIG))  # two labels, three stored
         with pytest.raises(BadInput, match=message):
-            peers.checkpoint_peer(folder)
+            external.checkpoint_peer(folder)
 
 
 def test_an_endpoint_reads_the_response_alone(monkeypatch):
@@ -189,8 +189,8 @@ def test_an_endpoint_reads_the_response_alone(monkeypatch):
         sent.append((url, list(texts), how))
         return np.arange(len(texts)) / 10, np.arange(len(texts)) > 2
 
-    monkeypatch.setattr(peers.moderation, "moderate", moderate)
-    peer = peers.moderation_peer("https://guard.example:8000/v1", key="k")
+    monkeypatch.setattr(external.moderation, "moderate", moderate)
+    peer = external.moderation_peer("https://guard.example:8000/v1", key="k")
     scores, verdicts = peer.score(EXAMPLES)
     assert peer.name == "guard.example" and peer.sha256 is None
     assert sent[0][1] == [row.response or row.prompt for row in EXAMPLES]
@@ -201,14 +201,14 @@ def test_half_is_the_peers_own_verdict():
     rng = np.random.default_rng(0)
     scores = np.concatenate([rng.random(50), [1.0, 0.0, np.nan]])
     verdicts = np.concatenate([rng.random(50) < 0.5, [False, True, False]])
-    folded = peers.at_half(scores, verdicts)
+    folded = external.at_half(scores, verdicts)
     known = ~np.isnan(scores)
     np.testing.assert_array_equal(np.isnan(folded), ~known)
     np.testing.assert_array_equal((folded >= 0.5)[known], verdicts[known])
     for verdict in (False, True):
         mine = known & (verdicts == verdict)
         np.testing.assert_array_equal(np.argsort(scores[mine]), np.argsort(folded[mine]))
-    assert peers.at_half(scores, None) is scores
+    assert external.at_half(scores, None) is scores
 
 
 def source(rows):
@@ -254,14 +254,14 @@ def exam(tmp_path):
         "seed": 0,
         "weights": "ema",
     }
-    evaluation = dict.fromkeys(evaluations.FIELDS) | {
+    evaluation = dict.fromkeys(records_io.FIELDS) | {
         "cohort": cohort,
         "kind": "test",
         "slices": {"source": {}, "length": {}},
         "robustness": {"leetspeak": {}},
     }
-    evaluations.write_evaluation(tmp_path / "run", evaluation, rows)
-    (exam,) = peers.exams_of(tmp_path / "run", config, NO_SIDES, [str(file)])
+    records_io.write_evaluation(tmp_path / "run", evaluation, rows)
+    (exam,) = external.exams_of(tmp_path / "run", config, NO_SIDES, [str(file)])
     return exam, config, file, tmp_path / "run"
 
 
@@ -276,7 +276,7 @@ def made_up(missing=(), flagged=None):
         scores[np.isin(numbers, missing)] = np.nan
         return scores, None if flagged is None else np.isin(numbers, flagged)
 
-    return peers.Peer("a/guard", "f" * 64, score)
+    return external.Peer("a/guard", "f" * 64, score)
 
 
 HOW = {"buckets": (4, 8), "resamples": 20}
@@ -284,14 +284,14 @@ DEV = [example(100 + i, "p", label=i % 3 == 0) for i in range(30)]
 
 
 def written(workdir, policy):
-    found = evaluations.read_evaluations(workdir / "peers" / "a_guard")
+    found = records_io.read_evaluations(workdir / "peers" / "a_guard")
     return next(e for e in found if e["cohort"]["threshold_policy"] == policy)
 
 
 def test_a_peer_is_judged_on_the_rows_of_the_run(exam):
     exam, _, _, workdir = exam
     peer = made_up(flagged=range(10))
-    peers.examine(peer, [exam], DEV, workdir, **HOW)
+    external.examine(peer, [exam], DEV, workdir, **HOW)
     scores, flagged = peer.score(exam.examples)
     labels = np.array([example.label for example in exam.examples])
     dev_scores = peer.score(DEV)[0]
@@ -340,7 +340,7 @@ def test_a_peer_is_judged_on_the_rows_of_the_run(exam):
 
 def test_rows_that_failed_are_named_and_change_the_cohort(exam):
     exam, _, _, workdir = exam
-    peers.examine(made_up(missing=(5, 7)), [exam], DEV, workdir, **HOW)
+    external.examine(made_up(missing=(5, 7)), [exam], DEV, workdir, **HOW)
     whole, found = exam.evaluation["cohort"], written(workdir, "dev_best_f1")
     assert found["missing"] == ["r5", "r7"]
     assert found["cohort"]["rows"] == 36 == len(found["rows"])
@@ -350,7 +350,7 @@ def test_rows_that_failed_are_named_and_change_the_cohort(exam):
 
 def test_no_threshold_from_a_dev_without_answers(exam):
     with pytest.raises(BadInput, match="too few dev rows"):
-        peers.examine(made_up(missing=range(200)), [exam[0]], DEV, exam[3], **HOW)
+        external.examine(made_up(missing=range(200)), [exam[0]], DEV, exam[3], **HOW)
 
 
 def test_a_corpus_that_the_run_has_not_seen_or_that_changed(exam):
@@ -358,14 +358,14 @@ def test_a_corpus_that_the_run_has_not_seen_or_that_changed(exam):
     other = file.with_name("other.jsonl")
     other.write_text(file.read_text())
     with pytest.raises(BadInput, match="ssl_guard.evaluate .*other.jsonl first"):
-        peers.exams_of(workdir, config, NO_SIDES, [str(other)])
+        external.exams_of(workdir, config, NO_SIDES, [str(other)])
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     relabelled = [*lines[:9], lines[9] | {"label": 1 - lines[9]["label"]}, *lines[10:]]
     rewritten = [*lines[:9], lines[9] | {"prompt": "another"}, *lines[10:]]
     for changed in (relabelled, rewritten, lines[:9] + lines[10:]):
         file.write_text("".join(json.dumps(line) + "\n" for line in changed))
         with pytest.raises(BadInput, match="gone or have changed"):
-            peers.exams_of(workdir, config, NO_SIDES, [str(file)])
+            external.exams_of(workdir, config, NO_SIDES, [str(file)])
 
 
 def test_a_side_of_the_runs_own_split(exam):
@@ -373,21 +373,21 @@ def test_a_side_of_the_runs_own_split(exam):
     evaluation = exam.evaluation | {"kind": "dev"}
     rows = evaluation.pop("rows")
     evaluation["cohort"] = evaluation["cohort"] | {"corpus": "pool.dev"}
-    evaluations.write_evaluation(workdir, evaluation, rows)
+    records_io.write_evaluation(workdir, evaluation, rows)
     sides = source({"dev": exam.examples[::-1], "test": exam.examples})
-    (found,) = peers.exams_of(workdir, config, sides, ["dev"])
+    (found,) = external.exams_of(workdir, config, sides, ["dev"])
     assert found.evaluation["cohort"]["corpus"] == "pool.dev"
     assert found.examples == exam.examples
     with pytest.raises(BadInput, match="not evaluated on test"):
-        peers.exams_of(workdir, config, sides, ["test"])
+        external.exams_of(workdir, config, sides, ["test"])
 
 
 def test_specs():
-    peer = peers.peer_of("moderation:http://localhost:1/v1", harmful=(), model="x", key="")
+    peer = external.peer_of("moderation:http://localhost:1/v1", harmful=(), model="x", key="")
     assert peer.name == "x"
     for spec in ("hf:", "toxic-bert", "openai:https://host/v1"):
         with pytest.raises(BadInput, match="neither hf:FOLDER nor moderation:URL"):
-            peers.peer_of(spec, harmful=(), model="", key="")
+            external.peer_of(spec, harmful=(), model="", key="")
 
 
 def test_published_numbers_are_whole_and_say_what_they_are():

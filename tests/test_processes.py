@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from ssl_guard import processes
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime import processes
 
 
 @pytest.mark.parametrize("given", [("127.0.0.1:1", None, None), (None, 2, None), (None, 2, 0)])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_guard import provenance
+from ssl_guard.runtime import provenance
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ssl_guard import report
-from ssl_guard.data import __main__ as data_command
+from ssl_guard.commands import data as data_command
+from ssl_guard.report import build
 
 RECORDS = Path("experiments/first_light")
 
@@ -19,15 +19,15 @@ def table_in(path, of=""):
 
 
 def test_the_first_table_comes_from_the_run_records():
-    run, twin = (report.load(RECORDS / name) for name in ("uda-0", "supervised-0"))
-    expected = report.summary(run, twin, report.compare(run, twin))
+    run, twin = (build.load(RECORDS / name) for name in ("uda-0", "supervised-0"))
+    expected = build.summary(run, twin, build.compare(run, twin))
     assert table_in(Path("README.md")) == expected.strip()
 
 
 def test_a_table_of_non_commercial_rows_says_so():
-    run, twin = (report.load(RECORDS / name) for name in ("uda-0", "supervised-0"))
+    run, twin = (build.load(RECORDS / name) for name in ("uda-0", "supervised-0"))
     run["report"]["data"]["licence"] = "CC-BY-NC-4.0 and MIT"
-    last = report.summary(run, twin, report.compare(run, twin)).splitlines()[-1]
+    last = build.summary(run, twin, build.compare(run, twin)).splitlines()[-1]
     assert last == "licence of the rows: CC-BY-NC-4.0 and MIT, which forbids commercial use"
 
 

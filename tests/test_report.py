@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_curve
 
-from ssl_guard import metrics, plots, report
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import calibration
-from ssl_guard.evaluation.evaluations import write_evaluation
-from ssl_guard.reporting import formats, page, results, tables
-from ssl_guard.writer import write_json
+from ssl_guard.evaluation import calibration, metrics
+from ssl_guard.evaluation.records_io import write_evaluation
+from ssl_guard.report import build, page, plots, results, tables, writers
+from ssl_guard.runtime.files import write_json
 
 LABELS = np.random.default_rng(0).integers(0, 2, 60)
 HOSTILE = "a&b_<script>alert('x')</script>|$1 \\ {%} # ^~\n![x](http://evil.example/)"
@@ -43,7 +42,7 @@ def run(method, seed, noise, labels=200):
             "weights": "raw",
             "selected_step": 2,
             "dev": {"raw": {"threshold": 0.4}},
-            "test": {"raw": dict.fromkeys((*report.SHOWN, "recall", "precision"), value)},
+            "test": {"raw": dict.fromkeys((*build.SHOWN, "recall", "precision"), value)},
             "data": {
                 "corpus": "made",
                 "task": "prompt_harm",
@@ -76,7 +75,7 @@ def test_seeds_table_means_spreads_and_gains():
         name: [run(name, s, noise) for s in (0, 1, 2)]
         for name, noise in (("twin", 0.6), ("ours", 0.3))
     }
-    title, _, *rows = report.seeds_table(runs, twin="twin").splitlines()
+    title, _, *rows = build.seeds_table(runs, twin="twin").splitlines()
     assert cells(title)[-3:] == ["F1 gain [95%]", "better", "shadow alarm"]
     rows = {cells(row)[0]: cells(row) for row in rows}
     assert list(rows) == ["ours", "twin"]  # best F1 first
@@ -98,13 +97,13 @@ def test_seeds_table_means_spreads_and_gains():
 
 def test_a_gain_needs_the_twin_of_every_seed():
     runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("ours", s, 0.3) for s in (0, 1)]}
-    ours = next(r for r in report.seeds_table(runs, twin="twin").splitlines() if "ours" in r)
+    ours = next(r for r in build.seeds_table(runs, twin="twin").splitlines() if "ours" in r)
     assert cells(ours)[-3:] == ["-", "-", "1 of 2"]
 
 
 def test_the_gain_of_a_method_on_itself_is_zero():
     runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("twin", 0, 0.6)]}
-    ours = next(r for r in report.seeds_table(runs, twin="twin").splitlines() if "ours" in r)
+    ours = next(r for r in build.seeds_table(runs, twin="twin").splitlines() if "ours" in r)
     assert cells(ours)[-3] == "+0.0 [+0.0, +0.0]"
 
 
@@ -112,12 +111,12 @@ def test_a_table_refuses_other_test_rows():
     runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("ours", 0, 0.3)]}
     runs["ours"][0]["predictions"].pop()
     with pytest.raises(BadInput, match="differ in split .the test rows"):
-        report.seeds_table(runs, twin="twin")
+        build.seeds_table(runs, twin="twin")
 
 
 def test_a_method_by_another_name_is_its_own_row():
     one, other = run("ours", 0, 0.3), run("ours", 1, 0.3)
-    table = report.seeds_table({"long": [one], "short": [other]}, twin="short")
+    table = build.seeds_table({"long": [one], "short": [other]}, twin="short")
     assert {cells(line)[0] for line in table.splitlines()[2:]} == {"long", "short"}
 
 
@@ -127,12 +126,12 @@ def test_warnings_name_alarms_brake_and_ids():
         "braked_steps": 20,
         "suspect_labels": [{"id": f"row{i}", "label": 1, "mean_margin": -1.0} for i in range(7)],
     }
-    assert report.warnings(found) == [
+    assert build.warnings(found) == [
         "alarm one_class: from step 10, 30 steps in all, up at the end",
         "brake: the unlabelled loss was off for 20 steps",
         "labels to check: row0, row1, row2, row3, row4 ...",
     ]
-    assert report.warnings({}) == []
+    assert build.warnings({}) == []
 
 
 # Numbers.
@@ -234,7 +233,7 @@ def test_a_missing_number_is_a_dash_everywhere():
     assert all(row[1:] == ["-"] * 3 for row in tables.contamination_table(summaries).rows)
     scores = tables.every_score(found)
     assert [row[scores.titles.index("ece")] == "-" for row in scores.rows] == [True, False, False]
-    lines = csv.DictReader(io.StringIO(formats.to_csv([(found, summaries)])))
+    lines = csv.DictReader(io.StringIO(writers.to_csv([(found, summaries)])))
     assert {line["checkpoint_sha256"] for line in lines} == {"-"}
 
 
@@ -378,7 +377,7 @@ def evaluation(each, times_read):
 @pytest.fixture(scope="module")
 def files(folders, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    report.write(out, list(map(str, folders)), against=None, published=None)
+    build.write(out, list(map(str, folders)), against=None, published=None)
     return {path.suffix: path.read_text() for path in out.iterdir()}
 
 
@@ -521,9 +520,9 @@ def test_the_words_of_labels_are_said(folders, tmp_path):
     found, rows = evaluation(run("ours", 0, 0.3), 1)
     found["cohort"]["label_map"] = {"bad": 1, "ugly": 1, "good": 0}
     write_evaluation(tmp_path, found, rows)
-    text = report.write(tmp_path / "out", [str(tmp_path)], against=None, published=None)
+    text = build.write(tmp_path / "out", [str(tmp_path)], against=None, published=None)
     assert "label map: harmful is bad, ugly; safe is good;" in text
-    assert "label map: the corpus's own labels" in report.write(
+    assert "label map: the corpus's own labels" in build.write(
         tmp_path / "out", [str(folders[2])], against=None, published=None
     )
 
@@ -531,7 +530,7 @@ def test_the_words_of_labels_are_said(folders, tmp_path):
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1"])
 def test_no_cell_of_the_csv_is_a_formula(name):
     ours = results.own_test(run("ours", 0, 0.3))._replace(method=name)
-    text = formats.to_csv([([ours], tables.summarise([ours], name))])
+    text = writers.to_csv([([ours], tables.summarise([ours], name))])
     lines = list(csv.DictReader(io.StringIO(text, newline="")))
     assert lines[0]["method"] == f"'{name}"
     assert not any(c[:1] in "=+@\t\r" for row in lines for c in row.values())
@@ -571,7 +570,7 @@ def test_latex_is_balanced(files):
 
 
 def test_the_same_runs_give_the_same_bytes(files, folders, tmp_path):
-    report.write(tmp_path, list(map(str, folders)), against=None, published=None)
+    build.write(tmp_path, list(map(str, folders)), against=None, published=None)
     assert {path.suffix: path.read_text() for path in tmp_path.iterdir()} == files
 
 
@@ -613,7 +612,7 @@ def test_published_numbers_stand_apart_with_their_source(folders, tmp_path):
     }
     papers = tmp_path / "papers.json"
     papers.write_text(json.dumps({"tables": [entry]}))
-    text = report.write(tmp_path, [str(folders[0])], against=None, published=str(papers))
+    text = build.write(tmp_path, [str(folders[0])], against=None, published=str(papers))
     lines = text[text.index("A paper, Table 2") :].splitlines()
     assert [cells(line) for line in lines if line.startswith("|")][0::2] == [
         ["as published, not re-run", "Exam"],
@@ -630,17 +629,17 @@ def test_published_numbers_stand_apart_with_their_source(folders, tmp_path):
 
 def test_bad_folders_and_names(folders, tmp_path):
     with pytest.raises(BadInput, match="no report.json"):
-        report.write(tmp_path, [str(tmp_path)], against=None, published=None)
+        build.write(tmp_path, [str(tmp_path)], against=None, published=None)
     with pytest.raises(BadInput, match="no run of uda is among those given: ours"):
-        report.write(tmp_path, [str(folders[0])], against="uda", published=None)
+        build.write(tmp_path, [str(folders[0])], against="uda", published=None)
     (tmp_path / "report.json").write_text("{")
     with pytest.raises(BadInput, match="not whole"):
         results.load(tmp_path)
     with pytest.raises(BadInput, match="usage"):
-        report.show([])
+        build.show([])
 
 
 def test_one_run_alone_has_a_report(folders, tmp_path):
-    report.write(tmp_path, [str(folders[2])], against=None, published=None)
+    build.write(tmp_path, [str(folders[2])], against=None, published=None)
     text = (tmp_path / "report.html").read_text()
     assert "var(--method)" in text and "difference of F1" not in text

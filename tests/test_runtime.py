@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from ssl_guard import runtime
+from ssl_guard.runtime import compilation
 
 
 @pytest.fixture
@@ -22,19 +22,19 @@ def programs(cache):
 
 
 def test_programs_that_a_kill_cut_off_are_deleted(cache, monkeypatch):
-    monkeypatch.setattr(runtime, "_unpacker", lambda: zlib.decompress)
-    runtime.drop_half_written(cache)
+    monkeypatch.setattr(compilation, "_unpacker", lambda: zlib.decompress)
+    compilation.drop_half_written(cache)
     assert programs(cache) == ["whole-cache"]
 
 
 def test_only_younger_programs_are_unpacked(cache, monkeypatch):
-    monkeypatch.setattr(runtime, "_unpacker", lambda: zlib.decompress)
-    runtime.drop_half_written(cache)
+    monkeypatch.setattr(compilation, "_unpacker", lambda: zlib.decompress)
+    compilation.drop_half_written(cache)
     last = (cache / "looked").stat().st_mtime_ns
     for name, seconds in {"older-cache": -5, "younger-cache": 5}.items():
         (cache / name).write_bytes(b"half")
         os.utime(cache / name, ns=(0, last + seconds * 10**9))
-    runtime.drop_half_written(cache)
+    compilation.drop_half_written(cache)
     assert programs(cache) == ["older-cache", "whole-cache"]
 
 
@@ -42,4 +42,4 @@ def test_what_jax_writes_can_be_unpacked():
     from jax._src import compilation_cache
 
     data = compilation_cache.compress_executable(b"a program")
-    assert runtime._unpacker()(data) == b"a program"
+    assert compilation._unpacker()(data) == b"a program"

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ssl_guard.schedules import linear_ramp, tsa_threshold, warmup_cosine
+from ssl_guard.algorithms.ramps import linear_ramp, tsa_threshold
+from ssl_guard.steps.optim import warmup_cosine
 
 
 def test_warmup_then_cosine_to_a_fifth():

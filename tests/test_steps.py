@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from ssl_guard import algorithms, models, sharding, steps
+from ssl_guard import algorithms, models, steps
 from ssl_guard.algorithms.base import Algorithm, supervised_term
+from ssl_guard.algorithms.losses import Term
 from ssl_guard.errors import BadInput
-from ssl_guard.losses import Term
+from ssl_guard.runtime import sharding
 
 LABELLED, UNLABELLED, LENGTH, STEPS, WIDTH = 16, 16, 6, 3, 8
 POOL, LABELLED_POOL = 40, 12
@@ -294,7 +295,7 @@ def test_no_gradient_reaches_the_target():
 
 
 def test_frozen_parameters_stay_and_have_no_optimiser_state():
-    from ssl_guard import optim
+    from ssl_guard.steps import optim
 
     params = {
         "encoder": {"embeddings": {"w": jnp.ones((3, 2))}, "layer_0": {"w": jnp.ones((2, 2))}}
@@ -320,7 +321,7 @@ def test_frozen_parameters_stay_and_have_no_optimiser_state():
 
 
 def test_layer_factors():
-    from ssl_guard import optim
+    from ssl_guard.steps import optim
 
     leaf = jnp.zeros(())
     params = {

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from configs import tfidf_logistic
-from ssl_guard import prepare, threshold, train
+from ssl_guard import prepare
+from ssl_guard.commands import calibrate
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import calibration
-from ssl_guard.writer import read
+from ssl_guard.runtime.writer import read
+from ssl_guard.train import run as train_run
 
 SETTINGS = {"target_fpr": 0.1, "target_recall": 0.8, "confidence": 0.9, "prevalence": 0.05}
 
@@ -25,7 +27,7 @@ def run(tmp_path_factory):
     config = tfidf_logistic.get_config("smoke")
     config.data.dir = str(folder / "data")
     config.data.labelled, config.data.calibration = 60, 240
-    train.train_and_evaluate(config, folder / "run")
+    train_run.train_and_evaluate(config, folder / "run")
     return folder / "run", config
 
 
@@ -45,7 +47,7 @@ def sides(config):
 
 def test_the_policy_of_a_runs_own_rows(run):
     workdir, config = run
-    policy = threshold.make_policy(workdir, **SETTINGS)
+    policy = calibrate.make_policy(workdir, **SETTINGS)
     assert json.loads((workdir / "policy.json").read_text()) == policy
     lines = read(workdir / "calibration.jsonl")
     held = sides(config)
@@ -67,11 +69,11 @@ def test_the_policy_of_a_runs_own_rows(run):
 def test_a_file_of_the_same_rows_gives_the_same_thresholds(run, tmp_path):
     """Scored from the workdir as they were at the end of training, in whatever order."""
     workdir, config = run
-    own = threshold.make_policy(workdir, **SETTINGS)
+    own = calibrate.make_policy(workdir, **SETTINGS)
     rows = sides(config)
     again = rows["calibration"][::-1]
     file = write_rows(tmp_path / "mine.jsonl", again + rows["test"] + rows["labelled"][:7])
-    theirs = threshold.make_policy(workdir, file, **SETTINGS)
+    theirs = calibrate.make_policy(workdir, file, **SETTINGS)
     assert theirs["left_out"] == len(rows["test"]) + 7 and theirs["data"] == "mine.jsonl"
     assert theirs["rows_read"] == 240 + theirs["left_out"]
     told = {"data", "left_out", "rows_read"}
@@ -82,12 +84,12 @@ def test_a_file_of_the_same_rows_gives_the_same_thresholds(run, tmp_path):
 def test_the_data_hash_is_of_labels_and_scores(run, tmp_path):
     workdir, _ = run
     copy = shutil.copytree(workdir, tmp_path / "copy")
-    before = threshold.make_policy(copy, **SETTINGS)
+    before = calibrate.make_policy(copy, **SETTINGS)
     lines = read(copy / "calibration.jsonl")
     for line in lines:
         line["raw"] = round(line["raw"] / 2, 7)
     (copy / "calibration.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    after = threshold.make_policy(copy, **SETTINGS)
+    after = calibrate.make_policy(copy, **SETTINGS)
     assert len(before["data_sha256"]) == 64 and before["data_sha256"] != after["data_sha256"]
 
 
@@ -96,7 +98,7 @@ def test_without_calibration_rows_neither_dev_nor_test_is_used(run, tmp_path):
     (copy / "calibration.jsonl").unlink()
     (copy / "policy.json").unlink(missing_ok=True)
     with pytest.raises(BadInput, match=r"--config.data.calibration=500.*dev rows chose the step"):
-        threshold.make_policy(copy, **SETTINGS)
+        calibrate.make_policy(copy, **SETTINGS)
     assert not (copy / "policy.json").exists()
 
 
@@ -110,7 +112,7 @@ def test_rows_of_the_run_are_refused(run, tmp_path, side):
     rows = [row | {"id": f"new{i}", "prompt": row["prompt"] + " !"} for i, row in enumerate(rows)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(BadInput, match="near-duplicate of a row of the run"):
-        threshold.make_policy(workdir, str(file), **SETTINGS)
+        calibrate.make_policy(workdir, str(file), **SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -124,23 +126,23 @@ def test_unusable_files(run, tmp_path, rows, words):
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(BadInput, match=words):
-        threshold.make_policy(run[0], str(file), **SETTINGS)
+        calibrate.make_policy(run[0], str(file), **SETTINGS)
 
 
 def test_an_unfinished_run(tmp_path):
     with pytest.raises(BadInput, match="no finished run"):
-        threshold.make_policy(tmp_path, **SETTINGS)
+        calibrate.make_policy(tmp_path, **SETTINGS)
 
 
 def test_the_command_prints_what_it_writes(run):
     """And a promise that the rows cannot keep leaves the policy as it is."""
     workdir, _ = run
-    command = [sys.executable, "-m", "ssl_guard.threshold", f"--workdir={workdir}"]
+    command = [sys.executable, "-m", "ssl_guard.commands.calibrate", f"--workdir={workdir}"]
     flags = ["--target-recall=0.8", "--confidence=0.9", "--prevalence=0.05", "--calibrator=none"]
     done = subprocess.run([*command, *flags, "--target-fpr=0.1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     policy = json.loads((workdir / "policy.json").read_text())
-    assert done.stdout == f"{threshold.table(policy)}\npolicy: {workdir / 'policy.json'}\n"
+    assert done.stdout == f"{calibrate.table(policy)}\npolicy: {workdir / 'policy.json'}\n"
     strict = policy["thresholds"]["strict"]
     row = re.search(r"\| strict .*", done.stdout)[0]
     assert f"| {strict['threshold']:.4f} " in row and "recall >= 0.8 with 0.9 confidence" in row
@@ -148,5 +150,5 @@ def test_the_command_prints_what_it_writes(run):
     assert "5% harmful" in done.stdout and "Calibrator: none" in done.stdout
 
     with pytest.raises(BadInput, match="needs 2302 safe rows"):
-        threshold.make_policy(workdir, **SETTINGS | {"target_fpr": 0.001})
+        calibrate.make_policy(workdir, **SETTINGS | {"target_fpr": 0.001})
     assert json.loads((workdir / "policy.json").read_text()) == policy

@@ -13,10 +13,14 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 from PIL import Image
 
-from ssl_guard import algorithms, preemption, prepare, report, schedules, steps, train
+from ssl_guard import algorithms, prepare, steps
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import scorer
-from ssl_guard.writer import read
+from ssl_guard.report import build
+from ssl_guard.runtime import preemption
+from ssl_guard.runtime.writer import read
+from ssl_guard.steps import optim
+from ssl_guard.train import run as train_run
 
 # mlm trains an encoder, not a classifier: test_mlm.py
 CONFIGS = sorted({path.stem for path in Path("configs").glob("*.py")} - {"mlm"})
@@ -46,7 +50,7 @@ def smoke(folder, name, **changes):
 def runs(folder):
     """Workdir and report of the smoke runs that the tests below look at closely."""
     return {
-        name: (folder / name, train.train_and_evaluate(smoke(folder, name), folder / name))
+        name: (folder / name, train_run.train_and_evaluate(smoke(folder, name), folder / name))
         for name in ("supervised", "uda")
     }
 
@@ -75,7 +79,7 @@ def timeless(workdir):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_trains_and_reports(runs, folder, name):
     workdir = folder / name
-    result = train.train_and_evaluate(smoke(folder, name), workdir)
+    result = train_run.train_and_evaluate(smoke(folder, name), workdir)
     assert json.loads((workdir / "report.json").read_text()) == result
     scores = result["test"][result["weights"]]
     for metric in ("f1", "auprc", "recall_at_1_fpr", "ece"):
@@ -90,10 +94,10 @@ def test_every_config_trains_and_reports(runs, folder, name):
     if name in LABELS_ALONE:
         files = {"config.json", "metrics.jsonl", "predictions.jsonl", "report.json"}
         assert files <= {path.name for path in workdir.iterdir()}
-        assert train.train_and_evaluate(smoke(folder, name), workdir) == result
+        assert train_run.train_and_evaluate(smoke(folder, name), workdir) == result
         if name != "supervised":
-            run, twin = report.load(workdir), report.load(runs["supervised"][0])
-            text = report.summary(run, twin, report.compare(run, twin))
+            run, twin = build.load(workdir), build.load(runs["supervised"][0])
+            text = build.summary(run, twin, build.compare(run, twin))
             assert f"\n{name} instead of supervised: " in text and "unlabelled data:" not in text
             assert (f"({name}: 1015 labels)" in text) == (name == "supervised_full")
 
@@ -106,25 +110,25 @@ def test_predictions_hold_ids_and_no_text(runs):
 
 
 def test_a_finished_run_returns_at_once(runs, folder, monkeypatch):
-    monkeypatch.setattr(train, "prepare", None)  # nothing of it may be needed
-    again = train.train_and_evaluate(smoke(folder, "uda"), folder / "uda")
+    monkeypatch.setattr(train_run, "prepare", None)  # nothing of it may be needed
+    again = train_run.train_and_evaluate(smoke(folder, "uda"), folder / "uda")
     assert again == runs["uda"][1]
 
 
 def test_a_workdir_of_another_config_is_refused(runs, folder):
     with pytest.raises(BadInput, match=r"another config: optim.lr \(0.0002 there, 0.1 now\)"):
-        train.train_and_evaluate(smoke(folder, "uda", **{"optim.lr": 0.1}), folder / "uda")
+        train_run.train_and_evaluate(smoke(folder, "uda", **{"optim.lr": 0.1}), folder / "uda")
 
 
 def test_what_a_resumed_run_may_change(runs, folder):
     changes = {"train.keep_last": 5, "train.on_save_error": "continue", "compilation_cache": "x"}
-    assert train.train_and_evaluate(smoke(folder, "uda", **changes), folder / "uda")
+    assert train_run.train_and_evaluate(smoke(folder, "uda", **changes), folder / "uda")
 
 
 def test_shards_of_other_arguments_are_refused(runs, folder):
     config = smoke(folder, "uda", **{"augment.tfidf.p": 0.7})
     with pytest.raises(BadInput, match=r"p: 0.3 there, 0.7 now.*ssl_guard.prepare --config"):
-        train.train_and_evaluate(config, folder / "other")
+        train_run.train_and_evaluate(config, folder / "other")
     assert not (folder / "other" / "report.json").exists()
 
 
@@ -148,8 +152,11 @@ def test_an_interrupted_run_ends_bit_equal(runs, folder, monkeypatch, name, stop
     2), then started again."""
     workdir, calls = folder / f"interrupted-{name}-{stop_at}", []
     if name not in runs:
-        runs[name] = (folder / name, train.train_and_evaluate(smoke(folder, name), folder / name))
-    count = train.pipeline.token_counts
+        runs[name] = (
+            folder / name,
+            train_run.train_and_evaluate(smoke(folder, name), folder / name),
+        )
+    count = train_run.pipeline.token_counts
 
     def interrupt(batch):
         calls.append(1)
@@ -157,11 +164,11 @@ def test_an_interrupted_run_ends_bit_equal(runs, folder, monkeypatch, name, stop
             raise KeyboardInterrupt
         return count(batch)
 
-    monkeypatch.setattr(train.pipeline, "token_counts", interrupt)
+    monkeypatch.setattr(train_run.pipeline, "token_counts", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train.train_and_evaluate(smoke(folder, name), workdir)
+        train_run.train_and_evaluate(smoke(folder, name), workdir)
     monkeypatch.undo()
-    result = train.train_and_evaluate(smoke(folder, name), workdir)
+    result = train_run.train_and_evaluate(smoke(folder, name), workdir)
     whole, expected = runs[name]
     assert result["test"] == expected["test"]
     assert timeless(workdir) == timeless(whole)
@@ -177,7 +184,7 @@ def test_a_signal_saves_and_the_run_goes_on_bit_equal(runs, folder, monkeypatch,
     config, whole = smoke(folder, "uda"), runs["uda"][0]
     if where == "step":
         config.train.log_every_steps, whole = 4, folder / "every-fourth"
-        train.train_and_evaluate(config, whole)
+        train_run.train_and_evaluate(config, whole)
 
     def signalled(step=None):
         """After step 3, or at the first batch of the first evaluation."""
@@ -187,14 +194,14 @@ def test_a_signal_saves_and_the_run_goes_on_bit_equal(runs, folder, monkeypatch,
 
     monkeypatch.setattr(preemption, "check", signalled)
     with pytest.raises(preemption.Preempted, match="stopped by SIGTERM") as stopped:
-        train.train_and_evaluate(config, workdir)
+        train_run.train_and_evaluate(config, workdir)
     monkeypatch.undo()
     assert stopped.value.code == 143
     saved = {"step": 3, "evaluation": 2}[where]
     assert (workdir / "checkpoints" / str(saved) / "manifest.json").exists()
     rows = [row["step"] for row in read(workdir / "metrics.jsonl")]
     assert rows == {"step": [2], "evaluation": [1]}[where]
-    result = train.train_and_evaluate(config, workdir)
+    result = train_run.train_and_evaluate(config, workdir)
     assert timeless(workdir) == timeless(whole)
     assert result["test"] == json.loads((whole / "report.json").read_text())["test"]
     for ours, theirs in zip(final_checkpoint(workdir), final_checkpoint(whole), strict=True):
@@ -213,18 +220,18 @@ def test_a_kill_after_the_row_of_a_saved_step_makes_no_second_row(runs, folder, 
 
     monkeypatch.setattr(preemption, "check", signalled)
     with pytest.raises(preemption.Preempted):
-        train.train_and_evaluate(smoke(folder, "uda"), workdir)
+        train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
     monkeypatch.undo()
 
     def killed(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.Checkpoints, "save", killed)
+    monkeypatch.setattr(train_run.Checkpoints, "save", killed)
     with pytest.raises(KeyboardInterrupt):
-        train.train_and_evaluate(smoke(folder, "uda"), workdir)
+        train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
     monkeypatch.undo()
     assert [row["step"] for row in read(workdir / "metrics.jsonl")] == [1, 2]
-    train.train_and_evaluate(smoke(folder, "uda"), workdir)
+    train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
     assert timeless(workdir) == timeless(runs["uda"][0])
 
 
@@ -239,11 +246,11 @@ def test_a_full_disk_stops_or_not_as_configured(folder, monkeypatch, capsys):
 
     monkeypatch.setattr(ocp, "save_checkpointables_async", full)
     with pytest.raises(BadInput, match="no space left on device while writing a checkpoint"):
-        train.train_and_evaluate(smoke(folder, "supervised"), folder / "full")
+        train_run.train_and_evaluate(smoke(folder, "supervised"), folder / "full")
     assert not (folder / "full" / "report.json").exists()
     saves.clear()
     config = smoke(folder, "supervised", **{"train.on_save_error": "continue"})
-    result = train.train_and_evaluate(config, folder / "full-continue")
+    result = train_run.train_and_evaluate(config, folder / "full-continue")
     assert saves == ["2", "4"] and result["selected_step"] == 4
     assert "while writing a checkpoint; going on without it" in capsys.readouterr().err
 
@@ -256,7 +263,7 @@ def test_a_damaged_checkpoint_is_made_again(runs, folder, capsys):
     for path in (workdir / "checkpoints" / "4" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    result = train.train_and_evaluate(smoke(folder, "uda"), workdir)
+    result = train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
     assert "Set aside as 4.damaged-" in capsys.readouterr().err
     assert result["checkpoint_sha256"] == runs["uda"][1]["checkpoint_sha256"]
     assert timeless(workdir) == timeless(runs["uda"][0])
@@ -274,7 +281,7 @@ def test_damaged_checkpoints_are_not_restarted_over(runs, folder):
     for path in (workdir / "checkpoints").rglob("d/*"):
         path.write_bytes(b"")
     with pytest.raises(BadInput, match="steps 4, 2 can be read, and the run would begin again"):
-        train.train_and_evaluate(smoke(folder, "uda"), workdir)
+        train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
 
 
 def test_the_report_names_the_checkpoint_that_it_measured(runs, folder):
@@ -288,7 +295,7 @@ def test_learning_rate_and_spikes_are_in_the_metrics(runs):
     rows = read(runs["uda"][0] / "metrics.jsonl")
     config = smoke(Path(), "uda")
     for i, row in enumerate(rows):
-        peak = schedules.warmup_cosine(
+        peak = optim.warmup_cosine(
             row["step"] - 1,
             peak=config.optim.lr,
             warmup_steps=config.optim.warmup_steps,
@@ -312,7 +319,7 @@ def test_one_compiled_step_per_bucket(runs, folder, monkeypatch):
     monkeypatch.setattr(steps, "train_step", counting)
     changes = {"data.buckets": (32, 48, 64), "train.steps": 12, "train.eval_every_steps": 12}
     config = smoke(folder, "supervised", **changes)
-    train.train_and_evaluate(config, folder / "buckets")
+    train_run.train_and_evaluate(config, folder / "buckets")
     assert len(traced) == len(set(traced)) and set(traced) <= {32, 48, 64}
 
 
@@ -329,11 +336,11 @@ def test_a_diverged_run_names_steps_and_rows(runs, folder):
     }
     config = smoke(folder, "uda", **changes)
     with pytest.raises(BadInput, match="not a number in steps 2 to 4.*config.optim.lr") as error:
-        train.train_and_evaluate(config, folder / "diverged")
+        train_run.train_and_evaluate(config, folder / "diverged")
     rows = json.loads((folder / "diverged" / "skipped.json").read_text())
     assert list(rows) == ["2", "3", "4"] and ", ".join(rows["2"]) in str(error.value)
     prepared = prepare.prepare(config, views=("weak", "strong"))
-    batches = train.pipeline.train_batches(
+    batches = train_run.pipeline.train_batches(
         prepared.labelled,
         prepared.unlabelled,
         prepared.strong,
@@ -355,7 +362,7 @@ def test_a_diverged_run_names_steps_and_rows(runs, folder):
 def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monkeypatch):
     """Steps 2 to 4 of 6, with a row of metrics and a checkpoint at each second step; a signal in
     the evaluation of step 2 does not make it count twice."""
-    original, check = train.steps_module.train_step, preemption.check
+    original, check = train_run.steps_module.train_step, preemption.check
 
     def skipping(state, batch, **static):
         after, found = original(state, batch, **static)
@@ -363,7 +370,7 @@ def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monke
         found["skipped"] = (jax.numpy.where(bad, 1.0, found["skipped"][0]), found["skipped"][1])
         return after, found
 
-    monkeypatch.setattr(train.steps_module, "train_step", skipping)
+    monkeypatch.setattr(train_run.steps_module, "train_step", skipping)
     changes = {"train.steps": 6, "train.log_every_steps": 2}
     config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 4})
 
@@ -373,19 +380,19 @@ def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monke
 
     monkeypatch.setattr(preemption, "check", signalled)
     with pytest.raises(preemption.Preempted):
-        train.train_and_evaluate(config, folder / "skipped-3-of-4")
+        train_run.train_and_evaluate(config, folder / "skipped-3-of-4")
     monkeypatch.setattr(preemption, "check", check)
-    train.train_and_evaluate(config, folder / "skipped-3-of-4")  # three are not four
+    train_run.train_and_evaluate(config, folder / "skipped-3-of-4")  # three are not four
     config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 3})
     with pytest.raises(BadInput, match="steps 2 to 4"):
-        train.train_and_evaluate(config, folder / "skipped-3-of-3")
+        train_run.train_and_evaluate(config, folder / "skipped-3-of-3")
     assert [row["step"] for row in read(folder / "skipped-3-of-3" / "metrics.jsonl")] == [2]
 
 
 def test_bfloat16_is_compared_with_float32_on_dev(folder):
     changes = {"model.dtype": "bfloat16", "train.float32_check": True, "train.steps": 2}
     config = smoke(folder, "supervised", **changes)
-    train.train_and_evaluate(config, folder / "bfloat16")
+    train_run.train_and_evaluate(config, folder / "bfloat16")
     rows = read(folder / "bfloat16" / "metrics.jsonl")
     assert [row["step"] for row in rows if "bfloat16/score" in row] == [2]
     assert 0 < rows[-1]["bfloat16/score"] < 0.02 and abs(rows[-1]["bfloat16/loss"]) < 0.02
@@ -394,7 +401,7 @@ def test_bfloat16_is_compared_with_float32_on_dev(folder):
 def test_ema_and_raw_weights_are_both_reported(folder):
     changes = {"optim.ema_decay": 0.5, "data.calibration": 20}
     config = smoke(folder, "supervised", **changes)
-    result = train.train_and_evaluate(config, folder / "ema")
+    result = train_run.train_and_evaluate(config, folder / "ema")
     assert result["weights"] == "ema"
     assert result["test"].keys() == result["dev"].keys() == {"raw", "ema"}
     rows = [read(folder / "ema" / f"{name}.jsonl") for name in ("calibration", "predictions")]
@@ -407,12 +414,12 @@ def test_too_long_for_the_encoder(folder):
     config = smoke(folder, "supervised", **{"data.max_length": 600, "data.buckets": (600,)})
     with pytest.raises(BadInput, match="600 is more than the 512 positions"):
         config.data.dir = str(folder / "data600")
-        train.train_and_evaluate(config, folder / "long")
+        train_run.train_and_evaluate(config, folder / "long")
 
 
 def test_report_compares_a_run_with_its_twin(runs, capsys):
     (uda, _), (twin, _) = runs["uda"], runs["supervised"]
-    report.show([str(uda), str(twin)])
+    build.show([str(uda), str(twin)])
     printed = capsys.readouterr().out
     comparison = json.loads((uda / "comparison.json").read_text())
     assert f"unlabelled data: {comparison['unlabelled_data']}" in printed
@@ -423,17 +430,17 @@ def test_report_compares_a_run_with_its_twin(runs, capsys):
 
 
 def test_report_of_a_run_with_itself_is_no_evidence(runs):
-    run = report.load(runs["uda"][0])
-    comparison = report.compare(run, run)
+    run = build.load(runs["uda"][0])
+    comparison = build.compare(run, run)
     assert comparison["unlabelled_data"] == "no evidence"
     assert all(set(d.values()) == {0.0} for d in comparison["difference"].values())
 
 
 def test_runs_of_one_algorithm_go_by_their_folders():
     run, twin = ({"workdir": Path(p), "report": {"algorithm": "uda"}} for p in ("a/x", "b/x"))
-    assert report.names(run, twin) == ["a/x", "b/x"]
-    assert report.names(run, twin | {"workdir": Path("b/y")}) == ["x", "y"]
-    assert report.names(run, twin | {"report": {"algorithm": "dash"}}) == ["uda", "dash"]
+    assert build.names(run, twin) == ["a/x", "b/x"]
+    assert build.names(run, twin | {"workdir": Path("b/y")}) == ["x", "y"]
+    assert build.names(run, twin | {"report": {"algorithm": "dash"}}) == ["uda", "dash"]
 
 
 @pytest.mark.parametrize(
@@ -441,16 +448,16 @@ def test_runs_of_one_algorithm_go_by_their_folders():
     [(0.01, 0.05, "helped"), (-0.05, -0.01, "hurt"), (-0.01, 0.01, "no evidence")],
 )
 def test_verdict_follows_from_the_interval(low, high, word):
-    assert report.verdict(report.metrics.Interval((low + high) / 2, low, high)) == word
+    assert build.verdict(build.metrics.Interval((low + high) / 2, low, high)) == word
 
 
 def test_report_refuses_runs_on_other_rows(runs):
-    run, twin = report.load(runs["uda"][0]), report.load(runs["supervised"][0])
+    run, twin = build.load(runs["uda"][0]), build.load(runs["supervised"][0])
     twin["report"]["provenance"]["split_sha256"] = "other"
     with pytest.raises(BadInput, match="split_sha256"):
-        report.compare(run, twin)
+        build.compare(run, twin)
 
 
 def test_report_of_an_unfinished_run(tmp_path):
     with pytest.raises(BadInput, match="no report.json"):
-        report.load(tmp_path)
+        build.load(tmp_path)

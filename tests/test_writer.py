@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from ssl_guard.writer import Writer, read, write_json
+from ssl_guard.runtime.files import write_json
+from ssl_guard.runtime.writer import Writer, read
 
 
 def steps(path):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from ssl_guard import report
+from ssl_guard.report import build
 
 HERE = Path(__file__).parent
 METHODS = HERE.parent / "methods"
@@ -79,7 +79,7 @@ def table() -> str:
     cells = {kind: [record(kind, seed) for seed in SEEDS] for kind in KINDS}
     cells[TWIN] = [METHODS / LENGTH / f"{TWIN}-{seed}" for seed in SEEDS]
     runs = {
-        kind: [report.load(cell) for cell in paths if (cell / "report.json").exists()]
+        kind: [build.load(cell) for cell in paths if (cell / "report.json").exists()]
         for kind, paths in cells.items()
     }
     runs = {kind: found for kind, found in runs.items() if found}
@@ -89,9 +89,9 @@ def table() -> str:
     }
     del against_best[TWIN]
     return (
-        f"Gain on the supervised twin:\n\n{report.seeds_table(runs, twin=TWIN)}\n\n"
+        f"Gain on the supervised twin:\n\n{build.seeds_table(runs, twin=TWIN)}\n\n"
         f"Gain on the best general-purpose augmentation, {best}:\n\n"
-        f"{report.seeds_table(against_best, twin=best)}\n\n"
+        f"{build.seeds_table(against_best, twin=best)}\n\n"
         f"What the runs and the gates saw:\n\n{seen(runs)}"
     )
 
@@ -133,7 +133,7 @@ def first_stage(accounts: list[dict], label: str) -> float:
 
 def mean_f1(runs: list[dict]) -> float:
     """F1 of the harmful class on test, the mean over seeds."""
-    return sum(report.scores_of(run)["f1"]["value"] for run in runs) / len(runs)
+    return sum(build.scores_of(run)["f1"]["value"] for run in runs) / len(runs)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from ssl_guard import report
+from ssl_guard.report import build
 
 HERE = Path(__file__).parent
 methods = runpy.run_path(str(HERE.parent / "methods" / "sweep.py"))
@@ -71,7 +71,7 @@ def table() -> str:
     ]
     rows = []
     for method, labels in columns if seeds else ():
-        runs = [report.scores_of(report.load(record(method, labels, seed))) for seed in seeds]
+        runs = [build.scores_of(build.load(record(method, labels, seed))) for seed in seeds]
         row = [
             labels or "all",
             method,

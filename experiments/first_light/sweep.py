@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from ssl_guard import report
+from ssl_guard.report import build
 
 HERE = Path(__file__).parent
 METHODS, SEEDS = ("uda", "fixmatch", "supervised"), (0, 1, 2)
@@ -36,7 +36,7 @@ def train(method: str, seed: int) -> None:
 def table() -> str:
     """Mean and standard deviation over the seeds that have records, and verdicts per seed."""
     runs = {
-        (method, seed): report.load(HERE / f"{method}-{seed}")
+        (method, seed): build.load(HERE / f"{method}-{seed}")
         for method in METHODS
         for seed in SEEDS
         if (HERE / f"{method}-{seed}" / "report.json").exists()
@@ -47,17 +47,17 @@ def table() -> str:
         if not seeds:
             continue
         cells, verdicts = [], []
-        for name in report.SHOWN:
-            values = [100 * report.scores_of(runs[method, seed])[name]["value"] for seed in seeds]
+        for name in build.SHOWN:
+            values = [100 * build.scores_of(runs[method, seed])[name]["value"] for seed in seeds]
             spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.1f}{spread}")
         for seed in seeds:
             if method != "supervised" and ("supervised", seed) in runs:
-                compared = report.compare(runs[method, seed], runs["supervised", seed])
+                compared = build.compare(runs[method, seed], runs["supervised", seed])
                 gain = 100 * compared["difference"]["f1"]["value"]
                 verdicts.append(f"{gain:+.1f} ({compared['unlabelled_data']})")
         rows.append([method, len(seeds), *cells, ", ".join(verdicts) or "-"])
-    titles = ["test, %", "seeds", *report.SHOWN.values(), "F1 against the twin, by seed"]
+    titles = ["test, %", "seeds", *build.SHOWN.values(), "F1 against the twin, by seed"]
     return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
 
 

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ssl_guard import report
+from ssl_guard.report import build
 
 HERE = Path(__file__).parent
 RUNS = Path("runs/methods")
@@ -102,11 +102,11 @@ def table() -> str:
         methods = {}
         for method in METHODS:
             cells = [HERE / length / f"{method}-{seed}" for seed in SEEDS]
-            runs = [report.load(cell) for cell in cells if (cell / "report.json").exists()]
+            runs = [build.load(cell) for cell in cells if (cell / "report.json").exists()]
             if runs:
                 methods[method] = runs
         if methods:
-            table = report.seeds_table(methods, twin=TWIN)
+            table = build.seeds_table(methods, twin=TWIN)
             parts.append(f"{length}: {steps} steps of {rows} unlabelled rows\n\n{table}")
             parts.append(alarms(methods))
     return "\n\n".join(parts)
@@ -129,7 +129,7 @@ def alarms(methods: dict[str, list[dict]]) -> str:
 
 def f1(run: dict) -> float:
     """F1 of the harmful class on test."""
-    return report.scores_of(run)["f1"]["value"]
+    return build.scores_of(run)["f1"]["value"]
 
 
 if __name__ == "__main__":

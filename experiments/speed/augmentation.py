@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from ssl_guard import provenance
 from ssl_guard.augment import code_switch, eda, ops
-from ssl_guard.writer import write_json
+from ssl_guard.runtime import provenance
+from ssl_guard.runtime.files import write_json
 
 RECORD = Path(__file__).with_suffix(".json")
 ARGUMENTS = {

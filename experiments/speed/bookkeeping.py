@@ -20,8 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from tabulate import tabulate
 
-from ssl_guard import algorithms, models, optim, provenance, schedules, steps
-from ssl_guard.writer import write_json
+from ssl_guard import algorithms, models, steps
+from ssl_guard.runtime import provenance
+from ssl_guard.runtime.files import write_json
+from ssl_guard.steps import optim
 
 RECORD = Path(__file__).with_suffix(".json")
 MODEL, BATCH, LENGTH, TOTAL = "all-MiniLM-L6-v2", 16, 128, 1_000_000
@@ -77,7 +79,7 @@ def measure_steps(algorithm, heads: int) -> dict[str, list[float]]:
         tx = optim.build(
             params,
             schedule=functools.partial(
-                schedules.warmup_cosine, peak=1e-5, warmup_steps=10, total_steps=TOTAL
+                optim.warmup_cosine, peak=1e-5, warmup_steps=10, total_steps=TOTAL
             ),
             weight_decay=5e-4,
             layer_decay=0.75,

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from tabulate import tabulate
 
-from ssl_guard import provenance
 from ssl_guard.models.deberta import DebertaConfig, rows_of_distances
 from ssl_guard.models.layers import shift
-from ssl_guard.writer import write_json
+from ssl_guard.runtime import provenance
+from ssl_guard.runtime.files import write_json
 
 RECORD = Path(__file__).with_suffix(".json")
 ATTN, HEAD, TOKENS, ROUNDS = 12, 64, 2048, 7

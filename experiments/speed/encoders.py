@@ -23,8 +23,8 @@ import cells
 import numpy as np
 from tabulate import tabulate
 
-from ssl_guard import provenance
-from ssl_guard.writer import write_json
+from ssl_guard.runtime import provenance
+from ssl_guard.runtime.files import write_json
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"

@@ -9,7 +9,8 @@ import cells
 import jax
 import optax
 
-from ssl_guard import models, runtime
+from ssl_guard import models
+from ssl_guard.runtime import compilation
 
 
 def build(cell: dict):
@@ -47,5 +48,5 @@ def build(cell: dict):
 
 
 if __name__ == "__main__":
-    runtime.configure(dtype=sys.argv[1], compilation_cache="")
+    compilation.configure(dtype=sys.argv[1], compilation_cache="")
     cells.serve(build)

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from ssl_guard import provenance
 from ssl_guard.augment import ops
 from ssl_guard.data import pipeline
-from ssl_guard.data.memory import Rows
+from ssl_guard.data.records import Rows
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.models import resolve
-from ssl_guard.writer import write_json
+from ssl_guard.runtime import provenance
+from ssl_guard.runtime.files import write_json
 
 RECORD = Path(__file__).with_suffix(".json")
 BATCH, LENGTHS, LABELLED = 16, (256, 512), (200, 2000)

@@ -24,10 +24,10 @@ import grain
 import numpy as np
 from tabulate import tabulate
 
-from ssl_guard import provenance
 from ssl_guard.data import pipeline
-from ssl_guard.data.tfrecord import Records, open_shards, write_shards
-from ssl_guard.writer import write_json
+from ssl_guard.data.shards import Records, open_shards, write_shards
+from ssl_guard.runtime import provenance
+from ssl_guard.runtime.files import write_json
 
 RECORD = Path(__file__).with_suffix(".json")
 BUCKETS = (64, 128, 192, 256)
@@ -79,8 +79,9 @@ def train_step():
     import jax
 
     from configs import uda
-    from ssl_guard import algorithms, models, optim, steps
+    from ssl_guard import algorithms, models, steps
     from ssl_guard.evaluation import scorer
+    from ssl_guard.steps import optim
 
     config = uda.get_config()
     folder = models.resolve(config.model.name)

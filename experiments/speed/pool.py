@@ -19,8 +19,9 @@ from bookkeeping import BATCH, VARIANTS, timed
 from jax.sharding import AbstractMesh
 from tabulate import tabulate
 
-from ssl_guard import algorithms, provenance, sharding
-from ssl_guard.writer import write_json
+from ssl_guard import algorithms
+from ssl_guard.runtime import provenance, sharding
+from ssl_guard.runtime.files import write_json
 
 RECORD = Path(__file__).with_suffix(".json")
 SIZES, MEASURED = [10**n for n in range(4, 10)], [10**n for n in range(4, 8)]

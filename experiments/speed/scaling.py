@@ -23,8 +23,9 @@ import numpy as np
 import optax
 from tabulate import tabulate
 
-from ssl_guard import algorithms, models, provenance, sharding, steps
-from ssl_guard.writer import write_json
+from ssl_guard import algorithms, models, steps
+from ssl_guard.runtime import provenance, sharding
+from ssl_guard.runtime.files import write_json
 
 RECORD = Path(__file__).with_suffix(".json")
 SIZE = {

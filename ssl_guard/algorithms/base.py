@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ssl_guard.losses import Term, cross_entropy_with_labels, weighted
+from ssl_guard.algorithms.losses import Term, cross_entropy_with_labels, weighted
 
 
 class Target(NamedTuple):

@@ -29,7 +29,7 @@ from ssl_guard.algorithms.base import (
     hard_labels,
     supervised_term,
 )
-from ssl_guard.losses import cross_entropy, cross_entropy_with_labels
+from ssl_guard.algorithms.losses import cross_entropy, cross_entropy_with_labels
 
 
 def make(

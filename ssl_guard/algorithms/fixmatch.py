@@ -17,7 +17,7 @@ from ssl_guard.algorithms.base import (
     no_state,
     supervised_term,
 )
-from ssl_guard.losses import cross_entropy
+from ssl_guard.algorithms.losses import cross_entropy
 
 
 def make(*, threshold: float = 0.95, unlabelled_weight: float = 1.0) -> Algorithm:

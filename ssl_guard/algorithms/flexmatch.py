@@ -31,7 +31,7 @@ from ssl_guard.algorithms.base import (
     hard_labels,
     supervised_term,
 )
-from ssl_guard.losses import cross_entropy
+from ssl_guard.algorithms.losses import cross_entropy
 
 
 def make(

@@ -35,7 +35,7 @@ from ssl_guard.algorithms.base import (
     moving_average,
     supervised_term,
 )
-from ssl_guard.losses import Term, cross_entropy
+from ssl_guard.algorithms.losses import Term, cross_entropy
 
 
 def make(

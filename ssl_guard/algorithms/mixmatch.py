@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 
 from ssl_guard.algorithms.base import Algorithm, Target, dropout_key, no_state
-from ssl_guard.algorithms.mixing import draw_mixture, mix, mix_targets, mixed_terms, sharpen
-from ssl_guard.losses import squared_error
-from ssl_guard.schedules import linear_ramp
+from ssl_guard.algorithms.losses import squared_error
+from ssl_guard.algorithms.mixup import draw_mixture, mix, mix_targets, mixed_terms, sharpen
+from ssl_guard.algorithms.ramps import linear_ramp
 
 
 def make(

@@ -36,9 +36,9 @@ from ssl_guard.algorithms.base import (
     dropout_key,
     no_state,
 )
-from ssl_guard.algorithms.mixing import draw_mixture, mix, mix_targets, mixed_terms, sharpen
-from ssl_guard.losses import kl_divergence
-from ssl_guard.schedules import linear_ramp
+from ssl_guard.algorithms.losses import kl_divergence
+from ssl_guard.algorithms.mixup import draw_mixture, mix, mix_targets, mixed_terms, sharpen
+from ssl_guard.algorithms.ramps import linear_ramp
 
 DEPTHS = (7 / 12, 9 / 12, 1.0)
 

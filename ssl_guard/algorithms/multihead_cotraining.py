@@ -27,8 +27,8 @@ from ssl_guard.algorithms.base import (
     no_state,
     supervised_term,
 )
+from ssl_guard.algorithms.losses import cross_entropy
 from ssl_guard.errors import BadInput
-from ssl_guard.losses import cross_entropy
 
 AGREEMENTS = ("all", "majority")
 

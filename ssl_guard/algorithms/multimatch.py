@@ -49,9 +49,9 @@ from ssl_guard.algorithms.base import (
     hard_labels,
     supervised_term,
 )
+from ssl_guard.algorithms.losses import cross_entropy
 from ssl_guard.algorithms.marginmatch import agreement_cutoffs, pseudo_margins, running_mean
 from ssl_guard.algorithms.multihead_cotraining import teachers
-from ssl_guard.losses import cross_entropy
 
 STEP_RULES = ("per_example", "global_epoch")
 AUX_MASKS = {"or": jnp.any, "and": jnp.all, "none": None}

@@ -22,8 +22,8 @@ from ssl_guard.algorithms.base import (
     no_state,
     supervised_term,
 )
-from ssl_guard.losses import squared_error
-from ssl_guard.schedules import linear_ramp
+from ssl_guard.algorithms.losses import squared_error
+from ssl_guard.algorithms.ramps import linear_ramp
 
 
 def make(*, unlabelled_weight: float = 10.0, ramp: float = 0.4) -> Algorithm:

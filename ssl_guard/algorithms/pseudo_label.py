@@ -23,8 +23,8 @@ from ssl_guard.algorithms.base import (
     no_state,
     supervised_term,
 )
-from ssl_guard.losses import cross_entropy
-from ssl_guard.schedules import linear_ramp
+from ssl_guard.algorithms.losses import cross_entropy
+from ssl_guard.algorithms.ramps import linear_ramp
 
 
 def make(

@@ -27,11 +27,11 @@ import jax
 import jax.numpy as jnp
 
 from ssl_guard.algorithms.base import Algorithm, Target, batch_mean, consistency_term
-from ssl_guard.algorithms.mixing import mix_targets, mixed_terms, sharpen
+from ssl_guard.algorithms.losses import cross_entropy
 from ssl_guard.algorithms.mixmatch import forward_mixed
+from ssl_guard.algorithms.mixup import mix_targets, mixed_terms, sharpen
+from ssl_guard.algorithms.ramps import linear_ramp
 from ssl_guard.errors import BadInput
-from ssl_guard.losses import cross_entropy
-from ssl_guard.schedules import linear_ramp
 
 
 def make(

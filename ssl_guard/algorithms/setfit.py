@@ -17,8 +17,8 @@ State: nothing, and no unlabelled rows.
 import jax.numpy as jnp
 
 from ssl_guard.algorithms.base import Algorithm, dropout_key, no_state
+from ssl_guard.algorithms.losses import Term
 from ssl_guard.algorithms.simmatch import unit
-from ssl_guard.losses import Term
 
 
 def make(*, C: float = 1.0) -> Algorithm:

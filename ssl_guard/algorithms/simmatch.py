@@ -35,8 +35,8 @@ from ssl_guard.algorithms.base import (
     dropout_key,
     supervised_term,
 )
+from ssl_guard.algorithms.losses import Term, cross_entropy
 from ssl_guard.errors import BadInput
-from ssl_guard.losses import Term, cross_entropy
 
 
 def make(

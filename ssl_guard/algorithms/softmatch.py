@@ -27,7 +27,7 @@ from ssl_guard.algorithms.base import (
     moving_average,
     supervised_term,
 )
-from ssl_guard.losses import cross_entropy
+from ssl_guard.algorithms.losses import cross_entropy
 
 
 def make(

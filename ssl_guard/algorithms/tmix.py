@@ -9,9 +9,9 @@ State: nothing, and no unlabelled rows.
 """
 
 from ssl_guard.algorithms.base import Algorithm, no_state
-from ssl_guard.algorithms.mixing import mix_targets
+from ssl_guard.algorithms.losses import Term, cross_entropy
 from ssl_guard.algorithms.mixtext import DEPTHS, check_depths, mix_hidden
-from ssl_guard.losses import Term, cross_entropy
+from ssl_guard.algorithms.mixup import mix_targets
 
 
 def make(*, alpha: float = 16.0, depths: tuple[float, ...] = DEPTHS) -> Algorithm:

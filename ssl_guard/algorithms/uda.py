@@ -20,8 +20,8 @@ from ssl_guard.algorithms.base import (
     no_state,
     supervised_term,
 )
-from ssl_guard.losses import kl_divergence
-from ssl_guard.schedules import TSA_SCHEDULES, tsa_threshold
+from ssl_guard.algorithms.losses import kl_divergence
+from ssl_guard.algorithms.ramps import TSA_SCHEDULES, tsa_threshold
 
 
 def make(

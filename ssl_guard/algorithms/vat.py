@@ -37,8 +37,8 @@ from ssl_guard.algorithms.base import (
     no_state,
     supervised_term,
 )
-from ssl_guard.losses import cross_entropy, kl_divergence
-from ssl_guard.schedules import linear_ramp
+from ssl_guard.algorithms.losses import cross_entropy, kl_divergence
+from ssl_guard.algorithms.ramps import linear_ramp
 
 
 def make(

@@ -19,7 +19,6 @@ from ssl_guard.augment.base import Rewrite, each
 from ssl_guard.augment.code_switch import code_switch
 from ssl_guard.augment.context import multi_turn, quoting
 from ssl_guard.augment.eda import eda
-from ssl_guard.augment.framing import framing, persona
 from ssl_guard.augment.llm.rewrite import llm
 from ssl_guard.augment.noise import keyboard, ocr
 from ssl_guard.augment.obfuscation import (
@@ -30,6 +29,7 @@ from ssl_guard.augment.obfuscation import (
     spacing,
     zero_width,
 )
+from ssl_guard.augment.role_play import framing, persona
 from ssl_guard.augment.tfidf import tfidf
 from ssl_guard.errors import BadInput
 

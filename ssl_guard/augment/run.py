@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_guard.augment import account, recipe
+from ssl_guard.augment import recipe, stats
 from ssl_guard.augment.gates import Gate, Text
 from ssl_guard.augment.ops import Rewrite
 
@@ -66,7 +66,7 @@ def augment(
     views = [made.get(i) for i in range(len(slots))]
     _count_rows(counts, "all", slots, views)
     for row in rows:
-        account.add(counts, "rows", row.kind)
+        stats.add(counts, "rows", row.kind)
     return [_filled(slots, views, i, copies, counts) for i in range(len(slots))], counts
 
 
@@ -97,11 +97,11 @@ def _attempt(
         for (row, copy), op, piece, good in zip(slots, ops, pieces, usable, strict=True)
     ]
     for row, _ in slots:
-        account.add(counts, "tried", stage.text, row.kind)
+        stats.add(counts, "tried", stage.text, row.kind)
 
     def reject(slot: int, gate: str) -> None:
-        account.add(counts, "rejected", stage.text, gate, slots[slot][0].kind)
-        account.example(counts, gate, slots[slot][0].id)
+        stats.add(counts, "rejected", stage.text, gate, slots[slot][0].kind)
+        stats.example(counts, gate, slots[slot][0].id)
         views[slot] = None
 
     for slot, view in enumerate(views):
@@ -120,12 +120,12 @@ def _attempt(
     for slot, view in enumerate(views):
         if view is None:
             continue
-        account.add(counts, "accepted", stage.text, slots[slot][0].kind)
+        stats.add(counts, "accepted", stage.text, slots[slot][0].kind)
         for chain in ops[slot]:
-            account.add(counts, "texts", stage.text, chain)
+            stats.add(counts, "texts", stage.text, chain)
         for gate, values in measured.items():
-            account.add(counts, "measured", gate, "sum", by=float(values[slot]))
-            account.add(counts, "measured", gate, "count")
+            stats.add(counts, "measured", gate, "sum", by=float(values[slot]))
+            stats.add(counts, "measured", gate, "count")
     return views
 
 
@@ -145,7 +145,7 @@ def _count_rows(
 ) -> None:
     kinds = {row.id: row.kind for (row, _), view in zip(slots, views, strict=True) if view is None}
     for kind in kinds.values():
-        account.add(counts, "rows_short", short, kind)
+        stats.add(counts, "rows_short", short, kind)
 
 
 def _filled(
@@ -162,7 +162,7 @@ def _filled(
     others = (views[i - copy + (copy + step) % copies] for step in range(1, copies))
     other = next((view for view in others if view is not None), None)
     op, text = (IDENTITY, row.text) if other is None else (REPEATED, other.text)
-    account.add(counts, "filled", op, row.kind)
+    stats.add(counts, "filled", op, row.kind)
     return View(row.id, copy, op, text)
 
 

@@ -29,13 +29,13 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from ssl_guard import provenance
-from ssl_guard.assets import sha256_file
-from ssl_guard.augment import account, gates, ops, recipe, run
-from ssl_guard.data import framing
+from ssl_guard.augment import gates, ops, recipe, run, stats
+from ssl_guard.data import tfrecord_io
 from ssl_guard.data.schema import HARMFUL, Example
-from ssl_guard.data.tfrecord import differences_of
+from ssl_guard.data.shards import differences_of
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime import provenance
+from ssl_guard.runtime.files import sha256_file
 
 SCHEMA_VERSION = 1
 ROWS_PER_SHARD = 2048
@@ -190,7 +190,7 @@ def stage(
     Raises BadInput if a set under way was made from something else, unless it is to be overwritten.
     """
     rows = job.making / "rows"
-    with framing.disk_errors(f"the set {job.folder.name!r}", job.making):
+    with tfrecord_io.disk_errors(f"the set {job.folder.name!r}", job.making):
         if overwrite:
             shutil.rmtree(job.making, ignore_errors=True)
         shutil.rmtree(rows, ignore_errors=True)
@@ -205,10 +205,12 @@ def stage(
             for example, kind in zip(examples, kinds, strict=True):
                 row = {"id": example.id.encode(), "kind": kind.encode()}
                 row |= _features(gates.Text(example.prompt, example.response))
-                files[shard_of(example.id, job.shards)].write(framing.frame(framing.serialise(row)))
+                files[shard_of(example.id, job.shards)].write(
+                    tfrecord_io.frame(tfrecord_io.serialise(row))
+                )
         with (rows / "texts").open("wb") as file:
             for text in distinct_texts(fit_on):
-                file.write(framing.frame(framing.serialise({"text": text.encode()})))
+                file.write(tfrecord_io.frame(tfrecord_io.serialise({"text": text.encode()})))
 
 
 def kind_of(example: Example) -> str:
@@ -223,7 +225,7 @@ def open_tools(job: Job) -> Tools:
     stages = recipe.parse(job.ops)
     staged = job.making / "rows" / "texts"
     rewrites = open_rewrites(
-        job, stages, lambda: (row["text"].decode() for row in framing.read(staged))
+        job, stages, lambda: (row["text"].decode() for row in tfrecord_io.read(staged))
     )
     judges = () if job.judges is None else job.judges()
     return Tools(stages, rewrites, (*gates.build(**job.gates), *judges))
@@ -262,15 +264,17 @@ def make_shard(
     path = job.making / job.file(shard)
     temporary = job.making / f".{path.name}.{secrets.token_hex(4)}"
     counts, records = {}, 0
-    with framing.disk_errors(f"the set {job.folder.name!r}", job.making):
+    with tfrecord_io.disk_errors(f"the set {job.folder.name!r}", job.making):
         with temporary.open("wb") as file:
-            staged = framing.read(job.making / "rows" / job.file(shard))
+            staged = tfrecord_io.read(job.making / "rows" / job.file(shard))
             while chunk := [_row(row) for row in itertools.islice(staged, CHUNK)]:
                 views, part = run.augment(chunk, *tools, copies=job.copies, seed=job.seed)
-                counts = account.merge(counts, part)
+                counts = stats.merge(counts, part)
                 for view in views:
                     features = {"id": view.id.encode(), "copy": view.copy, "op": view.op.encode()}
-                    file.write(framing.frame(framing.serialise(features | _features(view.text))))
+                    file.write(
+                        tfrecord_io.frame(tfrecord_io.serialise(features | _features(view.text)))
+                    )
                 records += len(views)
                 if advance is not None:
                     advance(len(views))
@@ -327,7 +331,7 @@ def finish(job: Job) -> dict:
             f"{job.making}: shard {entries.index(None)} of {job.shards} is missing or damaged; run "
             "the same command again."
         )
-    counts = functools.reduce(account.merge, (entry["account"] for entry in entries))
+    counts = functools.reduce(stats.merge, (entry["account"] for entry in entries))
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "set": job.folder.name,
@@ -336,12 +340,12 @@ def finish(job: Job) -> dict:
         "made_from": job.made_from,
         "made_with": functools.reduce(dict.__or__, (entry["made_with"] for entry in entries)),
         "account": counts,
-        "warnings": account.warnings(counts),
+        "warnings": stats.warnings(counts),
         "shards": [entry["shard"] for entry in entries],
         "provenance": provenance.collect(),
     }
     replaced = job.making.with_name(f"{job.making.name}.old")
-    with framing.disk_errors(f"the set {job.folder.name!r}", job.folder):
+    with tfrecord_io.disk_errors(f"the set {job.folder.name!r}", job.folder):
         keep = {entry["shard"]["file"] for entry in entries}
         for path in job.making.iterdir():
             if path.is_dir():
@@ -372,7 +376,7 @@ class TextSet(NamedTuple):
         Raises BadInput where the set holds other rows.
         """
         shards = self.manifest["shards"]
-        readers = [framing.read(self.folder / shard["file"]) for shard in shards]
+        readers = [tfrecord_io.read(self.folder / shard["file"]) for shard in shards]
         for example in examples:
             reader = readers[shard_of(example.id, len(readers))]
             for copy in range(self.manifest["copies"]):

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
-from ssl_guard.data import order, packing, shapes
-from ssl_guard.data.mixing import Mixture
-from ssl_guard.data.tfrecord import Records
+from ssl_guard.data import bucketing, packing, sampling
+from ssl_guard.data.shards import Records
+from ssl_guard.data.view_mixture import Mixture
 from ssl_guard.errors import BadInput
 
 SAMPLED_STEPS = 2048  # the first ones of a run, from whose lengths its shapes are chosen
@@ -108,7 +108,7 @@ def train_batches(
     if pack_groups:
         packing.check_groups(pack_groups, process_count, **batch_sizes)
     plan = functools.lru_cache(maxsize=2)(
-        order.planner(
+        sampling.planner(
             labelled,
             weak,
             strong,
@@ -151,14 +151,14 @@ def train_batches(
         windows = range(-(-min(steps, SAMPLED_STEPS) // window_steps))
         sampled = -(-np.concatenate([needs(w) for w in windows]) // MULTIPLE) * MULTIPLE
         sampled, cost = np.minimum(sampled, list(longest.values())), np.array(list(height.values()))
-        table = shapes.choose(sampled, cost, num_shapes or len(buckets))
+        table = bucketing.choose(sampled, cost, num_shapes or len(buckets))
         table = np.vstack([table, list(longest.values())])
     else:
         table = np.repeat(np.array(buckets)[:, None], len(views), axis=1)
 
     def batch_of(step: int) -> dict:
         window, place = divmod(step, window_steps)
-        lengths = shapes.first_that_holds(table, needs(window)[place])
+        lengths = bucketing.first_that_holds(table, needs(window)[place])
         batch = {}
         for (name, records), length in zip(views.items(), lengths.tolist(), strict=True):
             numbers = plan(window)[name][place]

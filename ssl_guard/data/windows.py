@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ssl_guard.data.tfrecord import Records
+from ssl_guard.data.shards import Records
 from ssl_guard.data.tokenizer import Encoded, Tokenizer
 from ssl_guard.errors import BadInput
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_guard import metrics
-from ssl_guard.metrics import Interval
+from ssl_guard.evaluation import metrics
+from ssl_guard.evaluation.metrics import Interval
 
 CHUNK = 32  # resamples at a time: what fits the cache
 RANKING = ("best_f1", "auprc", "auroc", "ece", "brier", *metrics.RECALL_AT)

@@ -34,7 +34,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from ssl_guard.errors import BadInput
-from ssl_guard.metrics import Interval
+from ssl_guard.evaluation.metrics import Interval
 
 EDGE = 1e-7  # scores are clipped to [EDGE, 1 - EDGE] before a logit; predictions have 7 decimals
 TEMPERATURES = (0.05, 20.0)  # limits; rows whose classes do not overlap would push it to 0

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from ssl_guard import preemption, sharding
 from ssl_guard.data import pipeline, windows
-from ssl_guard.data.tfrecord import Records
+from ssl_guard.data.shards import Records
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime import preemption, sharding
 
 
 def outputs(

@@ -12,7 +12,7 @@ import httpx2
 import numpy as np
 
 from ssl_guard.errors import BadInput
-from ssl_guard.retry import retry_after
+from ssl_guard.runtime.http import retry_after
 
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 REFUSED = (401, 403, 404, 405)  # no text would fare better

@@ -16,19 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ssl_guard import algorithms, baselines, models, sharding
+from ssl_guard import algorithms, models
 from ssl_guard import config as config_module
 from ssl_guard import steps as steps_module
-from ssl_guard.checkpoint import Checkpoints
-from ssl_guard.data.memory import Rows
+from ssl_guard.data.records import Rows
 from ssl_guard.data.schema import Example
-from ssl_guard.data.tfrecord import Records
+from ssl_guard.data.shards import Records
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import inference
+from ssl_guard.evaluation import baselines, inference
 from ssl_guard.models import pretrained
 from ssl_guard.prepare import encode, encode_windows, prepare
+from ssl_guard.runtime import sharding
+from ssl_guard.runtime.checkpoint import Checkpoints
 
 
 class Scorer(NamedTuple):

@@ -9,8 +9,8 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from ssl_guard.assets import sha256_file, wheel_folder
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime.files import sha256_file, wheel_folder
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files, called shards

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssl_guard import algorithms, models
-from ssl_guard.losses import weighted
+from ssl_guard.algorithms.losses import weighted
 
 LABELLED, UNLABELLED, LENGTH, VOCAB, WIDTH = 5, 6, 4, 12, 3
 LABELLED_POOL = 8

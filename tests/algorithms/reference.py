@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from ssl_guard import algorithms
-from ssl_guard.losses import weighted
+from ssl_guard.algorithms.losses import weighted
 
 LABELLED, UNLABELLED, CLASSES, POOL, STEPS = 6, 8, 3, 20, 5
 

@@ -8,7 +8,7 @@ from inside import LABELLED, UNLABELLED, key
 from scipy import stats
 
 from ssl_guard.algorithms import LOCAL, Across
-from ssl_guard.algorithms.mixing import draw_mixture, larger_share, mix, sharpen
+from ssl_guard.algorithms.mixup import draw_mixture, larger_share, mix, sharpen
 
 VIEWS = ("labelled", "weak", "strong")
 ROWS = LABELLED + 2 * UNLABELLED

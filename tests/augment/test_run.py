@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from ssl_guard.augment import account, recipe
+from ssl_guard.augment import recipe, stats
 from ssl_guard.augment.gates import Gate, Text
 from ssl_guard.augment.ops import each
 from ssl_guard.augment.run import Row, augment, make_rng
@@ -42,7 +42,7 @@ def test_all_copies_of_every_row_in_order():
     for view, row in zip(views[::3], ROWS, strict=True):
         assert view.op == "m" and view.text.prompt.startswith(f"{row.text.prompt}>m")
         assert (view.text.response is None) == (row.text.response is None)
-    assert account.total(counts, "accepted", "m") == 36
+    assert stats.total(counts, "accepted", "m") == 36
     assert "rejected" not in counts and "filled" not in counts
 
 
@@ -57,7 +57,7 @@ def test_a_view_does_not_depend_on_the_other_rows():
     assert sorted(backwards) == sorted(together)
     merged = {}
     for _, part in alone:
-        merged = account.merge(merged, part)
+        merged = stats.merge(merged, part)
     assert merged == counts
 
 
@@ -69,8 +69,8 @@ def test_fallbacks_in_order():
     expected = {"row 1": "g", "row 2": "g", "row 10": "g", "row 11": "m"}
     assert ops == {row.id: expected.get(row.id, "f") for row in ROWS}
     assert views[2].text.prompt == "prompt 2>f", "a later stage begins with the original text"
-    assert [account.total(counts, "tried", stage) for stage in "fgm"] == [12, 4, 1]
-    assert [account.total(counts, "accepted", stage) for stage in "fgm"] == [8, 3, 1]
+    assert [stats.total(counts, "tried", stage) for stage in "fgm"] == [12, 4, 1]
+    assert [stats.total(counts, "accepted", stage) for stage in "fgm"] == [8, 3, 1]
     assert counts["rejected"]["f"]["none"] == {"safe": 2, "unknown": 2}
     assert counts["rejected"]["g"]["none"] == {"unknown": 1}
     assert counts["examples"]["none"] == ["row 1", "row 2", "row 10", "row 11"]
@@ -137,7 +137,7 @@ def test_the_next_copy_stands_in_first():
 @pytest.mark.parametrize("bad", [None, "", " \n", "half \ud800 a pair"])
 def test_what_is_no_text_is_rejected_as_none(bad):
     views, counts = run(("x",), {"x": each(lambda text, rng: bad)}, copies=1)
-    assert account.total(counts, "rejected", "x", "none") == len(ROWS)
+    assert stats.total(counts, "rejected", "x", "none") == len(ROWS)
     assert {view.op for view in views} == {"identity"}
 
 
@@ -156,7 +156,7 @@ def test_operations_of_both_parts_are_told():
         names = view.op.split(", ")
         assert f">{names[0]}" in view.text.prompt
         assert view.text.response is None or f">{names[-1]}" in view.text.response
-    assert account.total(counts, "texts", "m|n") == 20 * (12 + 8)
+    assert stats.total(counts, "texts", "m|n") == 20 * (12 + 8)
 
 
 def many(harmful, safe):
@@ -166,12 +166,12 @@ def many(harmful, safe):
 
 def test_a_model_that_refuses_one_class_raises_the_warning():
     _, counts = run(("f",), {"f": fails_on("harmful 1")}, rows=many(100, 100))
-    (line,) = account.warnings(counts)  # r1, r10 to r19
+    (line,) = stats.warnings(counts)  # r1, r10 to r19
     assert line.startswith("warning: 11% of the harmful and 0% of the safe rows have a view that")
     assert "(11 of 100, 0 of 100)" in line
-    assert line in account.table(counts)
+    assert line in stats.table(counts)
     _, counts = run(("f", "m"), {"f": fails_on("harmful 1"), "m": marks("m")}, rows=many(100, 100))
-    (line,) = account.warnings(counts)
+    (line,) = stats.warnings(counts)
     assert "lost a view of the first stage" in line
 
 
@@ -188,11 +188,11 @@ def test_a_model_that_refuses_one_class_raises_the_warning():
 def test_a_difference_must_be_large_and_more_than_chance(part, rows):
     _, counts = run(("f",), {"f": fails_on(part)}, rows=rows, copies=1)
     lost = [sum(part in r.text.prompt for r in rows if r.kind == k) for k in ("harmful", "safe")]
-    assert [account.total(counts, "rows_short", "all", k) for k in ("harmful", "safe")] == lost
+    assert [stats.total(counts, "rows_short", "all", k) for k in ("harmful", "safe")] == lost
     there = [sum(r.kind == k for r in rows) for k in ("harmful", "safe")]
     large = 0 not in there and abs(lost[0] / there[0] - lost[1] / there[1]) >= 0.05
     chance = 0 in there or p_value(lost, there) >= 0.01
-    assert len(account.warnings(counts)) == int(large and not chance)
+    assert len(stats.warnings(counts)) == int(large and not chance)
 
 
 def p_value(lost, there):
@@ -205,12 +205,12 @@ def p_value(lost, there):
 def test_the_table_counts_every_view_once():
     rewrites = {"f": fails_on("prompt 1"), "m": fails_on("prompt 11")}
     _, counts = run(("f", "m"), rewrites, [long_texts("long", 10)])
-    text = account.table(counts)
+    text = stats.table(counts)
     lines = [line.split("|")[1:-1] for line in text.splitlines() if "|" in line]
     cells = [[cell.strip() for cell in line] for line in lines]
     assert ["f", "24", "18", "6", "0"] in cells  # rows 1, 10, 11 twice
     assert ["m", "6", "2", "2", "2"] in cells  # row 11: none; row 10: too long; row 1 passes
-    by_class = {row[0]: row[1:] for row in cells if row[0] in account.CLASSES}
+    by_class = {row[0]: row[1:] for row in cells if row[0] in stats.CLASSES}
     assert by_class["harmful"] == ["4", "8", "8 (100.0%)", "0 (0.0%)", "0 (0.0%)", "0 (0.0%)"]
     assert by_class["safe"] == ["4", "8", "4 (50.0%)", "2 (25.0%)", "0 (0.0%)", "2 (25.0%)"]
     assert "prompt" not in text and "row 11" in text

@@ -17,7 +17,7 @@ import pytest
 from ssl_guard.augment import sets
 from ssl_guard.augment.gates import Gate
 from ssl_guard.augment.ops import OPS, each
-from ssl_guard.data import framing
+from ssl_guard.data import tfrecord_io
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
 
@@ -95,7 +95,7 @@ def test_what_is_on_the_disk(made):
     assert manifest["made_from"]["arguments"] == {"tfidf": {"p": 0.5}}, "of what is used alone"
     seen = {}
     for number, shard in enumerate(manifest["shards"]):
-        rows = list(framing.read(job.folder / shard["file"]))
+        rows = list(tfrecord_io.read(job.folder / shard["file"]))
         assert len(rows) == shard["records"] > 0
         assert {tuple(sorted(row)) for row in rows} <= {
             ("copy", "id", "op", "prompt", "response"),

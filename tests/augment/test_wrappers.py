@@ -6,13 +6,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ssl_guard.augment import context, framing
+from ssl_guard.augment import context, role_play
 from ssl_guard.augment.ops import build
 
 TEXTS = ["How do bees find home?", "Line one.\nLine two: {0} \\1", "x", "שלום 🙂"]
 TABLES = {
-    ("framing", "prompt"): framing.PROMPT_FRAMES,
-    ("framing", "response"): framing.RESPONSE_FRAMES,
+    ("framing", "prompt"): role_play.PROMPT_FRAMES,
+    ("framing", "response"): role_play.RESPONSE_FRAMES,
     ("quoting", "prompt"): context.PROMPT_DOCUMENTS,
     ("quoting", "response"): context.RESPONSE_DOCUMENTS,
 }
@@ -55,8 +55,8 @@ def test_documents_are_longer_than_what_they_quote():
 
 @pytest.mark.parametrize("part", ["prompt", "response"])
 def test_persona_puts_a_sentence_before_and_for_half_one_behind(part):
-    before = framing.PROMPT_BEFORE if part == "prompt" else framing.RESPONSE_BEFORE
-    after = framing.PROMPT_AFTER if part == "prompt" else framing.RESPONSE_AFTER
+    before = role_play.PROMPT_BEFORE if part == "prompt" else role_play.RESPONSE_BEFORE
+    after = role_play.PROMPT_AFTER if part == "prompt" else role_play.RESPONSE_AFTER
     seen, both = set(), 0
     for view in views("persona", TEXTS[0], part=part):
         opening, closing = view.split(TEXTS[0])
@@ -98,10 +98,10 @@ def test_wrappers_name_no_topic_of_safety():
     everything = " ".join(
         [
             *(template for table in TABLES.values() for template in table),
-            *framing.PROMPT_BEFORE,
-            *framing.PROMPT_AFTER,
-            *framing.RESPONSE_BEFORE,
-            *framing.RESPONSE_AFTER,
+            *role_play.PROMPT_BEFORE,
+            *role_play.PROMPT_AFTER,
+            *role_play.RESPONSE_BEFORE,
+            *role_play.RESPONSE_AFTER,
             *(turn for exchange in context.EXCHANGES for turn in exchange),
             *context.LEADS,
         ]

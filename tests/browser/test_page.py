@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_guard import report
-from ssl_guard.reporting import formats, page, results, tables
+from ssl_guard.report import build, page, results, tables, writers
 from tests.test_report import HOSTILE, evaluation, policy, run
 
 api = pytest.importorskip("playwright.sync_api", reason="needs requirements/browser.txt")
@@ -29,7 +28,7 @@ RECTANGLES = """selector => [...document.querySelectorAll(selector)].map(e => {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    report.write(folder, RECORDS, against=None, published=None)
+    build.write(folder, RECORDS, against=None, published=None)
     return folder
 
 
@@ -194,7 +193,7 @@ def test_hostile_names_stay_text(browser, tmp_path):
     assert not view.said and view.asked == [path.as_uri()]
     assert view.page.evaluate("document.querySelectorAll('script, img').length") == 0
     assert view.page.query_selector("h2").text_content() == attack
-    assert formats.to_csv(parts)
+    assert writers.to_csv(parts)
 
 
 def test_many_test_sets_at_two_thresholds(browser, tmp_path):

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from ssl_guard import plots
-from ssl_guard.data import __main__ as command
+from ssl_guard.commands import data as command
 from ssl_guard.data import corpora, describe
 from ssl_guard.data.schema import Example, make_corpus
 from ssl_guard.errors import BadInput
+from ssl_guard.report import plots
 from tests.data.corpora import made_up
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from ssl_guard.data import framing
+from ssl_guard.data import tfrecord_io
 from ssl_guard.errors import BadInput
 
 ROWS = [{"text": b"never shown", "copy": 0}, {"text": b"", "copy": 3}, {"text": b"x" * 40}]
@@ -8,12 +8,12 @@ ROWS = [{"text": b"never shown", "copy": 0}, {"text": b"", "copy": 3}, {"text": 
 
 @pytest.fixture
 def frames():
-    return [framing.frame(framing.serialise(row)) for row in ROWS]
+    return [tfrecord_io.frame(tfrecord_io.serialise(row)) for row in ROWS]
 
 
 def count_before_the_error(path):
     """How many rows can be read, and the error that ends them or None."""
-    rows, reader = 0, framing.read(path)
+    rows, reader = 0, tfrecord_io.read(path)
     try:
         for _ in reader:
             rows += 1

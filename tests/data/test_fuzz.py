@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from ssl_guard.data import framing, splits, tfrecord
+from ssl_guard.data import shards as shards_module
+from ssl_guard.data import splits, tfrecord_io
 from ssl_guard.data.corpora import user_file
 from ssl_guard.data.schema import Example, make_corpus
 from ssl_guard.errors import BadInput
@@ -308,7 +309,7 @@ ROWS = [
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards") / "dev"
-    tfrecord.write_shards(folder, "dev", ROWS, num_shards=2, made_from={"corpus": "c"})
+    shards_module.write_shards(folder, "dev", ROWS, num_shards=2, made_from={"corpus": "c"})
     return folder, {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -332,15 +333,15 @@ def test_a_damaged_view(shards, data):
     try:
         outcome(
             lambda: same_records(
-                tfrecord.open_shards(folder, "dev", made_from={"corpus": "c"}, rebuild="it")
+                shards_module.open_shards(folder, "dev", made_from={"corpus": "c"}, rebuild="it")
             )
         )
     finally:
         path.write_bytes(good[name])
 
 
-MESSAGES = [framing.serialise({"id": f"{SECRET}{i}".encode(), "copy": i}) for i in range(3)]
-FRAMED = b"".join(map(framing.frame, MESSAGES))
+MESSAGES = [tfrecord_io.serialise({"id": f"{SECRET}{i}".encode(), "copy": i}) for i in range(3)]
+FRAMED = b"".join(map(tfrecord_io.frame, MESSAGES))
 
 
 def reference_frames(data):
@@ -369,5 +370,5 @@ def test_tfrecord_framing(tmp_path, data):
     path = Path(tmp_path, "x.tfrecord")
     path.write_bytes(content)
     messages, whole = reference_frames(content)
-    found = outcome(lambda: list(framing.read(path)))
-    assert found == ([framing.parse(message) for message in messages] if whole else None)
+    found = outcome(lambda: list(tfrecord_io.read(path)))
+    assert found == ([tfrecord_io.parse(message) for message in messages] if whole else None)

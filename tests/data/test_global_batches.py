@@ -6,9 +6,9 @@ import grain
 import numpy as np
 import pytest
 
-from ssl_guard.data.memory import Rows
-from ssl_guard.data.mixing import Mixture
 from ssl_guard.data.pipeline import eval_batches, train_batches
+from ssl_guard.data.records import Rows
+from ssl_guard.data.view_mixture import Mixture
 from ssl_guard.errors import BadInput
 
 POOL, STEPS, BUCKETS = 37, 30, (8, 16, 24)

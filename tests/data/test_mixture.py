@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from ssl_guard.data.mixing import Mixture
 from ssl_guard.data.pipeline import train_batches
-from ssl_guard.data.tfrecord import open_shards, write_shards
+from ssl_guard.data.shards import open_shards, write_shards
+from ssl_guard.data.view_mixture import Mixture
 from ssl_guard.errors import BadInput
 
 ROWS, COPIES, WEIGHTS = 30, (4, 2), (3.0, 1.0)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ssl_guard.data import packing
 from ssl_guard.data.pipeline import eval_batches, token_counts, train_batches
-from ssl_guard.data.tfrecord import open_shards, write_shards
+from ssl_guard.data.shards import open_shards, write_shards
 from ssl_guard.errors import BadInput
 
 LENGTH, PAD, COPIES = 24, 99, 2

@@ -5,7 +5,7 @@ import pytest
 
 from ssl_guard.data import pipeline
 from ssl_guard.data.pipeline import eval_batches, token_counts, train_batches
-from ssl_guard.data.tfrecord import open_shards, write_shards
+from ssl_guard.data.shards import open_shards, write_shards
 from ssl_guard.errors import BadInput
 
 BUCKETS, PAD, COPIES = (16, 24, 40), 99, 4

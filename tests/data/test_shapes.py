@@ -3,17 +3,17 @@ import itertools
 import numpy as np
 import pytest
 
-from ssl_guard.data import shapes
+from ssl_guard.data import bucketing
 
 
 def computed(table, needs, cost):
-    return sum(shapes.first_that_holds(table, need) @ cost for need in needs)
+    return sum(bucketing.first_that_holds(table, need) @ cost for need in needs)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 40])
 def test_no_table_of_one_view_pads_less(count):
     needs = np.random.default_rng(count).integers(1, 12, (30, 1))
-    table = shapes.choose(needs, np.array([3]), count)
+    table = bucketing.choose(needs, np.array([3]), count)
     assert len(table) <= count and table[-1] == needs.max()
     values = np.unique(needs)
     best = min(
@@ -29,11 +29,11 @@ def test_a_table_of_several_views_rises_and_holds_every_step():
     needs = base + rng.integers(0, 9, (300, 3))
     tokens = []
     for count in (1, 2, 4, 8, 16):
-        table = shapes.choose(needs, cost, count)
+        table = bucketing.choose(needs, cost, count)
         assert len(table) == count and table.dtype == np.int64
         assert (np.diff(table, axis=0) >= 0).all() and (np.diff(table @ cost) > 0).all()
         np.testing.assert_array_equal(table[-1], needs.max(axis=0))
-        held = [shapes.first_that_holds(table, need) for need in needs]
+        held = [bucketing.first_that_holds(table, need) for need in needs]
         assert (needs <= held).all()
         tokens.append(computed(table, needs, cost))
     assert tokens == sorted(tokens, reverse=True)
@@ -43,4 +43,4 @@ def test_a_table_of_several_views_rises_and_holds_every_step():
 def test_the_first_row_that_holds_all_views_is_taken():
     table = np.array([[8, 16], [16, 16], [32, 64]])
     for need, row in (((8, 16), 0), ((9, 1), 1), ((1, 17), 2), ((32, 64), 2)):
-        np.testing.assert_array_equal(shapes.first_that_holds(table, np.array(need)), table[row])
+        np.testing.assert_array_equal(bucketing.first_that_holds(table, np.array(need)), table[row])

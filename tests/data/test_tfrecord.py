@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from ssl_guard.data import tfrecord
-from ssl_guard.data.tfrecord import open_shards, write_shards
+from ssl_guard.data import shards
+from ssl_guard.data.shards import open_shards, write_shards
 from ssl_guard.errors import BadInput
 
 MADE_FROM = {"corpus_sha256": "c0", "op": "tfidf", "args": {"p": 0.3}, "copies": 2}
@@ -278,7 +278,7 @@ def test_a_record_that_goes_bad_after_opening_is_noticed_when_read(tmp_path):
 
 def test_the_scalars_of_a_record_are_named_once():
     (row,) = make_rows(1)
-    assert set(row) == {"id", "input_ids", *tfrecord.INTEGERS}
+    assert set(row) == {"id", "input_ids", *shards.INTEGERS}
 
 
 def test_repeated_share_counts_what_another_row_has_too():
@@ -292,7 +292,7 @@ def test_repeated_share_counts_what_another_row_has_too():
                 for i in range(rows)
             ]
         )
-        assert tfrecord.repeated_share(contents, owners) == pytest.approx(expected)
+        assert shards.repeated_share(contents, owners) == pytest.approx(expected)
 
 
 def test_the_manifest_says_how_many_views_repeat_another_rows(tmp_path):

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from ssl_guard.assets import wheel_folder
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime.files import wheel_folder
 
 PROMPTS = ["How do I bake bread?", "", "Naïve café, 東京!", "one", "  spaces\n\tand lines  "]
 RESPONSES = ["Mix flour, water and salt.", "An answer.", "", "é" * 40, "ünïcödé 🙂"]

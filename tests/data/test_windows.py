@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_guard import evaluate, prepare, sharding
+from ssl_guard import prepare
 from ssl_guard.data import windows
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import inference
+from ssl_guard.evaluation import evaluate, inference
+from ssl_guard.runtime import sharding
 from tests.test_train import smoke
 
 ROOM = 20

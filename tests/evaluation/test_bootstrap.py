@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from ssl_guard import metrics
-from ssl_guard.evaluation import bootstrap
+from ssl_guard.evaluation import bootstrap, metrics
 
 
 def rows(seed, count=80, decimals=2):

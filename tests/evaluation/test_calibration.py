@@ -16,9 +16,8 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, f1_score
 
-from ssl_guard import metrics
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import calibration
+from ssl_guard.evaluation import calibration, metrics
 
 KINDS = list(calibration.FITS)
 

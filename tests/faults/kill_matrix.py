@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_guard.writer import write_json
+from ssl_guard.runtime.files import write_json
 
 STEPS, EVERY = 6, 3  # an evaluation, and with it a save, at each third step
 PHASES = (
@@ -106,7 +106,8 @@ def arguments(inputs: Path, folder: Path) -> list[str]:
 
 def command(argv: list[str], log: Path) -> None:
     """The body of a process: the command line program, its output in a file."""
-    from ssl_guard import cli, main
+    from ssl_guard import main
+    from ssl_guard.runtime import cli
 
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssl_guard import optim
 from ssl_guard.errors import BadInput
 from ssl_guard.models import build, deberta, layers, modernbert, mpnet
 from ssl_guard.models.architectures import ARCHITECTURES, read_config
 from ssl_guard.models.dropout import row_seeds
+from ssl_guard.steps import optim
 
 TOLERANCE = 1e-5  # float32; what padding, the batch and neighbours may move a hidden state by
 

@@ -10,10 +10,11 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from ssl_guard import algorithms, sharding, steps
+from ssl_guard import algorithms, steps
 from ssl_guard.data import packing
 from ssl_guard.errors import BadInput
 from ssl_guard.models import build
+from ssl_guard.runtime import sharding
 
 TOLERANCE = 1e-5  # float32
 LENGTHS = np.array([16, 1, 7, 9, 2, 2, 12, 3])

@@ -8,10 +8,10 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from ssl_guard.assets import wheel_folder
 from ssl_guard.errors import BadInput
 from ssl_guard.models import pretrained
 from ssl_guard.models.pretrained import resolve
+from ssl_guard.runtime.files import wheel_folder
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")

@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from ssl_guard import algorithms, models, sharding, steps
+from ssl_guard import algorithms, models, steps
+from ssl_guard.runtime import sharding
 
 SIZE = {
     "model_type": "bert",

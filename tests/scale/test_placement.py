@@ -10,10 +10,12 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from ssl_guard import algorithms, models, optim, sharding, steps
+from ssl_guard import algorithms, models, steps
 from ssl_guard import config as config_module
 from ssl_guard.errors import BadInput
 from ssl_guard.models.architectures import ARCHITECTURES
+from ssl_guard.runtime import sharding
+from ssl_guard.steps import optim
 
 SIZE = {
     "vocab_size": 51,  # odd, as they are

@@ -16,7 +16,7 @@ from orbax.checkpoint import v1 as ocp
 
 from ssl_guard import models
 from ssl_guard.models import convert
-from ssl_guard.writer import read
+from ssl_guard.runtime.writer import read
 
 TINY = {
     "model_type": "bert",

@@ -5,8 +5,9 @@ python tests/scale/worker.py STEP --config=... --workdir=...
 
 import sys
 
-from ssl_guard import cli, main
+from ssl_guard import main
 from ssl_guard.data import pipeline
+from ssl_guard.runtime import cli
 
 last, count = int(sys.argv.pop(1)), pipeline.token_counts
 calls = []

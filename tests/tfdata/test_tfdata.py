@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from ssl_guard.data.tfrecord import write_shards
+from ssl_guard.data.shards import write_shards
 
 # Lengths 0 and 300 need one and two bytes for a varint; ids above 127 are not valid ASCII bytes.
 ROWS = [

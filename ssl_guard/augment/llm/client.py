@@ -25,7 +25,7 @@ from ssl_guard.augment.llm import chat
 from ssl_guard.augment.llm.cache import Attempt, Cache
 from ssl_guard.augment.llm.chat import Model, Request
 from ssl_guard.errors import BadInput
-from ssl_guard.retry import retry_after
+from ssl_guard.runtime.http import retry_after
 
 BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.5, 60.0  # the first wait is drawn from 0 to the former
 MAX_RETRY_AFTER_SECONDS = 600.0  # a server that wants more has no quota left: the run stops

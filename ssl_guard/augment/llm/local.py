@@ -7,11 +7,11 @@ installed as its makers say. Both are imported when something is asked.
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_guard import assets
 from ssl_guard.augment.llm import chat
 from ssl_guard.augment.llm.cache import Attempt, Cache
 from ssl_guard.augment.llm.chat import Model, Request
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime.files import wheel_folder
 
 
 def find_gguf(name: str) -> Path:
@@ -19,7 +19,7 @@ def find_gguf(name: str) -> Path:
 
     Raises BadInput if there is none.
     """
-    folder = assets.wheel_folder(name, name.replace("-", "_")) if "/" not in name else None
+    folder = wheel_folder(name, name.replace("-", "_")) if "/" not in name else None
     files = sorted(folder.glob("*.gguf")) if folder else [Path(name)]
     if len(files) != 1 or files[0].suffix != ".gguf" or not files[0].is_file():
         raise BadInput(

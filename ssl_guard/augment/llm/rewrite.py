@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_guard import assets
 from ssl_guard.augment.llm import chat, client, local
 from ssl_guard.augment.llm.cache import Account, Cache
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime import files
 
 BACKENDS = ("endpoint", "llama_cpp", "vllm")
 
@@ -159,7 +159,7 @@ def llm(
         raise BadInput(f"there is no backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
     if backend == "llama_cpp":
         path = local.find_gguf(model)
-        model, revision = path.name, assets.sha256_file(path)
+        model, revision = path.name, files.sha256_file(path)
     drawn = chat.Model(model, revision, temperature, top_p, max_tokens)
     chosen = {
         "endpoint": lambda: client.Endpoint(base_url, key_env, drawn, limits),

@@ -10,8 +10,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from google.protobuf.json_format import ParseError
 
-from ssl_guard.assets import sha256_file
-from ssl_guard.data.corpora import formats, records, user_file
+from ssl_guard.data.corpora import readers, tfds_features, user_file
 from ssl_guard.data.corpora.aegis2 import Aegis2
 from ssl_guard.data.corpora.beavertails import BeaverTails
 from ssl_guard.data.corpora.do_not_answer import DoNotAnswer
@@ -28,6 +27,7 @@ from ssl_guard.data.corpora.wildguardmix import WildGuardMix
 from ssl_guard.data.corpora.xstest import XSTest, XSTestResponse
 from ssl_guard.data.schema import TASKS, Corpus, Example, make_corpus
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime.files import sha256_file
 
 CORPORA = {
     "human_scored_responses": HumanScoredResponses,
@@ -87,7 +87,7 @@ def find(name: str) -> type[tfds.core.DatasetBuilder]:
     if name not in CORPORA:
         raise BadInput(
             f"config.data.corpus = {name!r} is neither a corpus ({', '.join(CORPORA)}) nor a file "
-            f"that ends in {', '.join(formats.SUFFIXES)}, nor a folder of such files."
+            f"that ends in {', '.join(readers.SUFFIXES)}, nor a folder of such files."
         )
     return CORPORA[name]
 
@@ -230,7 +230,9 @@ def _read(builder: tfds.core.DatasetBuilder, split: str) -> list[Example]:
     with _quiet():
         try:
             source = builder.as_data_source(split=split)
-            return [records.from_record(row) for row in source.__getitems__(range(len(source)))]
+            return [
+                tfds_features.from_record(row) for row in source.__getitems__(range(len(source)))
+            ]
         except Exception as error:  # the readers raise many kinds for a damaged file
             raise BadInput(_damaged(builder.data_dir)) from error
 

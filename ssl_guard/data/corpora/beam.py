@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.metrics.metric import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from ssl_guard.data.corpora import published, records
+from ssl_guard.data.corpora import published, tfds_features
 from ssl_guard.data.schema import Example
 
 RUNNERS = {
@@ -45,7 +45,7 @@ def _records(file: tuple[str, str], corpus: type[published.Published], task: str
     for found in published.read(corpus, task, split, Path(path), name):
         Metrics.counter(COUNTS + split, published.count_of(found)).inc()
         if isinstance(found, Example):
-            yield found.id, records.to_record(found)
+            yield found.id, tfds_features.to_record(found)
 
 
 def counts(result, splits: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from ssl_guard.assets import sha256_file, wheel_folder
-from ssl_guard.data.corpora import records
+from ssl_guard.data.corpora import tfds_features
 from ssl_guard.data.schema import HARMFUL, SAFE, Example, normalised
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime.files import sha256_file, wheel_folder
 
 WHEEL, FOLDER = "pyrit", "pyrit/datasets/scorer_evals"
 # of the output of: sha256sum harm/*.csv objective/*.csv   (bytewise order of names)
@@ -52,7 +52,7 @@ class HumanScoredResponses(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description=__doc__,
-            features=records.features(),
+            features=tfds_features.features(),
             homepage="https://github.com/microsoft/PyRIT",
             citation=CITATION,
             license=self.LICENCE,
@@ -67,7 +67,7 @@ class HumanScoredResponses(tfds.core.GeneratorBasedBuilder):
         examples, counts = read(folder)
         self.info.metadata.update(counts)
         for position, example in enumerate(examples):
-            yield position, records.to_record(example)
+            yield position, tfds_features.to_record(example)
 
 
 def verified_folder() -> Path:

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
-from ssl_guard.assets import sha256_file
-from ssl_guard.data.corpora import records, sources
+from ssl_guard.data.corpora import sources, tfds_features
 from ssl_guard.data.corpora.user_file import is_unicode, shown
 from ssl_guard.data.schema import HARMFUL, SAFE, Example
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime.files import sha256_file
 
 CLASSES = {HARMFUL: "harmful", SAFE: "safe", None: "unlabelled"}  # names of counts
 
@@ -93,7 +93,7 @@ class Published(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.__doc__,
-            features=records.features(),
+            features=tfds_features.features(),
             homepage=self.HOMEPAGE,
             citation=self.CITATION,
             license=self.LICENCE,
@@ -133,7 +133,7 @@ class Published(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for found in read(type(self), task, split, *file):
                 counts[count_of(found)] += 1
                 if isinstance(found, Example):
-                    yield found.id, records.to_record(found)
+                    yield found.id, tfds_features.to_record(found)
         self.info.metadata[split] = dict(sorted(counts.items()))
 
 

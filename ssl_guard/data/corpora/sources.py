@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from ssl_guard.data.corpora import formats
+from ssl_guard.data.corpora import readers
 from ssl_guard.errors import BadInput
 
 
@@ -20,7 +20,7 @@ def rows(path: Path, columns: tuple[str, ...]) -> Iterator[Mapping]:
         return _array_record(path)
     if path.suffix == ".json":
         return _json(path)
-    return (row for _, row in formats.rows(path, columns))
+    return (row for _, row in readers.rows(path, columns))
 
 
 def _json(path: Path) -> Iterator[Mapping]:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
-from ssl_guard.data.corpora import formats, records
+from ssl_guard.data.corpora import readers, tfds_features
 from ssl_guard.data.schema import HARMFUL, SAFE, Example
 from ssl_guard.errors import BadInput
 
@@ -67,7 +67,7 @@ class UserFile(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description="Rows of a user's own file.",
-            features=records.features(),
+            features=tfds_features.features(),
             disable_shuffling=True,
         )
 
@@ -76,12 +76,12 @@ class UserFile(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self):
         for position, example in enumerate(read(self.builder_config)):
-            yield position, records.to_record(example)
+            yield position, tfds_features.to_record(example)
 
 
 def reads(name: str | Path) -> bool:
     """Is it the name of a file or folder, with or without settings, in a format that is read?"""
-    return formats.is_data(Path(str(name).partition("?")[0]))
+    return readers.is_data(Path(str(name).partition("?")[0]))
 
 
 def locate(name: str | Path) -> Place:
@@ -104,7 +104,7 @@ def locate(name: str | Path) -> Place:
         if word
     }
     columns = {key: column for key, column in given.items() if key in COLUMNS}
-    return Place(Path(path), formats.files_of(Path(path), given.get("split", "")), columns, labels)
+    return Place(Path(path), readers.files_of(Path(path), given.get("split", "")), columns, labels)
 
 
 def configure(
@@ -132,7 +132,7 @@ def configure(
         raise BadInput("the meaning of a label value must be 1 (harmful) or 0 (safe).")
     columns = COLUMNS | {name: column for name, column in columns.items() if column}
     settings = json.dumps([place.path.name, task, columns, labels], sort_keys=True)
-    sha256 = formats.sha256(place.files)
+    sha256 = readers.sha256(place.files)
     stem = place.path.name.lower()
     stem = stem if place.path.is_dir() else stem.removesuffix(".gz").rpartition(".")[0]
     return UserFileConfig(
@@ -167,7 +167,7 @@ def read(config: UserFileConfig) -> Iterator[Example]:
     for name, column in config.columns.items():
         if column != COLUMNS[name] and column not in seen:
             raise BadInput(_missing(config, name, f"{config.path} has no column", seen))
-    if formats.sha256(config.files) != config.sha256:
+    if readers.sha256(config.files) != config.sha256:
         raise BadInput(f"{config.path} was changed while it was read: run again.")
 
 
@@ -190,7 +190,7 @@ def _rows(files: tuple[Path, ...], columns: Iterable[str]) -> Iterator[tuple[str
     """(file and place, place, row) of every row; of several files, the place names the file."""
     columns = frozenset(columns)
     for file in files:
-        for place, row in formats.rows(file, columns):
+        for place, row in readers.rows(file, columns):
             yield f"{file}, {place}", f"{file.name} {place}" if len(files) > 1 else place, row
 
 

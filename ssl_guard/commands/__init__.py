@@ -1,0 +1,1 @@
+"""The commands: flags and printing. No other module imports them."""

@@ -1,0 +1,95 @@
+"""Which records a step sees: from their lengths alone, so no record is read.
+
+Rows come from an endless shuffle, epoch after epoch. Those of a window of consecutive steps are
+dealt out together, by length or, to be packed, to batches of like total length.
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from ssl_guard.data import packing
+from ssl_guard.data.shards import Records
+from ssl_guard.data.view_mixture import Mixture
+
+# Independent random streams of one seed; mixing.py and mlm.py have further ones.
+LABELLED, UNLABELLED, STEP_ORDER = range(3)
+
+
+def planner(
+    labelled: Records,
+    weak: Records | None,
+    strong: Mixture | None,
+    *,
+    seed: int,
+    labelled_batch: int,
+    unlabelled_batch: int,
+    window_steps: int,
+    packed: bool,
+    own_lengths: bool,
+) -> Callable[[int], dict[str, np.ndarray]]:
+    """plan(window) -> the record numbers of its steps, {view: int [window_steps, batch]}.
+
+    A pure function, and fast for windows that do not go back. own_lengths: whether each view is
+    padded to a length of its own. The other arguments are those of pipeline.train_batches.
+    """
+    scale = 1.0
+    if strong is not None:
+        choose, mean_lengths = strong.chooser(seed), strong.mean_lengths()
+        if own_lengths:
+            scale = mean_lengths.mean() / weak.lengths.mean()
+
+    def deal(rows, epoch, tie, tokens: list[np.ndarray], batch: int) -> np.ndarray:
+        """Places of the rows, [window_steps, batch]; tokens: of each view of them."""
+        if packed:
+            return packing.dealt(rows, tie, np.stack(tokens, axis=1), batch)
+        # The view that is the longer one for its kind decides.
+        return _by_length(np.max([tokens[0] * scale, *tokens[1:]], axis=0), epoch, batch)
+
+    def plan(window: int) -> dict[str, np.ndarray]:
+        size = window_steps * labelled_batch
+        rows, epoch = _stream(seed, LABELLED, len(labelled), window * size, size)
+        lengths = labelled.lengths[rows]
+        numbers = {"labelled": rows[deal(rows, epoch, lengths, [lengths], labelled_batch)]}
+        if weak is not None:
+            size = window_steps * unlabelled_batch
+            rows, epoch = _stream(seed, UNLABELLED, len(weak), window * size, size)
+            shown, tie = {"weak": rows}, weak.lengths[rows]
+            tokens = [tie]
+            if strong is not None:
+                shown["strong"] = choose(rows, epoch)
+                tokens.append(strong.lengths[shown["strong"]])
+                tie = tie + mean_lengths[rows]  # the same for every copy of a row
+            places = deal(rows, epoch, tie, tokens, unlabelled_batch)
+            numbers |= {name: found[places] for name, found in shown.items()}
+        order = np.random.default_rng([seed, STEP_ORDER, window]).permutation(window_steps)
+        return {name: table[order] for name, table in numbers.items()}
+
+    return plan
+
+
+def _stream(
+    seed: int, stream: int, size: int, start: int, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and epochs, int64 [count], at places start.. of an endless shuffle of `size` rows."""
+    epoch, place = np.divmod(np.arange(start, start + count), size)
+    rows = [
+        _permutation(seed, stream, int(e), size)[place[epoch == e]]
+        for e in range(epoch[0], epoch[-1] + 1)
+    ]
+    return np.concatenate(rows), epoch
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, stream: int, epoch: int, size: int) -> np.ndarray:
+    return np.random.default_rng([seed, stream, epoch]).permutation(size)
+
+
+def _by_length(lengths: np.ndarray, epoch: np.ndarray, batch: int) -> np.ndarray:
+    """Deals rows to batches of similar length, shortest batch first: int [len / batch, batch].
+
+    Epochs stay apart, else a row's occurrences, being equally long, would meet in one batch.
+    """
+    batches = np.lexsort((lengths, epoch)).reshape(-1, batch)
+    return batches[np.argsort(lengths[batches].max(axis=1), kind="stable")]

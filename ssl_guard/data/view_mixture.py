@@ -1,0 +1,118 @@
+"""Several augmentation sets of one pool, mixed in training by weights.
+
+Every time that training visits a row it draws a set by the weights, from (seed, row, epoch) alone,
+and takes the row's next copy in that set, starting from a random one. With one set these are the
+row's copies in turn.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from ssl_guard.data.shards import Records
+from ssl_guard.errors import BadInput
+
+COPIES, SETS = 3, 5  # random streams of a seed; pipeline.py and mlm.py have those between
+
+
+class Mixture(Sequence):
+    """The records of several strong views, one view after the other, read like tfrecord.Records.
+
+    views: each with copy c of the pool's row i at i * copies + c; copies: int, of each view;
+    weights: positive, of each view, brought to a sum of 1. Raises BadInput for copies that do not
+    fit a pool of `rows` rows.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[Records],
+        *,
+        rows: int,
+        copies: Sequence[int] | None = None,
+        weights: Sequence[float] = (),
+    ):
+        self.views, self.rows = tuple(views), rows
+        self.copies = tuple(copies or (len(view) // rows for view in views))
+        weights = np.array(weights or [1.0] * len(views), np.float64)
+        self.weights = weights / weights.sum()
+        for view, number in zip(self.views, self.copies, strict=True):
+            if len(view) != rows * number:
+                raise BadInput(
+                    f"the strong view has {len(view)} records, which is not {number} copies of "
+                    f"each of the {rows} unlabelled rows; prepare the shards again."
+                )
+        self.lengths = np.concatenate([view.lengths for view in self.views])
+        self._starts = np.cumsum([0, *map(len, self.views)])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, i: int) -> dict:
+        return self.gather([range(len(self))[i]])[0]  # range raises IndexError
+
+    def gather(self, indices: Iterable[int]) -> list[dict]:
+        """The records at these positions, in this order."""
+        indices = np.asarray(list(indices), np.int64)
+        found = np.searchsorted(self._starts, indices, side="right") - 1
+        rows: list = [None] * len(indices)
+        for number, view in enumerate(self.views):
+            mine = np.flatnonzero(found == number)
+            for i, row in zip(mine, view.gather(indices[mine] - self._starts[number]), strict=True):
+                rows[i] = row
+        return rows
+
+    def mean_lengths(self) -> np.ndarray:
+        """float64 [rows]: the expected tokens of a row's strong view."""
+        means = [
+            view.lengths.reshape(-1, copies).mean(axis=1)
+            for view, copies in zip(self.views, self.copies, strict=True)
+        ]
+        return sum(weight * mean for weight, mean in zip(self.weights, means, strict=True))
+
+    def chooser(self, seed: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        """choose(rows, epochs) -> records, int64: what these rows are shown in these epochs.
+
+        A pure function, and fast for epochs that do not go back. rows, epochs: int [n].
+        """
+        first = [
+            np.random.default_rng([seed, COPIES, number]).integers(copies, size=self.rows)
+            for number, copies in enumerate(self.copies)
+        ]
+        bounds = np.cumsum(self.weights)[:-1]
+
+        def drawn(epoch: int) -> np.ndarray:
+            """int [rows]: every row's set in an epoch."""
+            if not len(bounds):
+                return np.zeros(self.rows, np.int64)
+            draws = np.random.default_rng([seed, SETS, epoch]).random(self.rows)
+            return np.searchsorted(bounds, draws, side="right")
+
+        every = np.arange(self.rows)
+        seen, until = np.zeros((self.rows, len(self.views)), np.int64), 0
+
+        def turns(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+            """(set, how often the row was shown from it before), int [rows] each, of an epoch."""
+            nonlocal until
+            if epoch < until:
+                seen[:], until = 0, 0
+            while until < epoch:
+                seen[every, drawn(until)] += 1
+                until += 1
+            chosen = drawn(epoch)
+            return chosen, seen[every, chosen]
+
+        def choose(rows: np.ndarray, epochs: np.ndarray) -> np.ndarray:
+            records = np.empty(len(rows), np.int64)
+            for epoch in np.unique(epochs):
+                here = epochs == epoch
+                sets, turn = (values[rows[here]] for values in turns(int(epoch)))
+                shown = np.empty(len(sets), np.int64)
+                for number, copies in enumerate(self.copies):
+                    mine = sets == number
+                    row = rows[here][mine]
+                    copy = (first[number][row] + turn[mine]) % copies
+                    shown[mine] = self._starts[number] + row * copies + copy
+                records[here] = shown
+            return records
+
+        return choose

@@ -1,0 +1,83 @@
+"""Logistic regression on fixed features: the rivals that use no unlabelled text, and SetFit's head.
+
+scikit-learn's LogisticRegression with an L2 penalty of 1 / C and classes weighted to count equally.
+The features are
+
+    logistic_regression   the pretrained encoder's pooled states, of unit length
+    setfit                the same, after the steps of `algorithms/setfit.py`
+    tfidf_logistic        TF-IDF of words, pairs of words, and runs of 3 and 4 characters, of the
+                          prompt and the response as one text; vocabulary of the labelled rows
+
+Features and labels of the labelled rows alone are fitted; dev chooses C (where there is a choice)
+and the threshold.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_union
+from sklearn.preprocessing import normalize
+
+from ssl_guard.data.schema import Example
+from ssl_guard.data.shards import Records
+from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import inference, metrics
+
+
+def logistic(features, labels: np.ndarray, C: float) -> LogisticRegression:
+    """Fits the head. features: [rows, n], dense or sparse; labels: int [rows], both classes."""
+    return LogisticRegression(C=C, class_weight="balanced", max_iter=5000).fit(features, labels)
+
+
+def harmful(head: LogisticRegression, features) -> np.ndarray:
+    """Harmful probability of every row, float64 [rows]."""
+    return head.predict_proba(features)[:, 1]
+
+
+def encoder_features(feature_fn: Callable, params, records: Records, **how) -> np.ndarray:
+    """Pooled states of every record scaled to unit length, float64 [rows, width].
+
+    feature_fn(params, batch) -> [batch, width]; how: the arguments of `inference.outputs`.
+    """
+    return normalize(inference.outputs(feature_fn, params, records, **how))
+
+
+def predict(features: Callable, params, records: Records, *, labelled: Records, C: float):
+    """Harmful probability of every record, float64 [rows], by a head fitted on the labelled ones.
+
+    features(params, records) -> [rows, n].
+    """
+    head = logistic(features(params, labelled), inference.labels_of(labelled), C)
+    return harmful(head, features(params, records))
+
+
+def text_features(labelled: Sequence[Example]) -> Callable:
+    """features(examples) -> sparse [rows, n], with the vocabulary of the labelled rows."""
+
+    def of(examples):
+        return [f"{example.prompt}\n{example.response or ''}" for example in examples]
+
+    union = make_union(
+        TfidfVectorizer(ngram_range=(1, 2)),
+        TfidfVectorizer(ngram_range=(3, 4), analyzer="char"),
+    ).fit(of(labelled))
+    return lambda examples: union.transform(of(examples))
+
+
+def fit(
+    features: Callable, labels: dict[str, np.ndarray], *, grid: tuple[float, ...], select_by: str
+) -> tuple[LogisticRegression, dict[str, float]]:
+    """The head whose C is the best on dev, the smallest of equally good ones, and its dev scores.
+
+    features(side) -> [rows, n] and labels, int [rows], for "labelled" and "dev"; select_by: a name
+    of `metrics.dev_scores`. Raises BadInput for a grid that is empty or not positive.
+    """
+    if not grid or min(grid) <= 0:
+        raise BadInput(f"C = {grid} of the logistic regression: give one or more numbers above 0.")
+    labelled, dev = features("labelled"), features("dev")
+    heads = [logistic(labelled, labels["labelled"], C) for C in sorted(grid)]
+    scores = [metrics.dev_scores(labels["dev"], harmful(head, dev)) for head in heads]
+    best = int(np.argmax([score[select_by] for score in scores]))
+    return heads[best], scores[best] | {"C": heads[best].C}

@@ -1,0 +1,161 @@
+"""The rows that a run is examined on: corpora, or sides of its own split, without what it has seen.
+
+A run has seen the rows of its split but for the test side: those that it learned from, and those
+that chose its step and its thresholds; and the augmented views and the prompts that its encoder was
+pre-trained on, where these are known. Near-duplicates of their prompts are taken out of an exam and
+counted.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_guard.data import corpora
+from ssl_guard.data.contamination import overlap
+from ssl_guard.data.corpora import user_file
+from ssl_guard.data.duplicates import Known, Shingles
+from ssl_guard.data.schema import SAFE, Corpus, Example, make_corpus
+from ssl_guard.errors import BadInput
+from ssl_guard.models import pretrained
+from ssl_guard.prepare import Source, pretraining, sets_used
+
+SIDES = ("dev", "calibration", "test")  # of the run's own split, instead of a corpus
+MOST_VALUES = 50  # of a column to slice by
+
+
+class Exam(NamedTuple):
+    """Labelled rows to score.
+
+    kind: "test", "over_refusal" or the name of a side; corpus: the labelled rows as they came, its
+    sha256 of them; examples: the rows to score, and groups, int [rows], theirs of near-duplicate
+    prompts; columns: {name: {id: value}} of further columns; contamination: counts, see
+    evaluations.py; label_map: {label value: 0 or 1} of a file, None for a corpus's own labels.
+    """
+
+    kind: str
+    corpus: Corpus
+    examples: list[Example]
+    groups: np.ndarray
+    columns: dict[str, dict[str, str]]
+    contamination: dict
+    label_map: dict[str, int] | None
+
+
+def open_exam(
+    name: str,
+    config,
+    source: Source,
+    *,
+    over_refusal: bool = False,
+    columns: Mapping[str, str] | None = None,
+    labels: Mapping[str, int] | None = None,
+    slices: Sequence[str] = (),
+    keep_seen: bool = False,
+) -> Exam:
+    """The exam of this name.
+
+    name: a corpus or a file, as for config.data.corpus, or one of SIDES; source: the run's own
+    rows; over_refusal: the safe rows alone; columns, labels: of a file, over the config's; slices:
+    further columns of a file; keep_seen: rows that the run has seen are counted but not taken out.
+
+    Raises BadInput for a corpus that cannot be read as the run's task or has no row left to score.
+    """
+    side = name if name in SIDES else None
+    title, rows, label_map = labelled_rows(name, config, source, columns=columns, labels=labels)
+    extra = {}
+    if user_file.reads(name):
+        extra = _slices(name, slices, user_file.COLUMNS | _columns(config, columns))
+    if over_refusal:
+        rows = [example for example in rows if example.label == SAFE]
+    if not rows:
+        raise BadInput(
+            f"{name} has no {'safe ' if over_refusal else ''}row with a label, so there is nothing "
+            "to compare scores with: name another corpus."
+        )
+    seen = [
+        example.prompt
+        for other, examples in source.rows.items()
+        if other not in ("test", side)
+        for example in examples
+    ]
+    prompts = [example.prompt for example in rows]
+    found = overlap(prompts, seen)
+    near = found.near if side else found.near | _near_others(prompts, config, source)
+    kept = np.arange(len(rows)) if keep_seen else np.flatnonzero(~near)
+    if not len(kept):
+        raise BadInput(
+            f"{name}: all {len(rows)} rows are near-duplicates of rows that the run has seen: name "
+            "a corpus that it has not seen."
+        )
+    return Exam(
+        kind=side or ("over_refusal" if over_refusal else "test"),
+        corpus=make_corpus(title, config.data.task, rows, ""),
+        examples=[rows[i] for i in kept],
+        groups=np.unique(found.groups[kept], return_inverse=True)[1],
+        columns=extra,
+        contamination={
+            "exact": int(found.exact.sum()),
+            "near_duplicates": int((near & ~found.exact).sum()),
+            "removed": not keep_seen,
+        },
+        label_map=label_map,
+    )
+
+
+def _near_others(prompts: list[str], config, source: Source) -> np.ndarray:
+    """bool [prompts]: is it near what the run has seen beside its split: augmented views, and the
+    prompts that its encoder was pre-trained on?"""
+    near = np.zeros(len(prompts), bool)
+    views = (s.views(source.rows["unlabelled"]) for s in sets_used(config, source).values())
+    others = [Shingles.of(prompt for _, _, prompt, _ in of_set) for of_set in views]
+    read = pretraining(pretrained.resolve(config.model.name))
+    for seen in others if read is None else [*others, read]:
+        near |= Known(seen).near(Shingles.of(prompts))
+    return near
+
+
+def labelled_rows(
+    name: str,
+    config,
+    source: Source,
+    *,
+    columns: Mapping[str, str] | None = None,
+    labels: Mapping[str, int] | None = None,
+) -> tuple[str, list[Example], dict[str, int] | None]:
+    """(what an exam of this name calls its corpus, the rows with a label, its label_map); the
+    arguments are those of `open_exam`."""
+    data, label_map = config.data, None
+    if name in SIDES:
+        title, rows = f"{source.corpus.name}.{name}", source.rows.get(name) or []
+    else:
+        if user_file.reads(name):
+            own = {v: 1 for v in data.harmful_values} | {v: 0 for v in data.safe_values}
+            label_map = dict(labels or own or user_file.LABELS)
+        corpus = corpora.load(
+            name,
+            task=data.task,
+            data_dir=Path(data.dir),
+            columns=_columns(config, columns) if user_file.reads(name) else {},
+            labels=label_map,
+        )
+        title, rows = corpus.name, corpus.examples
+    return title, [example for example in rows if example.label is not None], label_map
+
+
+def _columns(config, columns: Mapping[str, str] | None) -> dict[str, str]:
+    return dict(config.data.columns) | dict(columns or {})
+
+
+def _slices(path: str, names: Sequence[str], columns: Mapping[str, str]) -> dict[str, dict]:
+    """The further columns of a file. Raises BadInput for one that holds texts and no classes."""
+    texts = {columns["prompt"], columns["response"], columns["id"]}
+    found = user_file.side_columns(path, [n for n in names if n not in texts], columns["id"])
+    for name, values in found.items():
+        if (count := len(set(values.values()))) > MOST_VALUES:
+            raise BadInput(
+                f"{path}: the column {name!r} has {count} different values, which is no column to "
+                f"slice by: leave it out of --slices (at most {MOST_VALUES})."
+            )
+    return found

@@ -1,0 +1,175 @@
+"""Streaming metrics as (sum, weight) pairs, and the scores of a finished evaluation.
+
+scikit-learn computes whatever it has; only the pairs, the operating points and the bootstrap are
+ours.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.metrics import (
+    average_precision_score,
+    log_loss,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+
+RECALL_AT = {"recall_at_0.1_fpr": 0.001, "recall_at_1_fpr": 0.01, "recall_at_5_fpr": 0.05}
+AT_HALF = ("f1", "precision", "recall", "fpr")  # at a threshold of 0.5 as well
+BINS = 15  # of the calibration error
+
+
+def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The threshold t for which `score >= t` has the largest F1 of the harmful class.
+
+    labels: int [rows] in {0, 1}; scores: float [rows]. t lies halfway between two observed scores,
+    so that rounding does not move a verdict; of equally good ones the one nearest 0.5 wins. Meant
+    for the dev split, never for test.
+    """
+    levels = np.unique(scores)
+    edges = np.concatenate([levels[:1], (levels[1:] + levels[:-1]) / 2])
+    order = np.sort(scores[labels == 1]), np.sort(scores)
+    true_positive = len(order[0]) - np.searchsorted(order[0], edges)
+    predicted = len(order[1]) - np.searchsorted(order[1], edges)
+    f1 = 2 * true_positive / np.maximum(predicted + len(order[0]), 1)
+    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
+    return float(edges[best[np.argmin(np.abs(edges[best] - 0.5))]])
+
+
+def recall_at_fpr(labels: np.ndarray, scores: np.ndarray, max_fpr: float) -> float:
+    """Largest recall of the harmful class at a false positive rate of at most max_fpr."""
+    # drop_intermediate would drop points on a slope, the best one under the limit among them
+    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
+    return float(tpr[fpr <= max_fpr + 1e-12].max())
+
+
+def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int = BINS) -> float:
+    """ECE of the harmful probability over equal-mass bins: sum_b n_b/n |mean label - mean score|.
+
+    Rows are sorted by score and cut into `bins` parts whose sizes differ by at most one.
+    """
+    order = np.argsort(scores, kind="stable")
+    parts = np.array_split(order, min(bins, len(order)))
+    gaps = [len(p) * abs(labels[p].mean() - scores[p].mean()) for p in parts]
+    return float(sum(gaps) / len(order))
+
+
+def brier(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Mean square of the harmful probability's error."""
+    return float(np.square(scores - labels).mean())
+
+
+def binary_scores(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
+    """What is reported of one labelled set; F1, precision and recall are of the harmful class.
+
+    labels: int [rows] in {0, 1}; scores: harmful probability [rows]. best_f1 is F1 at the threshold
+    that is best on these very rows: a bound, not a result. A metric that needs the class that is
+    missing is not there: safe rows alone leave the false positive rate, harmful ones the recall.
+    """
+    harmful, safe = int((labels == 1).sum()), int((labels == 0).sum())
+    counts = [
+        (int((verdict & (labels == 1)).sum()), int((verdict & (labels == 0)).sum()))
+        for verdict in (scores >= threshold, scores >= 0.5)
+    ]
+    found = defined(rates(*counts[0], harmful, safe), rates(*counts[1], harmful, safe), labels)
+    if not harmful or not safe:
+        return {name: float(value) for name, value in found.items()}
+    found |= {
+        "best_f1": f1(labels, scores >= best_f1_threshold(labels, scores)),
+        "auprc": average_precision_score(labels, scores),
+        "auroc": roc_auc_score(labels, scores),
+        "ece": expected_calibration_error(labels, scores),
+        "brier": brier(labels, scores),
+    }
+    found |= {name: recall_at_fpr(labels, scores, limit) for name, limit in RECALL_AT.items()}
+    return {name: float(value) for name, value in found.items()}
+
+
+def rates(true_positive, false_positive, harmful, safe) -> dict:
+    """The metrics of a confusion matrix, of counts or of arrays of them; a share of none is 0."""
+    true_negative = safe - false_positive
+    called_safe = true_negative + harmful - true_positive
+    found = {
+        "f1": 2 * true_positive / np.maximum(true_positive + false_positive + harmful, 1),
+        "precision": true_positive / np.maximum(true_positive + false_positive, 1),
+        "recall": true_positive / np.maximum(harmful, 1),
+        "fpr": false_positive / np.maximum(safe, 1),
+        "accuracy": (true_positive + true_negative) / np.maximum(harmful + safe, 1),
+    }
+    f1_safe = 2 * true_negative / np.maximum(called_safe + safe, 1)
+    return found | {
+        "macro_f1": (found["f1"] + f1_safe) / 2,
+        "balanced_accuracy": (found["recall"] + 1 - found["fpr"]) / 2,
+    }
+
+
+def defined(chosen: dict, at_half: dict, labels: np.ndarray) -> dict:
+    """`rates` at the chosen threshold and at 0.5 under their names; of one class, what it has."""
+    both = chosen | {f"{name}_at_half": at_half[name] for name in AT_HALF}
+    kept = {(0,): ("fpr", "fpr_at_half"), (1,): ("recall", "recall_at_half")}
+    return {name: both[name] for name in kept.get(tuple(np.unique(labels)), both)}
+
+
+def by_value(
+    labels: np.ndarray, scores: np.ndarray, threshold: float, values: list[str | None]
+) -> dict[str, dict[str, float]]:
+    """{value: {"rows", "harmful", **binary_scores}} of the rows with each value, largest first;
+    rows whose value is None are in no slice."""
+    found = {}
+    for value in {value for value in values if value is not None}:
+        rows = np.array([other == value for other in values])
+        counts = {"rows": int(rows.sum()), "harmful": int(labels[rows].sum())}
+        found[value] = counts | binary_scores(labels[rows], scores[rows], threshold)
+    return dict(sorted(found.items(), key=lambda item: (-item[1]["rows"], item[0])))
+
+
+def reliability(labels: np.ndarray, scores: np.ndarray, bins: int = BINS) -> list[dict]:
+    """Mean score, share of harmful rows, and rows of every bin of `expected_calibration_error`."""
+    order = np.argsort(scores, kind="stable")
+    return [
+        {
+            "score": float(scores[part].mean()),
+            "harmful_share": float(labels[part].mean()),
+            "rows": len(part),
+        }
+        for part in np.array_split(order, min(bins, len(order)))
+    ]
+
+
+def precision_recall(labels: np.ndarray, scores: np.ndarray, points: int = 200) -> dict[str, list]:
+    """The precision-recall curve thinned to about so many points, recall falling."""
+    precision, recall, thresholds = precision_recall_curve(labels, scores, drop_intermediate=True)
+    kept = np.unique(np.linspace(0, len(thresholds) - 1, points).astype(int))
+    curve = {"recall": recall, "precision": precision, "threshold": thresholds}
+    return {name: np.round(values[kept], 7).tolist() for name, values in curve.items()}
+
+
+def dev_scores(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Scores on dev at the threshold that is best there; the threshold is among them."""
+    threshold = best_f1_threshold(labels, scores)
+    return {"threshold": threshold, **binary_scores(labels, scores, threshold)}
+
+
+def precision_loss(labels: np.ndarray, scores: np.ndarray, exact: np.ndarray) -> dict[str, float]:
+    """What arithmetic of lower precision costs: scores, against those of the same weights in full
+    precision. {"loss": the log loss less the exact one, as a share of it, "score": the largest
+    difference}."""
+    loss, exact_loss = (log_loss(labels, s, labels=(0, 1)) for s in (scores, exact))
+    return {"loss": loss / exact_loss - 1, "score": float(np.abs(scores - exact).max())}
+
+
+def f1(labels: np.ndarray, verdict: np.ndarray) -> float:
+    """F1 of the harmful class; labels: int [rows] in {0, 1}, one of them 1; verdict: bool [rows].
+
+    Written out because a bootstrap calls it thousands of times.
+    """
+    return float(2 * (verdict & (labels == 1)).sum() / (verdict.sum() + labels.sum()))
+
+
+class Interval(NamedTuple):
+    """A value with the 2.5% and 97.5% percentiles of its bootstrap distribution."""
+
+    value: float
+    low: float
+    high: float

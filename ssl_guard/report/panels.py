@@ -1,0 +1,190 @@
+"""What the panels of a report show: each function draws on given axes, one method at a time.
+
+Twelve methods in one picture cannot be read, so each has a panel of its own, where the baseline is
+drawn first in grey. Several seeds are a mean with a band from the least to the largest.
+"""
+
+import numpy as np
+from sklearn.metrics import precision_recall_curve
+
+from ssl_guard.report import tables
+from ssl_guard.report.plots import BASELINE, INK, METHOD, SECOND, curve
+from ssl_guard.report.results import Result
+from ssl_guard.runtime.metrics import MARGINS
+
+RECALLS = np.linspace(0, 1, 101)
+BINS = 10
+SHOWN_SLICES = 16
+
+
+def band(axes, x, values: list, colour: str, style: str = "-") -> None:
+    """The mean over seeds of equally long `values`, and the band that holds them all."""
+    values = np.array(values, float)
+    axes.plot(x, values.mean(0), style, color=colour, marker="o" if len(x) == 1 else None, lw=1.4)
+    if len(values) > 1:
+        axes.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.2, lw=0)
+
+
+def steps(axes, runs: list[dict], metric, colour: str, style: str = "-") -> None:
+    """A metric of metrics.jsonl by step, at the steps that all runs have; metric: its name, or
+    run -> name."""
+    name = metric if callable(metric) else lambda run: metric
+    found = [dict(zip(*curve(run["metrics"], name(run)), strict=True)) for run in runs]
+    shared = sorted(set.intersection(*(set(points) for points in found))) if found else []
+    if shared:
+        band(axes, shared, [[points[s] for s in shared] for points in found], colour, style)
+
+
+def dev_f1(axes, runs: list[dict], colour: str) -> None:
+    """F1 on dev by step."""
+    axes.set(xlabel="step", ylabel="F1 on dev")
+    steps(axes, runs, lambda run: f"dev/{run['report']['weights']}/f1", colour)
+
+
+def loss(axes, runs: list[dict], colour: str) -> None:
+    """Training loss by step: on labelled rows, and dashed on unlabelled ones."""
+    axes.set(xlabel="step", ylabel="loss (nats)")
+    steps(axes, runs, "loss/supervised", colour)
+    steps(axes, runs, "loss/unlabelled", colour, "--")
+
+
+def span(runs: list[dict], ending: str) -> tuple[float, float]:
+    """Limits that hold every value of the metrics with this ending, for panels side by side."""
+    values = [
+        value
+        for run in runs
+        for row in run["metrics"]
+        for name, value in row.items()
+        if name.endswith(ending)
+    ]
+    low, high = min(values), max(values)
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+
+def pseudo_labels(axes, runs: list[dict]) -> None:
+    """Accuracy of the pseudo-labels that were used, and the share of rows that was masked."""
+    axes.set(xlabel="step", ylabel="share", ylim=(-0.02, 1.02))
+    steps(axes, runs, "pseudo/mask_rate", SECOND, "--")
+    steps(axes, runs, "pseudo/accuracy", METHOD)
+
+
+def margins(axes, run: dict, klass: int) -> None:
+    """Histogram of the weak view's margins by step: the darker, the larger the share."""
+    name = f"pseudo/margins_{klass}"
+    times, shares = curve(run["metrics"], name)
+    axes.pcolormesh(
+        times, range(len(MARGINS)), np.array(shares).T, vmin=0, cmap="viridis", rasterized=True
+    )
+    ticks = range(0, len(MARGINS), 2)
+    axes.set(xlabel="step", ylabel="margin (nats), from", yticks=ticks)
+    axes.set_yticklabels([f"{MARGINS[i]:g}" for i in ticks])
+    axes.grid(False)
+
+
+def precision_recall(axes, results: list[Result], colour: str) -> None:
+    """Precision at each recall, and a dot at the threshold."""
+    curves = []
+    for result in results:
+        precision, recall, _ = precision_recall_curve(result.truth, result.probabilities)
+        # recall falls from 1 to 0: the last place where it is still as large as asked
+        curves.append(precision[len(recall) - 1 - np.searchsorted(recall[::-1], RECALLS)])
+    band(axes, RECALLS, curves, colour)
+    dot = [
+        np.mean([result.scores[name]["value"] for result in results])
+        for name in ("recall", "precision")
+    ]
+    axes.plot(*([value] for value in dot), "o", color=colour, ms=5)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+
+
+def reliability(axes, results: list[Result], colour: str) -> None:
+    """Share of harmful rows against the mean score, in parts of equally many rows; dashed, of the
+    calibrated scores where all runs have some. The baseline's are not drawn."""
+    axes.plot([0, 1], [0, 1], ":", color=INK, alpha=0.5, lw=1)
+    _reliability(axes, results, [result.probabilities for result in results], colour, "-")
+    after = [tables.calibrated(result) for result in results]
+    if colour == METHOD and all(scores is not None for scores in after):
+        _reliability(axes, results, after, SECOND, "--")
+    axes.set(xlabel="score", ylabel="harmful share", xlim=(0, 1), ylim=(0, 1))
+
+
+def _reliability(axes, results: list[Result], scores_of: list, colour: str, style: str) -> None:
+    parts = []
+    for result, scores in zip(results, scores_of, strict=True):
+        bins = np.array_split(np.argsort(scores, kind="stable"), min(BINS, len(scores)))
+        parts.append([(scores[rows].mean(), result.truth[rows].mean()) for rows in bins])
+    score, share = np.moveaxis(np.array(parts), 2, 0)
+    band(axes, score.mean(0), share, colour, style)
+
+
+def budget(axes, by_labels: dict[int, list[Result]], colour: str, *, ylim: tuple) -> None:
+    """F1 against the number of labels; ylim: of the axis, the same for every method."""
+    labels = sorted(by_labels)
+    values = [[r.scores["f1"]["value"] for r in by_labels[n]] for n in labels]
+    means = [np.mean(v) for v in values]
+    axes.plot(labels, means, "o-", color=colour, ms=4, lw=1.4)
+    axes.fill_between(
+        labels, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2, lw=0
+    )
+    axes.set(xlabel="labels", ylabel="F1 on test", ylim=ylim, xscale="log")
+    axes.locator_params(axis="y", nbins=4)  # wider numbers would push the label out
+    axes.set_xticks(labels, [str(n) for n in labels], minor=False)
+    axes.minorticks_off()
+
+
+def ceiling(axes, results: list[Result]) -> None:
+    """The F1 of the fully supervised runs, across the panel."""
+    value = np.mean([r.scores["f1"]["value"] for r in results])
+    axes.axhline(value, color=INK, ls="--", lw=1)
+
+
+def slice_metric(results: list[Result], column: str) -> str | None:
+    """The metric that most values of a column have; of equally many, the first of the list."""
+    slices = [found for r in results for found in r.evaluation["slices"][column].values()]
+    names = ("f1", "recall", "fpr", "accuracy")
+    counts = {name: sum(found.get(name) is not None for found in slices) for name in names}
+    best = max(names, key=counts.get)
+    return best if counts[best] else None
+
+
+def bars(axes, values: dict[str, list[float]], baseline: dict[str, list[float]]) -> None:
+    """A bar for each name, its mean over seeds and a line from least to largest; the baseline's
+    mean is a grey mark."""
+    names = list(values)[::-1]
+    for place, name in enumerate(names):
+        mean = np.mean(values[name])
+        axes.barh(place, mean, color=METHOD, height=0.6, alpha=0.8)
+        if len(values[name]) > 1:
+            axes.plot([min(values[name]), max(values[name])], [place, place], color=INK, lw=1)
+        if baseline.get(name):
+            x = np.mean(baseline[name])
+            axes.plot([x, x], [place - 0.4, place + 0.4], color=BASELINE, lw=3)
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.grid(False, axis="y")
+
+
+def slice_values(results: list[Result], column: str, metric: str) -> dict[str, list[float]]:
+    """{value (rows): the metric of each seed} of the values with the most rows."""
+    found: dict[str, list[float]] = {}
+    rows: dict[str, int] = {}
+    for result in results:
+        for value, scores in result.evaluation["slices"][column].items():
+            if scores.get(metric) is not None:
+                rows[value] = scores["rows"]
+                found.setdefault(value, []).append(scores[metric])
+    largest = sorted(found, key=lambda value: -rows[value])[:SHOWN_SLICES]
+    kept = [value for value in found if value in largest]
+    return {f"{value} ({rows[value]})": found[value] for value in kept}
+
+
+def drops(results: list[Result]) -> dict[str, list[float]]:
+    """{operation: the drop of recall of each seed}."""
+    found: dict[str, list[float]] = {}
+    for result in results:
+        for operation, scores in result.evaluation["robustness"].items():
+            found.setdefault(operation, []).append(scores["drop"])
+    return found
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 21 else f"{name[:11]}…{name[-9:]}"

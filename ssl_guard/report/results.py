@@ -1,0 +1,200 @@
+"""Results side by side: what was scored, and which numbers may share a table.
+
+A result is one scorer, a run or a peer, on one labelled set. Results share a table only if their
+cohorts agree: the same rows and labels, task, label map and kind of threshold.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_guard.errors import BadInput
+from ssl_guard.evaluation.records_io import read_evaluations
+from ssl_guard.runtime.writer import read
+
+# What must agree for two numbers to stand in one column, and what an error calls it.
+COHORT = {
+    "corpus": "corpus name",
+    "corpus_sha256": "corpus hash",
+    "rows_sha256": "split (the test rows)",
+    "task": "task",
+    "label_map": "label map",
+    "threshold_policy": "threshold policy",
+}
+
+
+class Result(NamedTuple):
+    """One scorer on one labelled set.
+
+    method: the algorithm or the peer; labels: how many labels it learned from, None if unknown;
+    run: what `load` gives, None for a peer; evaluation: the shape of evaluation/evaluations.py, of
+    which a run's own test, from before there were such files, has the cohort, scorer and scores
+    alone; rows: its lines, in the order of their ids.
+    """
+
+    method: str
+    labels: int | None
+    run: dict | None
+    evaluation: dict
+    rows: list[dict]
+
+    @property
+    def cohort(self) -> dict:
+        return self.evaluation["cohort"]
+
+    @property
+    def scores(self) -> dict:
+        """{metric: {value, low, high}} of the weights that the run reports."""
+        return self.evaluation["scores"][self.cohort["weights"]]
+
+    @property
+    def truth(self) -> np.ndarray:
+        """int [rows]: the labels."""
+        return np.array([row["label"] for row in self.rows])
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Harmful probability of the reported weights, float [rows]."""
+        return np.array([row[self.cohort["weights"]] for row in self.rows])
+
+
+def load(workdir: str | Path) -> dict:
+    """A finished run: report, metrics rows, test predictions, and policy.json or None."""
+    workdir = Path(workdir)
+    policy = workdir / "policy.json"
+    if not (workdir / "report.json").exists():
+        raise BadInput(
+            f"{workdir} holds no finished run (no report.json): run ssl_guard.main on it first."
+        )
+    try:
+        lines = (workdir / "predictions.jsonl").read_text().splitlines()
+        return {
+            "workdir": workdir,
+            "report": json.loads((workdir / "report.json").read_text()),
+            "metrics": read(workdir / "metrics.jsonl"),
+            "predictions": [json.loads(line) for line in lines],
+            "policy": json.loads(policy.read_text()) if policy.exists() else None,
+        }
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"the record in {workdir} is not whole ({type(error).__name__}): "
+            "copy report.json, metrics.jsonl and predictions.jsonl again."
+        ) from error
+
+
+def results_of(workdir: str | Path) -> list[Result]:
+    """A run's own test, its evaluations and those in RUN/peers/; or the evaluations of a peer.
+
+    Raises BadInput for a folder with none of them.
+    """
+    evaluations = read_evaluations(workdir)
+    run = load(workdir) if not evaluations or Path(workdir, "report.json").exists() else None
+    found = [own_test(run)] if run else []
+    for evaluation in evaluations:
+        name = run["report"]["algorithm"] if run else evaluation["scorer"]["name"]
+        evaluation["scorer"]["workdir"] = str(workdir)  # which may have moved since
+        found.append(_result(name, run, evaluation, evaluation["rows"]))
+    for peer in sorted(Path(workdir).glob("peers/*/evaluations")):
+        found += results_of(peer.parent)
+    return found
+
+
+def own_test(run: dict) -> Result:
+    """The test that ended a run of `load`, in the shape of an evaluation."""
+    report = run["report"]
+    data, hashes = report["data"], report["provenance"]
+    cohort = {
+        "corpus": data["corpus"],
+        "corpus_sha256": hashes["corpus_sha256"],
+        "rows": len(run["predictions"]),
+        "harmful": sum(row["label"] for row in run["predictions"]),
+        "task": data["task"],
+        "label_map": None,
+        "split": data["split"],
+        "split_sha256": hashes["split_sha256"],
+        "threshold_policy": "dev_best_f1",
+        "threshold": {kind: dev["threshold"] for kind, dev in report["dev"].items()},
+        "checkpoint_sha256": None,
+        "weights": report["weights"],
+        "seed": report["seed"],
+    }
+    scorer = {"name": report["algorithm"], "workdir": str(run["workdir"])}
+    evaluation = {"cohort": cohort, "scorer": scorer, "scores": report["test"]}
+    return _result(report["algorithm"], run, evaluation, run["predictions"])
+
+
+def _result(method: str, run: dict | None, evaluation: dict, rows: list[dict]) -> Result:
+    rows = sorted(rows, key=lambda row: str(row["id"]))
+    read_rows = json.dumps([[row["id"], row["label"]] for row in rows])
+    sha256 = hashlib.sha256(read_rows.encode()).hexdigest()
+    labels = None
+    if run:
+        data = run["report"]["data"]
+        labels = data.get("labels_used") or data["rows"]["labelled"]
+        # Its config is named so: the same algorithm with the labels of all rows, the ceiling.
+        method += "_full" if labels > data["rows"]["labelled"] else ""
+    evaluation = evaluation | {"cohort": evaluation["cohort"] | {"rows_sha256": sha256}}
+    return Result(method, labels, run, evaluation, rows)
+
+
+def named_apart(results: list[Result]) -> list[Result]:
+    """The results with methods called by their folders where one seed of a method is there twice:
+    such runs differ in more than the seed, and a mean over them would mean nothing."""
+    places: dict[tuple, set[str]] = {}
+    for result in results:
+        places.setdefault(_place(result), set()).add(result.evaluation["scorer"]["workdir"])
+    mixed = {method for (method, *_), folders in places.items() if len(folders) > 1}
+    return [
+        result._replace(method=result.evaluation["scorer"]["workdir"])
+        if result.method in mixed
+        else result
+        for result in results
+    ]
+
+
+def _place(result: Result) -> tuple:
+    return result.method, result.labels, result.cohort["seed"], cohort_key(result)
+
+
+def cohort_key(result: Result) -> tuple:
+    """What must be equal for results to share a table."""
+    return tuple(json.dumps(result.cohort[key], sort_keys=True) for key in COHORT)
+
+
+def by_cohort(results: list[Result]) -> list[list[Result]]:
+    """The results in parts of one cohort each, in the order of their first one."""
+    parts: dict[tuple, list[Result]] = {}
+    for result in results:
+        parts.setdefault(cohort_key(result), []).append(result)
+    return list(parts.values())
+
+
+def check_cohort(results: list[Result]) -> None:
+    """Raises BadInput, naming what differs, unless all results are of one cohort."""
+    first = results[0]
+    for other in results[1:]:
+        pairs = zip(COHORT.values(), cohort_key(first), cohort_key(other), strict=True)
+        if differing := [title for title, mine, theirs in pairs if mine != theirs]:
+            mine, theirs = (r.evaluation["scorer"]["workdir"] for r in (first, other))
+            raise BadInput(
+                f"{mine} and {theirs} differ in {', '.join(differing)}: numbers of different "
+                "cohorts do not share a table; give each its own."
+            )
+
+
+def by_method(results: list[Result]) -> dict[tuple[str, int | None], list[Result]]:
+    """{(method, labels): results, one a seed}, in the order given."""
+    methods: dict[tuple, list[Result]] = {}
+    for result in results:
+        methods.setdefault((result.method, result.labels), []).append(result)
+    return methods
+
+
+def baseline_of(results: list[Result]) -> str:
+    """The method that others are compared with if none is named: the second of two, else
+    `supervised`, the twin of every semi-supervised method, else the last."""
+    names = list(dict.fromkeys(result.method for result in results))
+    return "supervised" if len(names) > 2 and "supervised" in names else names[-1]

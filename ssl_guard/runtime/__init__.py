@@ -1,0 +1,1 @@
+"""Process, files, devices and checkpoints: what every other room stands on."""

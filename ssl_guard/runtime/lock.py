@@ -1,0 +1,47 @@
+"""One process at a time on a workdir."""
+
+import contextlib
+import datetime
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+import jax
+
+from ssl_guard.errors import BadInput
+from ssl_guard.runtime.files import write_json
+
+
+@contextlib.contextmanager
+def held(workdir: str | Path) -> Iterator[None]:
+    """Holds `workdir/lock`; `workdir/owner.json` says who does: host, pid, and since when.
+
+    The kernel frees the lock of a process that dies, in whatever way, so none is ever stale. Of
+    several processes of one run the first holds it for all. Raises BadInput, naming the owner, if
+    another process holds it.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    owner = workdir / "owner.json"
+    lock = filelock.FileLock(workdir / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        other = json.loads(owner.read_text()) if owner.exists() else {}
+        raise BadInput(
+            f"{workdir} is in use by process {other.get('pid')} on {other.get('host')} since "
+            f"{other.get('since')}: wait for it, or choose another --workdir."
+        ) from error
+    try:
+        since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_json(owner, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()

@@ -1,0 +1,24 @@
+"""Streaming metrics as (sum, weight) pairs."""
+
+import numpy as np
+
+Metrics = dict[str, tuple]
+
+
+# Lower ends, in nats, of the histograms of margins: the weak view's logit of the pseudo-label less
+# the largest other one. The last bin is open.
+MARGINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+
+
+def merge(parts: list[Metrics]) -> dict[str, float | list[float]]:
+    """Weighted means over any number of steps; a metric whose weight is zero is left out.
+
+    The value of a histogram is an array of counts: it gives a list of shares.
+    """
+    sums: dict[str, list] = {}
+    for part in parts:
+        for name, (value, weight) in part.items():
+            pair = sums.setdefault(name, [0.0, 0.0])
+            pair[0] = pair[0] + np.asarray(value, float)
+            pair[1] += float(weight)
+    return {name: (value / weight).tolist() for name, (value, weight) in sums.items() if weight > 0}

@@ -1,0 +1,6 @@
+"""Pure functions of arrays: train step, predict step, optimiser."""
+
+from ssl_guard.steps.predict import feature_step, predict_step
+from ssl_guard.steps.training import Apply, init_state, train_step
+
+__all__ = ["Apply", "feature_step", "init_state", "predict_step", "train_step"]

@@ -1,0 +1,249 @@
+"""The train step and the predict step: pure functions of arrays, for our loop or one of your own.
+
+    step = functools.partial(train_step, apply=..., algorithm=..., tx=..., total_steps=...)
+    step = jax.jit(step, donate_argnums=0)
+    state, metrics = step(state, batch)
+
+A batch is a dict of arrays (batch sizes are global ones, L is a padded length, of each view its own
+unless the method works inside the model):
+
+    labelled: input_ids, attention_mask, token_type_ids int32 [B_l, L], row int32 [B_l],
+              label int32 [B_l], weight float32 [B_l], index int32 [B_l], position among the
+              labelled rows (read by SimMatch, and where init_state got their number)
+    weak, strong: input_ids, attention_mask, token_type_ids int32 [B_u, L], row int32 [B_u]
+    index: int32 [B_u], position in the unlabelled pool; weight: float32 [B_u]
+    hidden_label: int32 [B_u], -1 where unknown; read by the diagnostics, never by the loss
+
+`row` is the row's place in the global batch. Dropout is keyed by it, so that the same batch gives
+the same numbers on any number of devices. Views may be packed, see data/packing.py.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from ssl_guard.algorithms import LOCAL, Across, Algorithm, Clock, dropout_key
+from ssl_guard.algorithms.losses import Term, weighted
+from ssl_guard.errors import BadInput
+from ssl_guard.runtime.metrics import Metrics
+from ssl_guard.steps import diagnostics, optim
+from ssl_guard.steps.accumulate import in_parts, value_and_grad
+from ssl_guard.steps.state import TrainState, Watch
+
+NOT_PACKED = (
+    "the method works inside the model, where texts must have rows of their own: set "
+    "config.data.packing = False."
+)
+NOT_ACCUMULATED = (
+    "methods that work inside the model, and packed rows, see the whole batch at once: set "
+    "config.train.accumulate = 1."
+)
+
+Apply = Callable[[Any, dict, jax.Array | None, bool], Float[Array, "batch heads classes"]]
+
+
+def init_state(
+    rng: jax.Array,
+    params: Any,
+    *,
+    algorithm: Algorithm,
+    tx: optax.GradientTransformation,
+    pool_size: int,
+    num_classes: int,
+    num_heads: int,
+    ema_decay: float = 0.0,
+    labelled_size: int = 0,
+    width: int = 0,
+) -> TrainState:
+    """The state before the first step. ema_decay 0 keeps no average of the weights.
+
+    labelled_size, width: the number of labelled rows, for the margins of their labels and for
+    methods with a `forward`, and of features, for the latter.
+    Raises BadInput for a method whose teacher is the average if none is kept.
+    """
+    if algorithm.teacher == "ema" and ema_decay == 0:
+        raise BadInput(
+            "the method's teacher is the moving average of the weights, and none is kept: set "
+            "config.optim.ema_decay, for example to 0.99."
+        )
+    sizes = {} if algorithm.forward is None else {"labelled_size": labelled_size, "width": width}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema_params=jax.tree.map(jnp.copy, params) if ema_decay > 0 else None,
+        opt_state=tx.init(params),
+        # Copies, because one array under two names cannot be donated to the compiled step.
+        algo_state=jax.tree.map(
+            jnp.copy, algorithm.init_state(pool_size, num_classes, num_heads, **sizes)
+        ),
+        rng=rng,
+        watch=Watch(
+            margin_sum=jnp.zeros(labelled_size),
+            visits=jnp.zeros(labelled_size, jnp.int32),
+            brake=jnp.zeros(()),
+        ),
+    )
+
+
+def train_step(
+    state: TrainState,
+    batch: dict,
+    *,
+    apply: Apply,
+    algorithm: Algorithm,
+    tx: optax.GradientTransformation,
+    total_steps: int,
+    stages: Any = None,
+    steps_per_epoch: int = 1,
+    freeze: tuple[str, ...] = (),
+    ema_decay: float = 0.0,
+    accumulate: int = 1,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One update: supervised loss plus the algorithm's loss on the unlabelled rows.
+
+    The weak view is run without gradient (with dropout, by the current or the averaged weights),
+    the labelled and the strong view with gradient: one forward pass per view. Losses are ratios of
+    sums over the global batch. Under jit on a mesh that needs nothing; inside pmap, or shard_map
+    with check_vma=False, name the axis that splits the batch and the same numbers come out.
+    steps_per_epoch: of the algorithm's clock, usually a pass over the unlabelled pool. stages: the
+    model in parts (`models.Stages`), for the methods whose own `forward` replaces these passes.
+    While state.watch.brake is 1 the supervised loss alone counts; targets and metrics go on.
+    A step whose loss or gradient is not finite changes nothing but state.step: `skipped` is 1 and
+    the other metrics have weight 0.
+
+    accumulate: so many parts of every view go through the model one after the other, for the memory
+    of one part. Losses, and their slopes in the logits, are still those of the whole batch: the
+    logits are found first, without gradient, and every part runs again for its gradient. The same
+    numbers for about a third more work (as GradCache, Gao et al., arXiv 2101.06983).
+
+    Returns the next state and metrics as (sum, weight) pairs. Raises BadInput, when traced, for a
+    method with a `forward` without `stages`, and for what cannot be accumulated: such a method, and
+    packed rows.
+    """
+
+    if algorithm.forward is not None and stages is None:
+        raise BadInput(
+            "the method works inside the model, not on its logits alone: give train_step "
+            "stages=models.build(...).stages, or your own model's (see models.Stages)."
+        )
+    if algorithm.forward is not None and "text" in batch["labelled"]:
+        raise BadInput(NOT_PACKED)
+    if accumulate > 1 and (algorithm.forward is not None or "text" in batch["labelled"]):
+        raise BadInput(NOT_ACCUMULATED)
+    across = LOCAL
+    if axis_name is not None:
+        across = Across(
+            sum=lambda x: jax.lax.psum(x, axis_name),
+            gather=lambda x: jax.lax.all_gather(x, axis_name, tiled=True),
+        )
+    rng = jax.random.fold_in(state.rng, state.step)
+    clock = Clock(
+        step=state.step,
+        progress=state.step.astype(jnp.float32) / total_steps,
+        epoch=state.step // steps_per_epoch,
+        epoch_ends=(state.step + 1) % steps_per_epoch == 0,
+        rng=rng,
+    )
+
+    def run(params, rows, view):
+        return apply(params, rows, dropout_key(rng, view), True)
+
+    weak = None
+    if "weak" in algorithm.views and algorithm.forward is None:
+        teacher = state.ema_params if algorithm.teacher == "ema" else state.params
+        weak = in_parts(lambda rows: run(teacher, rows, "weak"), batch["weak"], accumulate)
+        weak = jax.lax.stop_gradient(weak)
+
+    with_gradient = {view: batch[view] for view in ("labelled", *algorithm.views) if view != "weak"}
+
+    def logits_of(params, views):
+        params = optim.stop_frozen(params, freeze)
+        if algorithm.forward is not None:
+            return algorithm.forward(stages, params, batch, clock, across)
+        return {view: run(params, rows, view) for view, rows in views.items()}
+
+    def judge(logits):
+        """The objective as a function of the logits, and what else comes of them."""
+        seen = jax.lax.stop_gradient(logits)
+        if algorithm.forward is None:
+            seen |= {"weak": weak}
+        algo_state, target = algorithm.target(state.algo_state, seen, batch, clock, across)
+        algo_state, target = jax.lax.stop_gradient((algo_state, target))
+        terms = algorithm.loss(logits, target, batch, clock)
+        # Each device adds its own rows over the global count, so that summing the devices'
+        # gradients gives the gradient of the global ratio.
+        counts = {name: across.sum(term.counts.sum()) for name, term in terms.items()}
+        total = sum(
+            (1.0 if name == "supervised" else 1.0 - state.watch.brake)
+            * term.coefficient
+            * weighted(term.losses, term.weights).sum()
+            / jnp.maximum(counts[name], 1.0)
+            for name, term in terms.items()
+        )
+        return total, (algo_state, terms, target, seen)
+
+    (total, (algo_state, terms, target, seen)), grads = value_and_grad(
+        logits_of, judge, state.params, with_gradient, accumulate
+    )
+    total, grads = across.sum((total, grads))
+    grad_norm = optax.tree.norm(grads)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {"loss/total": (total, jnp.ones(())), "grad_norm": (grad_norm, jnp.ones(()))}
+    metrics |= across.sum(term_metrics(terms))
+    if target is not None:
+        metrics |= across.sum(
+            diagnostics.pseudo_label_metrics(
+                target, seen.get("weak"), batch["weight"], batch["hidden_label"]
+            )
+        )
+        # A count of the global batch: it would be wrong to sum its weight over devices.
+        metrics["pseudo/used"] = (metrics["pseudo/share_0"][1], jnp.ones(()))
+    next_state = TrainState(
+        step=state.step + 1,
+        params=params,
+        ema_params=optim.update_average(state.ema_params, params, ema_decay),
+        opt_state=opt_state,
+        algo_state=algo_state,
+        rng=state.rng,
+        watch=_watch(state.watch, seen.get("labelled"), batch["labelled"], across),
+    )
+    # One bad batch must not end a run: its step leaves nothing behind but the count.
+    finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
+    unchanged = state._replace(step=state.step + 1)
+    next_state = _choose(finite, next_state, unchanged)
+    metrics = _choose(finite, metrics, jax.tree.map(jnp.zeros_like, metrics))
+    metrics["skipped"] = (1.0 - finite, jnp.ones(()))
+    return next_state, metrics
+
+
+def _choose(condition, yes, no):
+    """One of two pytrees of the same shapes."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def _watch(watch: Watch, logits, labelled: dict, across: Across) -> Watch:
+    """The margins with this step's labelled rows; a mixing method has no logits of these, and who
+    gave init_state no labelled_size keeps none."""
+    if logits is None or watch.visits.size == 0:
+        return watch
+    margin = diagnostics.true_class_margins(logits, labelled["label"])
+    index, weight, margin = across.gather((labelled["index"], labelled["weight"], margin))
+    counts = weight > 0
+    return watch._replace(
+        margin_sum=watch.margin_sum.at[index].add(jnp.where(counts, margin, 0.0), mode="drop"),
+        visits=watch.visits.at[index].add(counts.astype(jnp.int32), mode="drop"),
+    )
+
+
+def term_metrics(terms: dict[str, Term]) -> Metrics:
+    """Each term's loss, before its coefficient, as (sum, weight)."""
+    return {
+        f"loss/{name}": (weighted(term.losses, term.weights).sum(), term.counts.sum())
+        for name, term in terms.items()
+    }

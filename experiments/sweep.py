@@ -96,7 +96,9 @@ def main() -> None:
     patterns = arguments.cells or ["*"]
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in experiment.CELLS):
-            parser.error(f"no cell is named {pattern}: {', '.join(experiment.CELLS)}.")
+            parser.error(
+                f"no cell is named {pattern}: choose one of CELLS in {experiment.__file__}."
+            )
     for name, cell in experiment.CELLS.items():
         if not arguments.table and any(fnmatch(name, pattern) for pattern in patterns):
             run(arguments.experiment, name, cell)

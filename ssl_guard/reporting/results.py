@@ -83,8 +83,7 @@ def load(path: str | Path) -> dict:
         record = records.read(path)
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"the record in {workdir} is not whole ({type(error).__name__}): "
-            "copy report.json, metrics.jsonl and predictions.jsonl again."
+            f"the run in {workdir} is not whole ({type(error).__name__}): copy its files again."
         ) from error
     if not record["predictions"]:
         raise BadInput(f"{path} has no predictions: copy its .parquet file beside it.")

@@ -11,7 +11,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["ssl_guard", "ssl_guard.*"]),
     package_data={
-        "ssl_guard.reporting": ["templates/*.jinja"],
+        "ssl_guard.report": ["templates/*.jinja"],
         "ssl_guard.augment": ["tables/*"],
         "ssl_guard.augment.llm": ["templates/*.toml"],
     },

@@ -70,56 +70,6 @@ def cells(line):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_seeds_table_means_spreads_and_gains():
-    runs = {
-        name: [run(name, s, noise) for s in (0, 1, 2)]
-        for name, noise in (("twin", 0.6), ("ours", 0.3))
-    }
-    title, _, *rows = build.seeds_table(runs, twin="twin").splitlines()
-    assert cells(title)[-3:] == ["F1 gain [95%]", "better", "shadow alarm"]
-    rows = {cells(row)[0]: cells(row) for row in rows}
-    assert list(rows) == ["ours", "twin"]  # best F1 first
-    f1 = {
-        name: np.array([r["report"]["test"]["raw"]["f1"]["value"] for r in part])
-        for name, part in runs.items()
-    }
-    for name, values in f1.items():
-        assert rows[name][1] == "3"
-        expected = f"{100 * values.mean():.1f} ± {100 * values.std(ddof=1):.1f}"
-        assert rows[name][2] == expected
-    gain = f1["ours"] - f1["twin"]
-    value, low, high = rows["ours"][-3].replace("[", "").replace("]", "").replace(",", "").split()
-    assert value == f"{100 * gain.mean():+.1f}"
-    assert float(low) < float(value) < float(high)
-    assert rows["ours"][-2:] == [f"{(gain > 0).sum()} of 3", "1 of 3"]
-    assert rows["twin"][-3:] == ["-", "-", "-"]
-
-
-def test_a_gain_needs_the_twin_of_every_seed():
-    runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("ours", s, 0.3) for s in (0, 1)]}
-    ours = next(r for r in build.seeds_table(runs, twin="twin").splitlines() if "ours" in r)
-    assert cells(ours)[-3:] == ["-", "-", "1 of 2"]
-
-
-def test_the_gain_of_a_method_on_itself_is_zero():
-    runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("twin", 0, 0.6)]}
-    ours = next(r for r in build.seeds_table(runs, twin="twin").splitlines() if "ours" in r)
-    assert cells(ours)[-3] == "+0.0 [+0.0, +0.0]"
-
-
-def test_a_table_refuses_other_test_rows():
-    runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("ours", 0, 0.3)]}
-    runs["ours"][0]["predictions"].pop()
-    with pytest.raises(BadInput, match="differ in split .the test rows"):
-        build.seeds_table(runs, twin="twin")
-
-
-def test_a_method_by_another_name_is_its_own_row():
-    one, other = run("ours", 0, 0.3), run("ours", 1, 0.3)
-    table = build.seeds_table({"long": [one], "short": [other]}, twin="short")
-    assert {cells(line)[0] for line in table.splitlines()[2:]} == {"long", "short"}
-
-
 def test_warnings_name_alarms_brake_and_ids():
     found = {
         "alarms": {"one_class": {"first_step": 10, "steps": 30, "at_the_end": True}},

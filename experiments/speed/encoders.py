@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-import cells
+import encoder_cells as cells
 import numpy as np
 from tabulate import tabulate
 
@@ -37,7 +37,7 @@ ROUNDS, TURN = 5, 0.6  # turns of each side, seconds of a turn
 
 
 class Worker:
-    """A process that makes and times steps (cells.serve)."""
+    """A process that makes and times steps (encoder_cells.serve)."""
 
     def __init__(self, python: str, script: str, *arguments: str):
         environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TRANSFORMERS_VERBOSITY": "error"}

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import cells
+import encoder_cells as cells
 import jax
 import optax
 

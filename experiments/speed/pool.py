@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import placement
 from bookkeeping import BATCH, VARIANTS, timed
 from jax.sharding import AbstractMesh
 from tabulate import tabulate
@@ -37,7 +38,7 @@ def state_bytes(algorithm, heads: int, pool: int, devices: int) -> int:
         state = algorithm.init_state(pool, 2, heads)
         return sharding.pad_pool({"algo_state": state})
 
-    return sharding.bytes_per_device(
+    return placement.bytes_per_device(
         sharding.place(jax.eval_shape(new_state), mesh, shard_pool=True)
     )
 

@@ -21,6 +21,7 @@ if "--table" not in sys.argv:
 import jax
 import numpy as np
 import optax
+import placement
 from tabulate import tabulate
 
 from ssl_guard import algorithms, models, steps
@@ -118,9 +119,9 @@ def measure_cell(shape: tuple[int, int, int], shard_pool: bool, parts: int) -> d
         seconds.append(time.perf_counter() - begin)
     return {
         "seconds": seconds[1:],
-        "collectives": sharding.collectives(program.as_text()),
+        "collectives": placement.collectives(program.as_text()),
         "parameter_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(state.params)),
-        "state_bytes_per_device": sharding.bytes_per_device(placed),
+        "state_bytes_per_device": placement.bytes_per_device(placed),
         "load_average": os.getloadavg()[0],
     }
 
@@ -144,7 +145,7 @@ def table() -> str:
         parts = found["collectives"]
         shown = [
             f"{sum(parts[kind]) / 1e6:.2f} ({len(parts[kind])})" if kind in parts else "-"
-            for kind in sharding.COLLECTIVES
+            for kind in placement.COLLECTIVES
         ]
         rows.append(
             [
@@ -154,7 +155,7 @@ def table() -> str:
                 *shown,
             ]
         )
-    titles = ["", "step, ms", "state, MB per device", *sharding.COLLECTIVES]
+    titles = ["", "step, ms", "state, MB per device", *placement.COLLECTIVES]
     return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
 
 

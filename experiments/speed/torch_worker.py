@@ -1,6 +1,6 @@
 """Steps of PyTorch transformers' BERT; started by encoders.py."""
 
-import cells
+import encoder_cells as cells
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 

@@ -18,9 +18,7 @@ from ssl_guard.runtime import cli
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; its augment.llm.")
 SOURCES = flags.DEFINE_string("sources", None, "A file of prompts with labels.")
 OUT = flags.DEFINE_string("out", None, "The JSON lines to write.")
-INTENDED = flags.DEFINE_enum(
-    "intended", None, list(generate.TEMPLATES), "Kind of prompt."
-)
+INTENDED = flags.DEFINE_enum("intended", None, list(generate.TEMPLATES), "Kind of prompt.")
 COPIES = flags.DEFINE_integer("copies", 1, "Prompts to ask for from each source.", 1)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what it would cost, and ask nothing.")
 

@@ -7,7 +7,7 @@ Two runs: the first is compared with the second (its supervised twin), and both 
 same test rows and learned from the same labelled rows. Any number of runs: a table for each cohort,
 the runs of a method on different seeds together. Either way report.md, .csv, .tex and .html, a page
 with plots, are written to `--out` (RUN/report of the first run, if not given). A run's evaluations,
-and its peers', are in them.
+and its peers', are in them. A run is a folder or a record (report/records.py).
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from ssl_guard.data.schema import licence_notes
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import bootstrap, metrics
 from ssl_guard.report import page, plots, tables, writers
-from ssl_guard.report.results import baseline_of, by_cohort, load, named_apart, own_test, results_of
+from ssl_guard.report.results import baseline_of, by_cohort, is_run, load, named_apart, results_of
 from ssl_guard.report.tables import SHOWN
 from ssl_guard.runtime import cli
 from ssl_guard.runtime.files import write_json
@@ -79,44 +79,6 @@ def names(run: dict, twin: dict) -> list[str]:
         return algorithms
     folders = [r["workdir"].name for r in (run, twin)]
     return folders if len(set(folders)) == 2 else [str(r["workdir"]) for r in (run, twin)]
-
-
-def seeds_table(methods: dict[str, list[dict]], *, twin: str) -> str:
-    """Every method's mean and standard deviation over its seeds, and its gain on the twin's runs of
-    the same seeds, as GitHub Markdown; best F1 first.
-
-    methods: runs of `load` by the method's name, one a seed; twin: one of the names. The gain is
-    that of `tables.summarise`, a dash where the twin has no run of a seed. `better` counts the
-    seeds with a gain, `shadow alarm` those in which dev precision fell below the twin's at some
-    step: what a run knows of itself without a test label.
-
-    Raises BadInput if the runs do not share the test rows.
-    """
-    found = [
-        own_test(run)._replace(method=method, labels=None)
-        for method, runs in methods.items()
-        for run in runs
-    ]
-    rows = []
-    for row in tables.summarise(found, twin, tested=("f1",)):
-        runs, gain = [result.run for result in row["results"]], row["gains"].get("f1")
-        # A mean has its spread; the interval of a single run is left out here.
-        scores = [tables.cell(row["scores"][name]).split(" [")[0] for name in SHOWN]
-        better = f"{gain['better']} of {gain['pairs']}" if gain else "-"
-        gained = tables.cell(gain, sign="+")
-        alarm = _seeds_with_alarm(runs)
-        rows.append([row["method"], len(runs), *scores, gained, better, alarm])
-    titles = ["test, %", "seeds", *SHOWN.values(), "F1 gain [95%]", "better", "shadow alarm"]
-    return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
-
-
-def _seeds_with_alarm(runs: list[dict]) -> str:
-    """ "2 of 3", or a dash for runs without pseudo-labels, which have no alarms."""
-    ups = [
-        [row["alarm/shadow_precision"] for row in run["metrics"] if "alarm/shadow_precision" in row]
-        for run in runs
-    ]
-    return f"{sum(max(up) > 0 for up in ups)} of {len(ups)}" if all(ups) else "-"
 
 
 def scores_of(run: dict) -> dict:
@@ -215,8 +177,8 @@ def show(
     prints its tables. Two finished runs are compared, run and twin, and drawn as pictures too."""
     if not workdirs:
         raise BadInput("usage: python -m ssl_guard.report RUN [RUN ...] [--out=FOLDER].")
-    folder = Path(out or Path(workdirs[0], "report"))
-    pair = len(workdirs) == 2 and all(Path(path, "report.json").exists() for path in workdirs)
+    folder = Path(out or Path(workdirs[0].removesuffix(".json"), "report"))
+    pair = len(workdirs) == 2 and all(map(is_run, workdirs))
     if pair:
         run, twin = map(load, workdirs)
         comparison = compare(run, twin)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation.records_io import read_evaluations
+from ssl_guard.report import records
 from ssl_guard.runtime.writer import read
 
 # What must agree for two numbers to stand in one column, and what an error calls it.
@@ -61,37 +62,53 @@ class Result(NamedTuple):
         return np.array([row[self.cohort["weights"]] for row in self.rows])
 
 
-def load(workdir: str | Path) -> dict:
-    """A finished run: report, metrics rows, test predictions, and policy.json or None."""
-    workdir = Path(workdir)
-    policy = workdir / "policy.json"
-    if not (workdir / "report.json").exists():
+def is_run(path: str | Path) -> bool:
+    """Whether `load` finds a finished run there."""
+    return Path(path, "report.json").exists() or records.path_of(path).exists()
+
+
+def load(path: str | Path) -> dict:
+    """A finished run: report, metrics rows, test predictions, and policy.json or None.
+
+    path: a run folder, or a record of `records`, with or without .json.
+    """
+    workdir = Path(str(path).removesuffix(".json"))
+    if not is_run(path):
         raise BadInput(
-            f"{workdir} holds no finished run (no report.json): run ssl_guard.main on it first."
+            f"{path} holds no finished run (no report.json): run ssl_guard.main on it first."
         )
     try:
-        lines = (workdir / "predictions.jsonl").read_text().splitlines()
-        return {
-            "workdir": workdir,
-            "report": json.loads((workdir / "report.json").read_text()),
-            "metrics": read(workdir / "metrics.jsonl"),
-            "predictions": [json.loads(line) for line in lines],
-            "policy": json.loads(policy.read_text()) if policy.exists() else None,
-        }
+        if (workdir / "report.json").exists():
+            return {"workdir": workdir, **_of_folder(workdir)}
+        record = records.read(path)
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"the record in {workdir} is not whole ({type(error).__name__}): "
-            "copy report.json, metrics.jsonl and predictions.jsonl again."
+            f"the run in {workdir} is not whole ({type(error).__name__}): copy its files again."
         ) from error
+    if not record["predictions"]:
+        raise BadInput(f"{path} has no predictions: copy its .parquet file beside it.")
+    return {"workdir": workdir, **record}
+
+
+def _of_folder(workdir: Path) -> dict:
+    policy = workdir / "policy.json"
+    lines = (workdir / "predictions.jsonl").read_text().splitlines()
+    return {
+        "report": json.loads((workdir / "report.json").read_text()),
+        "metrics": read(workdir / "metrics.jsonl"),
+        "predictions": [json.loads(line) for line in lines],
+        "policy": json.loads(policy.read_text()) if policy.exists() else None,
+    }
 
 
 def results_of(workdir: str | Path) -> list[Result]:
-    """A run's own test, its evaluations and those in RUN/peers/; or the evaluations of a peer.
+    """A run's own test, its evaluations and those in RUN/peers/; or the evaluations of a peer. A
+    record gives its own test alone, since it has no rows of its evaluations.
 
     Raises BadInput for a folder with none of them.
     """
     evaluations = read_evaluations(workdir)
-    run = load(workdir) if not evaluations or Path(workdir, "report.json").exists() else None
+    run = load(workdir) if not evaluations or is_run(workdir) else None
     found = [own_test(run)] if run else []
     for evaluation in evaluations:
         name = run["report"]["algorithm"] if run else evaluation["scorer"]["name"]

@@ -43,8 +43,6 @@ RULES = (
 POOL = r"algo_state/(.+/)?(selected|margins|visits|label|agreed|virtual_(margin|visits|draw))"
 POOL_MULTIPLE = 1024  # their rows are padded to a multiple, so that every mesh has the same shapes
 
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-
 
 def make_mesh(
     devices: list | None = None, *, data: int = -1, fsdp: int = 1, tensor: int = 1
@@ -163,28 +161,6 @@ def whole(fn: Callable, mesh: Mesh) -> Callable:
 def gather(tree: Any, mesh: Mesh) -> Any:
     """The arrays whole on every device, to be read by any process."""
     return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
-
-
-def bytes_per_device(placed: Any) -> int:
-    """What a tree of `place` takes on one device."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(placed)
-    )
-
-
-def collectives(program: str) -> dict[str, list[int]]:
-    """{"all-reduce": [bytes, ...], ...}: the result of every communication between devices in the
-    text of a compiled program (`compiled.as_text()`), by its kind; in a loop it stands once."""
-    found = {}
-    line = rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\("
-    for shapes, kind, _ in re.findall(line, program):
-        sizes = [
-            math.prod(int(n) for n in dims.split(",") if n) * max(int(bits or 8) // 8, 1)
-            for bits, dims in re.findall(r"\b[a-z]+(\d*)\[([\d,]*)\]", shapes)
-        ]
-        found.setdefault(kind, []).append(sum(sizes))
-    return found
 
 
 def pad_pool(state: Any) -> Any:

@@ -15,7 +15,7 @@ api = pytest.importorskip("playwright.sync_api", reason="needs requirements/brow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Debian's package chromium")
 
-RECORDS = sorted(map(str, Path("experiments/methods/short").iterdir()))
+RECORDS = sorted(map(str, Path("experiments/methods/short").glob("*.json")))
 WIDE, NARROW = 1280, 390
 # Rectangles of the elements that a selector finds, with their text.
 RECTANGLES = """selector => [...document.querySelectorAll(selector)].map(e => {

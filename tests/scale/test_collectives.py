@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.speed import placement
 from ssl_guard import algorithms, models, steps
 from ssl_guard.runtime import sharding
 
@@ -89,7 +90,7 @@ def said(tmp_path_factory):
         )
         program = jitted.lower(shapes, jax.eval_shape(lambda: jax.tree.map(jnp.asarray, batch())))
         parameters = 4 * sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
-        return sharding.collectives(program.compile().as_text()), parameters
+        return placement.collectives(program.compile().as_text()), parameters
 
     return compiled
 

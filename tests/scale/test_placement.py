@@ -10,6 +10,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from experiments.speed import placement
 from ssl_guard import algorithms, models, steps
 from ssl_guard import config as config_module
 from ssl_guard.errors import BadInput
@@ -194,9 +195,9 @@ def test_bytes_per_device():
     }
     mesh = mesh_of(2, 2, 2)
     placed = sharding.place(state, mesh, shard_pool=True)
-    assert sharding.bytes_per_device(placed) == 1024 * 6 * 4 + 4 * 8 * 4 + 4
+    assert placement.bytes_per_device(placed) == 1024 * 6 * 4 + 4 * 8 * 4 + 4
     placed = sharding.place(state, mesh)
-    assert sharding.bytes_per_device(placed) == 4096 * 6 * 4 + 4 * 8 * 4 + 4
+    assert placement.bytes_per_device(placed) == 4096 * 6 * 4 + 4 * 8 * 4 + 4
 
 
 def test_a_row_of_the_batch_is_where_the_pipeline_says():
@@ -297,7 +298,7 @@ def test_bytes_of_collectives():
   %d = pred[3]{0} collective-permute(%v)
   %e = f32[9]{0} add(%a, %all-reduce.1)
 """
-    assert sharding.collectives(program) == {
+    assert placement.collectives(program) == {
         "all-reduce": [8 * 16 * 4, 4 * 4 + 4 * 2],
         "all-gather": [4],
         "collective-permute": [3],

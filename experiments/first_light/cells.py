@@ -1,0 +1,44 @@
+"""UDA and FixMatch against their supervised twin on a small corpus of responses.
+
+A cell is one config and one seed; the seed draws the split, the head, the order and the dropout.
+"""
+
+import numpy as np
+
+from experiments.sweep import Cell, product
+from experiments.tables import github, runs_of, scores_of
+from ssl_guard.report import build
+
+METHODS, SEEDS = ("uda", "fixmatch", "supervised"), (0, 1, 2)
+CELLS = {
+    f"{cell['method']}-{cell['seed']}": Cell(cell["method"], {"seed": cell["seed"]})
+    for cell in product(seed=SEEDS, method=METHODS)
+}
+
+
+def table() -> str:
+    """Mean and standard deviation over the seeds that have records, and verdicts per seed."""
+    runs = {
+        method: {
+            run["report"]["seed"]: run
+            for run in runs_of("first_light", [f"{method}-{seed}" for seed in SEEDS])
+        }
+        for method in METHODS
+    }
+    rows = []
+    for method, found in runs.items():
+        if not found:
+            continue
+        cells, verdicts = [], []
+        for name in build.SHOWN:
+            values = [100 * scores_of(run)[name]["value"] for run in found.values()]
+            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.1f}{spread}")
+        for seed, run in found.items():
+            if method != "supervised" and seed in runs["supervised"]:
+                compared = build.compare(run, runs["supervised"][seed])
+                gain = 100 * compared["difference"]["f1"]["value"]
+                verdicts.append(f"{gain:+.1f} ({compared['unlabelled_data']})")
+        rows.append([method, len(found), *cells, ", ".join(verdicts) or "-"])
+    titles = ["test, %", "seeds", *build.SHOWN.values(), "F1 against the twin, by seed"]
+    return github(rows, titles)

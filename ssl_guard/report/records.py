@@ -1,0 +1,148 @@
+"""A finished run as a record: RECORD.json and, beside it, RECORD.parquet with the test predictions.
+
+RECORD.json holds one key a line:
+
+    config       dotted keys that differ from config.default(), and `algorithm`
+    report       report.json
+    policy       policy.json, null without one
+    metrics      {name: [value of each row]} of METRICS, null where a row has no such value
+    evaluations  {name: RUN/evaluations/<name>.json} without its curves
+    more         other JSON files of the run, by the names that the caller gave them
+
+RECORD.parquet holds the columns of predictions.jsonl: id, group, label and the scores.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ssl_guard import config as configs
+from ssl_guard.errors import BadInput
+from ssl_guard.runtime.writer import read as read_lines
+
+# Metrics that tables and plots read, by their first letters.
+METRICS = (
+    "step", "alarm/", "dev/", "loss/",
+    "pseudo/accuracy", "pseudo/margins_", "pseudo/mask_rate", "pseudo/share_1",
+)  # fmt: skip
+DIGITS = 7  # of the scores in predictions.jsonl; float32 holds that many between 0 and 1
+
+
+def path_of(run: str | Path) -> Path:
+    """Path of the record's JSON file, with or without .json in `run`."""
+    return Path(f"{str(run).removesuffix('.json')}.json")
+
+
+def pack(workdir: str | Path, record: str | Path, more: Mapping[str, str | Path] = {}) -> None:
+    """Writes the record of a finished run folder. The JSON file comes last: a record is whole if
+    it is there.
+
+    more: paths of further JSON files to keep, by name.
+
+    Raises BadInput if the folder holds no finished run.
+    """
+    workdir, record = Path(workdir), path_of(record)
+    if not (workdir / "report.json").exists():
+        raise BadInput(f"{workdir} has no report.json: finish the run before packing it.")
+    default = configs.as_json(configs.default())
+    config = _json(workdir / "config.json")
+    evaluations = sorted((workdir / "evaluations").glob("*.json"))
+    policy, predictions = workdir / "policy.json", workdir / "predictions.jsonl"
+    found = {
+        "config": {
+            key: value
+            for key, value in config.items()
+            if key == "algorithm" or key not in default or default[key] != value
+        },
+        "report": _json(workdir / "report.json"),
+        "policy": _json(policy) if policy.exists() else None,
+        "metrics": _columns(read_lines(workdir / "metrics.jsonl")),
+        "evaluations": {path.stem: _without_curves(_json(path)) for path in evaluations},
+        "more": {name: _json(Path(path)) for name, path in more.items()},
+    }
+    record.parent.mkdir(parents=True, exist_ok=True)
+    if predictions.exists():
+        _write_predictions(record.with_suffix(".parquet"), read_lines(predictions))
+    lines = [f'"{key}":{_compact(value)}' for key, value in found.items()]
+    temporary = record.with_name(record.name + ".tmp")
+    temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    temporary.replace(record)
+
+
+def read(record: str | Path) -> dict:
+    """The record's JSON, with "metrics" as the rows that were logged, "config" as all its dotted
+    keys, and "predictions", a list of rows, empty if the record has none."""
+    path = path_of(record)
+    found = _json(path)
+    found["config"] = configs.as_json(configs.from_json(found["config"]))
+    columns = found["metrics"]
+    found["metrics"] = [
+        {name: value for name, value in zip(columns, row, strict=True) if value is not None}
+        for row in zip(*columns.values(), strict=True)
+    ]
+    predictions = path.with_suffix(".parquet")
+    found["predictions"] = _read_predictions(predictions) if predictions.exists() else []
+    return found
+
+
+def _columns(rows: list[dict]) -> dict[str, list]:
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith(METRICS))
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _without_curves(evaluation: dict) -> dict:
+    return {key: value for key, value in evaluation.items() if key != "curves"}
+
+
+def _write_predictions(path: Path, rows: list[dict]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table, encodings = pa.Table.from_pylist(rows), {}
+    for number, field in enumerate(table.schema):
+        if pa.types.is_integer(field.type):
+            encodings[field.name] = "DELTA_BINARY_PACKED"
+        if pa.types.is_float64(field.type):
+            encodings[field.name] = "BYTE_STREAM_SPLIT"
+            short = table[field.name].cast(pa.float32(), safe=False)
+            if _rounded(short) == table[field.name].to_pylist():
+                table = table.set_column(number, field.name, short)
+    temporary = path.with_name(path.name + ".tmp")
+    parquet.write_table(
+        table,
+        temporary,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=False,
+        column_encoding=encodings,
+        write_statistics=False,
+        store_schema=False,
+    )
+    os.replace(temporary, path)
+
+
+def _read_predictions(path: Path) -> list[dict]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    columns = {
+        name: _rounded(column) if pa.types.is_float32(column.type) else column.to_pylist()
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+
+
+def _rounded(column) -> list[float | None]:
+    return [value if value is None else round(value, DIGITS) for value in column.to_pylist()]
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _compact(value) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

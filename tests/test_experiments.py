@@ -1,0 +1,110 @@
+"""Cells and tables of experiments/, and the size of their records."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import sweep
+from experiments.tables import seeds_table
+from ssl_guard.errors import BadInput
+from tests.test_records import workdir_of
+from tests.test_report import cells, run
+
+
+def test_seeds_table_means_spreads_and_gains():
+    runs = {
+        name: [run(name, s, noise) for s in (0, 1, 2)]
+        for name, noise in (("twin", 0.6), ("ours", 0.3))
+    }
+    title, _, *rows = seeds_table(runs, twin="twin").splitlines()
+    assert cells(title)[-3:] == ["F1 gain [95%]", "better", "shadow alarm"]
+    rows = {cells(row)[0]: cells(row) for row in rows}
+    assert list(rows) == ["ours", "twin"]  # best F1 first
+    f1 = {
+        name: np.array([r["report"]["test"]["raw"]["f1"]["value"] for r in part])
+        for name, part in runs.items()
+    }
+    for name, values in f1.items():
+        assert rows[name][1] == "3"
+        expected = f"{100 * values.mean():.1f} ± {100 * values.std(ddof=1):.1f}"
+        assert rows[name][2] == expected
+    gain = f1["ours"] - f1["twin"]
+    value, low, high = rows["ours"][-3].replace("[", "").replace("]", "").replace(",", "").split()
+    assert value == f"{100 * gain.mean():+.1f}"
+    assert float(low) < float(value) < float(high)
+    assert rows["ours"][-2:] == [f"{(gain > 0).sum()} of 3", "1 of 3"]
+    assert rows["twin"][-3:] == ["-", "-", "-"]
+
+
+def test_a_gain_needs_the_twin_of_every_seed():
+    runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("ours", s, 0.3) for s in (0, 1)]}
+    ours = next(r for r in seeds_table(runs, twin="twin").splitlines() if "ours" in r)
+    assert cells(ours)[-3:] == ["-", "-", "1 of 2"]
+
+
+def test_the_gain_of_a_method_on_itself_is_zero():
+    runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("twin", 0, 0.6)]}
+    ours = next(r for r in seeds_table(runs, twin="twin").splitlines() if "ours" in r)
+    assert cells(ours)[-3] == "+0.0 [+0.0, +0.0]"
+
+
+def test_a_table_refuses_other_test_rows():
+    runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("ours", 0, 0.3)]}
+    runs["ours"][0]["predictions"].pop()
+    with pytest.raises(BadInput, match="differ in split .the test rows"):
+        seeds_table(runs, twin="twin")
+
+
+def test_a_method_by_another_name_is_its_own_row():
+    one, other = run("ours", 0, 0.3), run("ours", 1, 0.3)
+    table = seeds_table({"long": [one], "short": [other]}, twin="short")
+    assert {cells(line)[0] for line in table.splitlines()[2:]} == {"long", "short"}
+
+
+def test_a_cell_with_a_record_does_not_run_again(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep, "HERE", tmp_path / "experiments")
+    monkeypatch.setattr(sweep.subprocess, "run", lambda command, check: started.append(command[2:]))
+    workdir_of(tmp_path / "runs/made/uda-0")
+    (tmp_path / "set.json").write_text('{"rows": 3}')
+    cell = sweep.Cell(
+        "uda",
+        {"seed": 0},
+        before=[("augment", "--config=a.py")],
+        after=[("evaluate", "--workdir={workdir}")],
+        more={"set": "*.json"},
+    )
+    sweep.run("made", "uda-0", cell)
+    at = "--workdir=runs/made/uda-0"
+    assert started == [
+        ["ssl_guard.augment", "--config=a.py"],
+        ["ssl_guard.main", "--config=configs/uda.py", at, "--config.seed=0"],
+        ["ssl_guard.evaluation.evaluate", at],
+    ]
+    sweep.run("made", "uda-0", cell)
+    assert len(started) == 3
+    (tmp_path / "experiments/made/uda-0.json").unlink()
+    sweep.run("made", "uda-0", cell)
+    assert [command[0] for command in started[3:]] == ["ssl_guard.augment", "ssl_guard.main"]
+
+
+def test_product_changes_the_last_axis_fastest():
+    found = [(cell["a"], cell["b"]) for cell in sweep.product(a="xy", b=(1, 2))]
+    assert found == [("x", 1), ("x", 2), ("y", 1), ("y", 2)]
+
+
+@pytest.mark.parametrize("experiment", sweep.EXPERIMENTS)
+def test_every_record_is_of_a_cell_and_every_config_is_there(experiment):
+    found = importlib.import_module(f"experiments.{experiment}.cells").CELLS
+    folder = Path("experiments", experiment)
+    records = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.json")}
+    assert records and records <= set(found)
+    assert all(Path(f"configs/{cell.config}.py").exists() for cell in found.values())
+
+
+def test_the_folder_is_small():
+    files = [path for path in Path("experiments").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files if path.suffix != ".pyc") < 3e6

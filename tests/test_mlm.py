@@ -14,7 +14,7 @@ from ssl_guard.data import packing
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
 from ssl_guard.writer import read
-from tests.test_train import final_checkpoint, timeless
+from tests.tiny import final_checkpoint, timeless
 
 CLS, SEP, PAD, MASK = 1, 2, 0, 3
 VOCABULARY = mlm_step.Vocabulary(size=5000, mask_id=MASK, special_ids=(PAD, CLS, SEP, MASK))

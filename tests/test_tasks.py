@@ -13,7 +13,7 @@ from ssl_guard.data import corpora, pipeline
 from ssl_guard.data.schema import TASKS, Example, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.models import heads
-from tests.test_train import smoke
+from tests.tiny import smoke
 
 
 def test_the_logits_of_the_own_task():

@@ -10,7 +10,7 @@ from ssl_guard.data import windows
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference
-from tests.test_train import smoke
+from tests.tiny import smoke
 
 ROOM = 20
 sizes = st.integers(0, 70)

@@ -11,6 +11,8 @@ import pytest
 
 from ssl_guard import algorithms, models, sharding, steps
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 SIZE = {
     "model_type": "bert",
     "vocab_size": 64,

@@ -20,8 +20,28 @@ install_import_hook(
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Eight devices on few cores: programs that wait for each other in flight could starve one another.
 jax.config.update("jax_cpu_enable_async_dispatch", False)
-jax.config.update("jax_compilation_cache_dir", os.path.abspath(".jax_cache/tests"))
+# Compiling takes most of the time. Each worker has a cache of its own, because JAX does not write
+# cache files atomically.
+jax.config.update("jax_disable_most_optimizations", True)
+worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+jax.config.update("jax_compilation_cache_dir", os.path.abspath(f".jax_cache/tests/{worker}"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="module")
+def optimised():
+    """Compiles as users do, for modules that compare bits or read compiled programs."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="module")
+def shared_programs():
+    """Caches even the smallest programs, for modules that start the same run several times."""
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    yield
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from ssl_guard.errors import BadInput
 from ssl_guard.runtime.writer import read
 from ssl_guard.steps import masked_lm as masked_lm_step
 from ssl_guard.train import masked_lm
-from tests.test_train import final_checkpoint, timeless
+from tests.tiny import final_checkpoint, timeless
 
 CLS, SEP, PAD, MASK = 1, 2, 0, 3
 VOCABULARY = masked_lm_step.Vocabulary(size=5000, mask_id=MASK, special_ids=(PAD, CLS, SEP, MASK))

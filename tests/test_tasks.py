@@ -13,8 +13,8 @@ from ssl_guard.data import corpora, pipeline
 from ssl_guard.data.schema import TASKS, Example, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.models import heads
-from ssl_guard.train import run
-from tests.test_train import smoke
+from ssl_guard.train import run as train_run
+from tests.tiny import smoke
 
 
 def test_the_logits_of_the_own_task():
@@ -110,10 +110,12 @@ def test_a_run_of_two_tasks_reports_each(tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     changes = {"data.prompt_corpus": str(path), "train.steps": 2, "data.test": 40}
-    result = run.train_and_evaluate(smoke(tmp_path, "supervised", **changes), tmp_path / "run")
+    result = train_run.train_and_evaluate(
+        smoke(tmp_path, "supervised", **changes), tmp_path / "run"
+    )
     assert result["data"]["task"] == "both"
     assert set(result["test_by_task"]) == {"prompt_harm", "response_harm"}
     for scores in result["test_by_task"].values():
         assert 0 <= scores["raw"]["f1"]["value"] <= 1
     with pytest.raises(BadInput, match="vat works inside the model .* config.data.prompt_corpus"):
-        run.train_and_evaluate(smoke(tmp_path, "vat", **changes), tmp_path / "other")
+        train_run.train_and_evaluate(smoke(tmp_path, "vat", **changes), tmp_path / "other")

@@ -32,7 +32,7 @@ def render(
     parts: as in formats.to_csv; alarms: warnings by run; the same arguments give the same bytes.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ssl_guard.report"),
+        loader=jinja2.PackageLoader("ssl_guard.report.build"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -11,7 +11,7 @@ from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import evaluate, inference
 from ssl_guard.runtime import sharding
-from tests.test_train import smoke
+from tests.tiny import smoke
 
 ROOM = 20
 sizes = st.integers(0, 70)

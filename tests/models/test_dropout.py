@@ -12,6 +12,8 @@ from scipy.stats import chi2
 
 from ssl_guard.models.dropout import dropout, keep_mask, row_seeds
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 STEPS, SITES, ROWS = 4, 4, 32
 SHAPES = [(48, 64), (4, 24, 32)]  # inside a row: hidden states, attention weights
 BOUND = 4.5

@@ -61,14 +61,6 @@ def make(folder, kind, **options):
     return encoder(config), params
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    """Everything here is tiny: compiling is what takes time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module", params=OPTIONS)
 def model(request, tmp_path_factory):
     """One architecture: name, encoder, parameters, jitted apply."""

@@ -28,14 +28,6 @@ from tests.parity.cases import (
 pytestmark = pytest.mark.parity
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    """Everything here is tiny: compiling is what takes time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module", params=CASES)
 def pair(request, tmp_path_factory):
     """The same random model in PyTorch and in Flax, its folder, and a batch with padding."""

@@ -13,6 +13,8 @@ from experiments.speed import placement
 from ssl_guard import algorithms, models, steps
 from ssl_guard.runtime import sharding
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 SIZE = {
     "model_type": "bert",
     "vocab_size": 64,

@@ -1,0 +1,216 @@
+"""Runs that are stopped, killed or damaged and resume bit for bit; workdirs that are refused."""
+
+import json
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from ssl_guard.errors import BadInput
+from ssl_guard.runtime import preemption
+from ssl_guard.runtime.writer import read
+from ssl_guard.train import run as train_run
+from tests.tiny import final_checkpoint, smoke, timeless
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    """Workdir and report of the smoke runs that the tests below look at closely."""
+    return {
+        name: (folder / name, train_run.train_and_evaluate(smoke(folder, name), folder / name))
+        for name in ("supervised", "uda")
+    }
+
+
+def test_a_finished_run_returns_at_once(runs, folder, monkeypatch):
+    monkeypatch.setattr(train_run, "prepare", None)  # nothing of it may be needed
+    again = train_run.train_and_evaluate(smoke(folder, "uda"), folder / "uda")
+    assert again == runs["uda"][1]
+
+
+def test_a_workdir_of_another_config_is_refused(runs, folder):
+    with pytest.raises(BadInput, match=r"another config: optim.lr \(0.0002 there, 0.1 now\)"):
+        train_run.train_and_evaluate(smoke(folder, "uda", **{"optim.lr": 0.1}), folder / "uda")
+
+
+def test_what_a_resumed_run_may_change(runs, folder):
+    changes = {"train.keep_last": 5, "train.on_save_error": "continue", "compilation_cache": "x"}
+    assert train_run.train_and_evaluate(smoke(folder, "uda", **changes), folder / "uda")
+
+
+@pytest.mark.parametrize("name, stop_at", [("uda", 2), ("uda", 4), ("setfit", 4)])
+def test_an_interrupted_run_ends_bit_equal(runs, folder, monkeypatch, name, stop_at):
+    """Stopped in step 2 (no checkpoint yet, so it is the same run twice) or 4 (checkpoint of step
+    2), then started again."""
+    workdir, calls = folder / f"interrupted-{name}-{stop_at}", []
+    if name not in runs:
+        runs[name] = (
+            folder / name,
+            train_run.train_and_evaluate(smoke(folder, name), folder / name),
+        )
+    count = train_run.pipeline.token_counts
+
+    def interrupt(batch):
+        calls.append(1)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return count(batch)
+
+    monkeypatch.setattr(train_run.pipeline, "token_counts", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train_run.train_and_evaluate(smoke(folder, name), workdir)
+    monkeypatch.undo()
+    result = train_run.train_and_evaluate(smoke(folder, name), workdir)
+    whole, expected = runs[name]
+    assert result["test"] == expected["test"]
+    assert timeless(workdir) == timeless(whole)
+    for ours, theirs in zip(final_checkpoint(workdir), final_checkpoint(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("where", ["step", "evaluation"])
+def test_a_signal_saves_and_the_run_goes_on_bit_equal(runs, folder, monkeypatch, where):
+    """After step 3, which is between two checkpoints and two rows of metrics, or while dev is
+    scored after step 2: the state is saved without an evaluation, and replaced by one with it."""
+    workdir, check = folder / f"signal-{where}", preemption.check
+    config, whole = smoke(folder, "uda"), runs["uda"][0]
+    if where == "step":
+        config.train.log_every_steps, whole = 4, folder / "every-fourth"
+        train_run.train_and_evaluate(config, whole)
+
+    def signalled(step=None):
+        """After step 3, or at the first batch of the first evaluation."""
+        if step == {"step": 3, "evaluation": None}[where]:
+            monkeypatch.setattr(preemption, "_asked", signal.SIGTERM)
+        check(step)
+
+    monkeypatch.setattr(preemption, "check", signalled)
+    with pytest.raises(preemption.Preempted, match="stopped by SIGTERM") as stopped:
+        train_run.train_and_evaluate(config, workdir)
+    monkeypatch.undo()
+    assert stopped.value.code == 143
+    saved = {"step": 3, "evaluation": 2}[where]
+    assert (workdir / "checkpoints" / str(saved) / "manifest.json").exists()
+    rows = [row["step"] for row in read(workdir / "metrics.jsonl")]
+    assert rows == {"step": [2], "evaluation": [1]}[where]
+    result = train_run.train_and_evaluate(config, workdir)
+    assert timeless(workdir) == timeless(whole)
+    assert result["test"] == json.loads((whole / "report.json").read_text())["test"]
+    for ours, theirs in zip(final_checkpoint(workdir), final_checkpoint(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_kill_after_the_row_of_a_saved_step_makes_no_second_row(runs, folder, monkeypatch):
+    """Saved by a signal before its evaluation, then killed between the row of metrics and the
+    checkpoint that has the evaluation."""
+    workdir, check = folder / "signal-then-kill", preemption.check
+
+    def signalled(step=None):
+        if step is None:
+            monkeypatch.setattr(preemption, "_asked", signal.SIGTERM)
+        check(step)
+
+    monkeypatch.setattr(preemption, "check", signalled)
+    with pytest.raises(preemption.Preempted):
+        train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
+    monkeypatch.undo()
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_run.Checkpoints, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
+    monkeypatch.undo()
+    assert [row["step"] for row in read(workdir / "metrics.jsonl")] == [1, 2]
+    train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
+    assert timeless(workdir) == timeless(runs["uda"][0])
+
+
+def test_a_full_disk_stops_or_not_as_configured(folder, monkeypatch, capsys):
+    save, saves = ocp.save_checkpointables_async, []
+
+    def full(path, *arguments, **options):
+        saves.append(path.name)
+        if len(saves) == 1:
+            raise OSError(28, "No space left on device")
+        return save(path, *arguments, **options)
+
+    monkeypatch.setattr(ocp, "save_checkpointables_async", full)
+    with pytest.raises(BadInput, match="no space left on device while writing a checkpoint"):
+        train_run.train_and_evaluate(smoke(folder, "supervised"), folder / "full")
+    assert not (folder / "full" / "report.json").exists()
+    saves.clear()
+    config = smoke(folder, "supervised", **{"train.on_save_error": "continue"})
+    result = train_run.train_and_evaluate(config, folder / "full-continue")
+    assert saves == ["2", "4"] and result["selected_step"] == 4
+    assert "while writing a checkpoint; going on without it" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_made_again(runs, folder, capsys):
+    """The newest one is set aside, the one before it is used, and the end is the same."""
+    workdir = folder / "damaged"
+    shutil.copytree(folder / "uda", workdir)
+    (workdir / "report.json").unlink()
+    for path in (workdir / "checkpoints" / "4" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    result = train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
+    assert "Set aside as 4.damaged-" in capsys.readouterr().err
+    assert result["checkpoint_sha256"] == runs["uda"][1]["checkpoint_sha256"]
+    assert timeless(workdir) == timeless(runs["uda"][0])
+    for ours, theirs in zip(
+        final_checkpoint(workdir), final_checkpoint(folder / "uda"), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_damaged_checkpoints_are_not_restarted_over(runs, folder):
+    """A run none of whose checkpoints can be read must say so, not begin again at step 0."""
+    workdir = folder / "all-damaged"
+    shutil.copytree(folder / "uda", workdir)
+    (workdir / "report.json").unlink()
+    for path in (workdir / "checkpoints").rglob("d/*"):
+        path.write_bytes(b"")
+    with pytest.raises(BadInput, match="steps 4, 2 can be read, and the run would begin again"):
+        train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
+
+
+def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monkeypatch):
+    """Steps 2 to 4 of 6, with a row of metrics and a checkpoint at each second step; a signal in
+    the evaluation of step 2 does not make it count twice."""
+    original, check = train_run.steps_module.train_step, preemption.check
+
+    def skipping(state, batch, **static):
+        after, found = original(state, batch, **static)
+        bad = (state.step >= 1) & (state.step <= 3)
+        found["skipped"] = (jax.numpy.where(bad, 1.0, found["skipped"][0]), found["skipped"][1])
+        return after, found
+
+    monkeypatch.setattr(train_run.steps_module, "train_step", skipping)
+    changes = {"train.steps": 6, "train.log_every_steps": 2}
+    config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 4})
+
+    def signalled(step=None):
+        if step is None:
+            raise preemption.Preempted(signal.SIGTERM)
+
+    monkeypatch.setattr(preemption, "check", signalled)
+    with pytest.raises(preemption.Preempted):
+        train_run.train_and_evaluate(config, folder / "skipped-3-of-4")
+    monkeypatch.setattr(preemption, "check", check)
+    train_run.train_and_evaluate(config, folder / "skipped-3-of-4")  # three are not four
+    config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 3})
+    with pytest.raises(BadInput, match="steps 2 to 4"):
+        train_run.train_and_evaluate(config, folder / "skipped-3-of-3")
+    assert [row["step"] for row in read(folder / "skipped-3-of-3" / "metrics.jsonl")] == [2]

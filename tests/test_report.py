@@ -232,7 +232,7 @@ def test_sentences_count_the_methods_of_each_verdict():
     first, second = conclusions.sentences(found, summaries, "twin")
     gains = {row["method"]: row["gains"].get("f1") for row in summaries}
     assert first == (
-        f"without unlabelled data: hurt with 1 of 2 methods (worse "
+        f"other methods: hurt with 1 of 2 methods (worse "
         f"{tables.cell(gains['worse'], sign='+')}); no evidence with 1 of 2 methods; "
         "F1 against twin on made"
     )
@@ -410,7 +410,7 @@ def files(folders, tmp_path_factory):
 class Page(html.parser.HTMLParser):
     """Tags that are open, those that do not match, and what a browser would fetch or run."""
 
-    VOID = ("meta", "br", "input", "link", "img")
+    VOID = ("meta", "br", "wbr", "input", "link", "img")
 
     def __init__(self, text):
         super().__init__()

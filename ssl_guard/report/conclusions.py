@@ -48,7 +48,7 @@ def _sentence(rows: list[dict], unlabelled: bool, against: str, corpus: str) -> 
         gains = [f"{row['method']} {cell(row['gains']['f1'], sign='+')}" for row in mine]
         names = f" ({', '.join(gains)})" if word != "no evidence" else ""
         counts += [f"{word} with {len(mine)} of {len(rows)} methods{names}"] if mine else []
-    subject = "unlabelled data" if unlabelled else "without unlabelled data"
+    subject = "unlabelled data" if unlabelled else "other methods"
     return f"{subject}: {'; '.join(counts)}; F1 against {against} on {corpus}"
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_curve
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import calibration, metrics
 from ssl_guard.evaluation.records_io import write_evaluation
-from ssl_guard.report import build, page, plots, results, tables, writers
+from ssl_guard.report import build, conclusions, page, plots, results, tables, writers
 from ssl_guard.runtime.files import write_json
 
 LABELS = np.random.default_rng(0).integers(0, 2, 60)
@@ -42,7 +42,7 @@ def run(method, seed, noise, labels=200):
             "weights": "raw",
             "selected_step": 2,
             "dev": {"raw": {"threshold": 0.4}},
-            "test": {"raw": dict.fromkeys((*build.SHOWN, "recall", "precision"), value)},
+            "test": {"raw": dict.fromkeys((*tables.SHOWN, "recall", "precision"), value)},
             "data": {
                 "corpus": "made",
                 "task": "prompt_harm",
@@ -76,12 +76,12 @@ def test_warnings_name_alarms_brake_and_ids():
         "braked_steps": 20,
         "suspect_labels": [{"id": f"row{i}", "label": 1, "mean_margin": -1.0} for i in range(7)],
     }
-    assert build.warnings(found) == [
+    assert conclusions.alarms(found) == [
         "alarm one_class: from step 10, 30 steps in all, up at the end",
         "brake: the unlabelled loss was off for 20 steps",
         "labels to check: row0, row1, row2, row3, row4 ...",
     ]
-    assert build.warnings({}) == []
+    assert conclusions.alarms({}) == []
 
 
 # Numbers.
@@ -179,12 +179,88 @@ def test_a_missing_number_is_a_dash_everywhere():
     table = tables.summary_table(summaries, "twin")
     ours = dict(zip(table.titles, next(r for r in table.rows if r[0] == "ours"), strict=True))
     assert ours["ECE"] == "-"  # one of two seeds has none: no mean of the other
-    assert all(row[-1] == "-" for row in table.rows)  # nobody counted the reads
-    assert all(row[1:] == ["-"] * 3 for row in tables.contamination_table(summaries).rows)
+    assert "times read" not in table.titles  # no method has a count of them
+    assert not tables.contamination_table(summaries).rows
+    found[0].evaluation["times_read"] = 2
+    table = tables.summary_table(tables.summarise(found, "twin"), "twin")
+    assert {row[0]: row[-1] for row in table.rows} == {"ours": "2", "twin": "-"}
+    found[0].evaluation["contamination"] = {"exact": 1}
+    lines = tables.contamination_table(summaries).rows
+    assert sorted(lines) == [["ours", "1", "-", "-"], ["twin", "-", "-", "-"]]
     scores = tables.every_score(found)
     assert [row[scores.titles.index("ece")] == "-" for row in scores.rows] == [True, False, False]
     lines = csv.DictReader(io.StringIO(writers.to_csv([(found, summaries)])))
     assert {line["checkpoint_sha256"] for line in lines} == {"-"}
+
+
+# The verdict.
+
+
+@pytest.mark.parametrize(
+    "value, holm, word",
+    [(0.03, 0.049, "helped"), (-0.03, 0.049, "hurt"), (0.03, 0.05, "no evidence")],
+)
+def test_verdict_follows_from_the_corrected_p_value(value, holm, word):
+    assert tables.verdict({"value": value, "holm": holm}) == word
+
+
+def test_terminal_markdown_and_page_state_the_same_verdict(tmp_path, capsys):
+    """A pair whose F1 interval lies above zero, and whose p value does not survive Holm's test."""
+    records = [f"experiments/methods/short/{name}-0" for name in ("uda", "supervised")]
+    build.show(records, out=str(tmp_path))
+    printed, text = capsys.readouterr().out, (tmp_path / "report.md").read_text()
+    page_text = html.unescape((tmp_path / "report.html").read_text())
+    gain = tables.summarise([results.own_test(results.load(r)) for r in records], "supervised")[0]
+    assert gain["gains"]["f1"]["low"] > 0 and gain["gains"]["f1"]["holm"] > 0.05
+    sentence = (
+        "unlabelled data: no evidence (F1 of uda against supervised on wildguard_train-"
+        "wildguard_test: +2.9 [+0.6, +5.2], p 0.054 after Holm's correction)"
+    )
+    for found in (printed, text.replace("\\", ""), page_text):
+        assert re.findall(r"unlabelled data: .*?\)", found) == [sentence]
+    assert not re.search("helped|hurt", printed + text + page_text)
+    assert printed == f"{text}\npage: {tmp_path / 'report.html'}\n"
+
+
+def test_sentences_count_the_methods_of_each_verdict():
+    runs = [run("ours", s, 0.1) for s in (0, 1)] + [run("worse", 0, 9.0), run("same", 0, 0.5)]
+    twins = [run("twin", s, 0.5) for s in (0, 1)]
+    for each in runs[:2]:
+        each["report"]["data"]["rows_longer_than_max_length"] = {"unlabelled": 1}
+    found = own_tests([*runs, *twins])
+    summaries = tables.summarise(found, "twin")
+    first, second = conclusions.sentences(found, summaries, "twin")
+    gains = {row["method"]: row["gains"].get("f1") for row in summaries}
+    assert first == (
+        f"other methods: hurt with 1 of 2 methods (worse "
+        f"{tables.cell(gains['worse'], sign='+')}); no evidence with 1 of 2 methods; "
+        "F1 against twin on made"
+    )
+    assert second.startswith("unlabelled data: helped (F1 of ours against twin on made: +")
+
+
+def test_runs_on_other_labelled_rows_are_not_compared():
+    pair = [run("ours", 0, 0.3), run("twin", 0, 0.6)]
+    pair[0]["report"]["provenance"]["split_sha256"] = "other"
+    found = own_tests(pair)
+    sentences = conclusions.sentences(found, tables.summarise(found, "twin"), "twin")
+    assert sentences == [
+        "ours: not compared on made, as no run of twin has the same test rows, seed and labelled "
+        "rows"
+    ]
+    found = own_tests(pair[:1])
+    assert conclusions.sentences(found, tables.summarise(found, "twin"), "ours") == []
+
+
+def test_training_facts_are_of_all_runs():
+    pair = [run("ours", 0, 0.3), run("twin", 1, 0.6, labels=50)]
+    for each in pair:
+        each["report"]["provenance"]["machine"] = {"cpu": "Fast", "cores": 2}
+        each["report"]["data"]["rows"]["unlabelled"] = 90
+    assert conclusions.training_facts(own_tests(pair)) == (
+        "training: 50, 200 labelled and 90 unlabelled rows; seed 0, 1; 2 cores of Fast; "
+        "2.0 minutes of training in all"
+    )
 
 
 # Cohorts.
@@ -334,7 +410,7 @@ def files(folders, tmp_path_factory):
 class Page(html.parser.HTMLParser):
     """Tags that are open, those that do not match, and what a browser would fetch or run."""
 
-    VOID = ("meta", "br", "input", "link", "img")
+    VOID = ("meta", "br", "wbr", "input", "link", "img")
 
     def __init__(self, text):
         super().__init__()
@@ -370,7 +446,7 @@ class Page(html.parser.HTMLParser):
             self.wrong.append(tag)
 
     def handle_data(self, data):
-        if self.open and self.open[-1] in ("td", "th"):
+        if {"td", "th"} & {*self.open}:
             self.tables[-1][-1][-1] += data
 
 
@@ -411,14 +487,14 @@ def test_a_set_read_more_than_once_is_flagged(files):
 def test_contamination_is_attached(files):
     tables = Page(files[".html"]).tables
     title = ["method", "exact", "near duplicates", "left out of the scores"]
-    exam = [t for t in tables if t[0] == title][1]
+    (exam,) = [t for t in tables if t[0] == title]  # the other set has no counts
     assert ["ours", "1", "1 to 2", "yes"] in exam
 
 
 def test_markdown_has_a_table_for_each_cohort(files):
     text = files[".md"]
-    # Two cohorts, each with its differences, contamination and calibration.
-    assert text.count("| method") == 8
+    # Two cohorts, each with its differences and calibration, and the exam's contamination.
+    assert text.count("| method") == 7
     assert "<b>" not in text and "<script>" not in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     widths = {len(re.split(r"(?<!\\)\|", line)) for line in lines if "seeds" in line}
@@ -527,7 +603,7 @@ def test_the_same_runs_give_the_same_bytes(files, folders, tmp_path):
 def test_the_figures_of_the_page(files):
     titles = re.findall(r"<h3>(.*?)</h3>", files[".html"])
     assert titles[:3] == ["Precision and recall", "Reliability", "Differences"]
-    assert titles[3:6] == ["Calibration error", "Contamination", "Every score"]
+    assert titles[3:6] == ["Calibration error", "Every score", "Provenance"]
     assert {"By category", "Robustness", "F1 on dev", "Training loss", "Pseudo-labels"} <= {*titles}
     # The baseline and the method, in every panel that has both.
     panel = re.search(r"F1 on dev.*?</figure>", files[".html"], re.S)[0]

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.sweep import Cell, product
 from experiments.tables import github, runs_of, scores_of
-from ssl_guard.report import build
+from ssl_guard.report import results, tables
 
 METHODS, SEEDS = ("uda", "fixmatch", "supervised"), (0, 1, 2)
 CELLS = {
@@ -30,15 +30,16 @@ def table() -> str:
         if not found:
             continue
         cells, verdicts = [], []
-        for name in build.SHOWN:
+        for name in tables.SHOWN:
             values = [100 * scores_of(run)[name]["value"] for run in found.values()]
             spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.1f}{spread}")
         for seed, run in found.items():
             if method != "supervised" and seed in runs["supervised"]:
-                compared = build.compare(run, runs["supervised"][seed])
-                gain = 100 * compared["difference"]["f1"]["value"]
-                verdicts.append(f"{gain:+.1f} ({compared['unlabelled_data']})")
+                pair = [results.own_test(each) for each in (run, runs["supervised"][seed])]
+                compared = {row["method"]: row for row in tables.summarise(pair, "supervised")}
+                gain = compared[method]["gains"]["f1"]
+                verdicts.append(f"{100 * gain['value']:+.1f} ({tables.verdict(gain)})")
         rows.append([method, len(found), *cells, ", ".join(verdicts) or "-"])
-    titles = ["test, %", "seeds", *build.SHOWN.values(), "F1 against the twin, by seed"]
+    titles = ["test, %", "seeds", *tables.SHOWN.values(), "F1 against the twin, by seed"]
     return github(rows, titles)

@@ -1,11 +1,11 @@
-"""The report as one HTML page: tables first, then panels, nothing from elsewhere."""
+"""The report as one HTML page: verdict, forest plot, tables, panels. It loads no other file."""
 
 from typing import NamedTuple
 
 import jinja2
 from markupsafe import Markup
 
-from ssl_guard.report import panels, plots, tables, writers
+from ssl_guard.report import conclusions, panels, plots, tables, writers
 from ssl_guard.report.plots import BASELINE, METHOD
 from ssl_guard.report.results import COHORT, Result, by_method
 
@@ -27,12 +27,13 @@ def render(
     alarms: list[tuple[str, list[str]]],
     published: list[tables.Published],
 ) -> str:
-    """The page of `tables.summarise` for the results of each cohort.
+    """Renders the page; the same arguments give the same bytes.
 
-    parts: as in formats.to_csv; alarms: warnings by run; the same arguments give the same bytes.
+    parts: the results of each cohort and their `tables.summarise`; against: the baseline's method;
+    alarms: (folder, lines) of runs; published: tables of papers.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ssl_guard.report.build"),
+        loader=jinja2.PackageLoader("ssl_guard.report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -48,6 +49,7 @@ def render(
         sections.append(
             {
                 "cohort": _facts(part[0]),
+                "training": conclusions.training_facts(part),
                 "corpus": part[0].cohort["corpus"],
                 "kind": _kind(part[0]),
                 "again": again,
@@ -56,7 +58,6 @@ def render(
                 "differences": tables.differences_table(summaries),
                 "calibration": tables.calibration_table([] if again else part),
                 "contamination": tables.contamination_table(summaries),
-                "seen": any(result.evaluation.get("contamination") for result in part),
                 "scores": tables.every_score(part),
                 "figures": []
                 if again
@@ -65,6 +66,9 @@ def render(
         )
     return environment.get_template("report.html.jinja").render(
         sections=sections,
+        verdicts=conclusions.sentences(*parts[0], against)[::-1],  # unlabelled data first
+        licences=conclusions.licences(results),
+        forest=_forest(parts),
         sets=len(drawn),
         overview=tables.overview(parts),
         policies=tables.policy_table(policies),
@@ -81,6 +85,41 @@ def render(
     )
 
 
+def _forest(parts) -> Figure:
+    """The F1 gains of all methods on one test set, or of each method on several. A test set has
+    the line of its first threshold."""
+    sets = {}
+    for part, summaries in parts:
+        cohort = part[0].cohort
+        sets.setdefault((cohort["corpus_sha256"], cohort["rows_sha256"]), (cohort, summaries))
+    lines = [
+        (key, cohort["corpus"], row["gains"]["f1"])
+        for cohort, summaries in sets.values()
+        for row in summaries
+        for key in [(row["method"], row["labels"])]
+        if "f1" in row["gains"]
+    ]
+    note = "Gain of F1 with its 95% interval; a filled dot is a gain or a loss after Holm's test."
+    if not lines:
+        return Figure("", note, [])
+    names = _names(list(dict.fromkeys(key for key, _, _ in lines)))
+    shown = {}
+    for key, corpus, gain in lines:
+        panel, line = ("", names[key]) if len(sets) == 1 else (names[key], corpus)
+        shown.setdefault(panel, []).append((line, gain))
+    ends = [100 * gain[end] for _, _, gain in lines for end in ("low", "high")]
+    limits = min(0, *ends) - 0.5, max(0, *ends) + 0.5
+    found = []
+    for panel, gains in shown.items():
+
+        def draw(axes, gains=gains):
+            panels.forest(axes, gains, limits)
+
+        height = 0.6 + 0.24 * len(gains)
+        found.append((panel, _svg(draw, "forest", panel, height=height, left=0.45)))
+    return Figure("", note, found)
+
+
 def _facts(result: Result) -> dict[str, str]:
     titles = COHORT | {"rows": "rows", "harmful": "of them harmful"}
     found = {title: result.cohort[key] for key, title in titles.items()}
@@ -89,14 +128,14 @@ def _facts(result: Result) -> dict[str, str]:
 
 
 def _kind(result: Result) -> str:
-    """What a heading says besides the corpus: a side, or safe rows alone, and the threshold."""
+    """The line under a heading: the side or "over-refusal", and the threshold."""
     kind = {"over_refusal": "over-refusal: safe rows", "test": ""}
     words = [kind.get(result.evaluation.get("kind", "test"), result.evaluation.get("kind"))]
     return ", ".join([*filter(None, words), f"threshold {result.cohort['threshold_policy']}"])
 
 
 def _runs_table(results: list[Result]) -> tables.Table:
-    """Where each number comes from."""
+    """The folder, hashes, cost and commit of every result; hashes to twelve digits."""
     titles = ["method", "seed", "folder", "corpus", "checkpoint sha256", "split sha256"]
     titles += ["steps", "minutes", "texts/s", "tokens/s", "commit"]
     rows = []
@@ -105,18 +144,20 @@ def _runs_table(results: list[Result]) -> tables.Table:
         seconds = report.get("training", {}).get("seconds")
         provenance = result.evaluation.get("provenance") or report.get("provenance", {})
         cells = [result.method, cohort["seed"], result.evaluation["scorer"]["workdir"]]
-        cells += [cohort["corpus"], cohort["checkpoint_sha256"], cohort["split_sha256"]]
+        hashes = cohort["checkpoint_sha256"], cohort["split_sha256"], provenance.get("commit")
+        checkpoint, split, commit = (found and found[:12] for found in hashes)
+        cells += [cohort["corpus"], checkpoint, split]
         cells += [report.get("selected_step")]
         cells += [None if seconds is None else f"{seconds / 60:.1f}"]
         cost = result.evaluation.get("cost") or {}
         cells += [cost.get("texts_per_second"), cost.get("tokens_per_second")]
-        cells += [provenance.get("commit")]
+        cells += [commit]
         rows.append(["-" if cell is None else str(cell) for cell in cells])
     return tables.Table(titles, rows)
 
 
 def _names(methods) -> dict[tuple, str]:
-    """What (method, labels) is called: with its labels where a method has several."""
+    """The title of each (method, labels): with the labels where a method has several."""
     counts = [method for method, _ in methods]
     return {
         (method, labels): f"{method}, {labels} labels" if counts.count(method) > 1 else method
@@ -125,12 +166,12 @@ def _names(methods) -> dict[tuple, str]:
 
 
 def _shown(methods: dict[tuple, list[Result]], against: str) -> dict[tuple, list[Result]]:
-    """The methods that get a panel: the baseline has none of its own beside others."""
+    """The methods with a panel: all but the baseline, unless it is alone."""
     return {key: found for key, found in methods.items() if key[0] != against} or methods
 
 
 def _twin(methods: dict[tuple, list[Result]], key: tuple, against: str) -> list[Result]:
-    """The baseline's results that are drawn beside a method's: of as many labels, or the only."""
+    """The baseline's results behind a method's: those of as many labels, or the only ones."""
     if key[0] == against:
         return []
     others = {labels: found for (method, labels), found in methods.items() if method == against}
@@ -227,13 +268,13 @@ def _test_figures(summaries: list[dict], against: str, salt: str) -> list[Figure
             note = f"{tables.SHOWN.get(metric, metric)}; number of rows in brackets."
             figures.append(_bars(f"By {column}", note, values, names, shown, against, salt))
     found = {k: panels.drops(rs) for k, rs in methods.items() if _has(rs, "robustness")}
-    note = "How much recall falls when harmful rows are obfuscated."
+    note = "The drop of recall when harmful rows are obfuscated."
     figures.append(_bars("Robustness", note, found, names, shown, against, salt))
     return [figure for figure in figures if figure.panels]
 
 
 def _has(results: list[Result], *path: str) -> bool:
-    """Every one of the results has something at a path of its evaluation."""
+    """Whether each result has a value at this path of its evaluation."""
     for result in results:
         found = result.evaluation
         for key in path:

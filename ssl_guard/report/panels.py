@@ -1,7 +1,7 @@
-"""What the panels of a report show: each function draws on given axes, one method at a time.
+"""Panels of a report: each function draws one method on the given axes.
 
-Twelve methods in one picture cannot be read, so each has a panel of its own, where the baseline is
-drawn first in grey. Several seeds are a mean with a band from the least to the largest.
+Twelve methods in one picture cannot be read, so each has a panel, with the baseline in grey behind
+it. Several seeds are a mean with a band from the least to the largest.
 """
 
 import numpy as np
@@ -35,6 +35,27 @@ def steps(axes, runs: list[dict], metric, colour: str, style: str = "-") -> None
         band(axes, shared, [[points[s] for s in shared] for points in found], colour, style)
 
 
+def forest(axes, gains: list[tuple[str, dict]], limits: tuple[float, float]) -> None:
+    """The gain in F1 points on each line, its 95% interval and the zero line; a hollow dot is a
+    gain that Holm's correction does not tell from chance.
+
+    gains: (name, gain of `tables.summarise`), from the top; limits: of the axis, the same for all
+    panels of a figure.
+    """
+    axes.axvline(0, color=INK, lw=1)
+    for place, (_, gain) in enumerate(gains):
+        low, value, high = (100 * gain[key] for key in ("low", "value", "high"))
+        axes.plot([low, high], [place, place], color=METHOD, lw=1.6)
+        sure = tables.verdict(gain) != "no evidence"
+        axes.plot(
+            [value], [place], "o", color=METHOD, ms=6, fillstyle="full" if sure else "none", mew=1.4
+        )
+    axes.set_yticks(range(len(gains)), [_short(name) for name, _ in gains])
+    axes.set(ylim=(len(gains) - 0.5, -0.5), xlim=limits, xlabel="F1 gain, points")
+    axes.locator_params(axis="x", nbins=5)
+    axes.grid(False, axis="y")
+
+
 def dev_f1(axes, runs: list[dict], colour: str) -> None:
     """F1 on dev by step."""
     axes.set(xlabel="step", ylabel="F1 on dev")
@@ -62,14 +83,14 @@ def span(runs: list[dict], ending: str) -> tuple[float, float]:
 
 
 def pseudo_labels(axes, runs: list[dict]) -> None:
-    """Accuracy of the pseudo-labels that were used, and the share of rows that was masked."""
+    """Accuracy of the used pseudo-labels and the masked share of rows, by step."""
     axes.set(xlabel="step", ylabel="share", ylim=(-0.02, 1.02))
     steps(axes, runs, "pseudo/mask_rate", SECOND, "--")
     steps(axes, runs, "pseudo/accuracy", METHOD)
 
 
 def margins(axes, run: dict, klass: int) -> None:
-    """Histogram of the weak view's margins by step: the darker, the larger the share."""
+    """Histogram of the weak view's margins by step; brighter is a larger share."""
     name = f"pseudo/margins_{klass}"
     times, shares = curve(run["metrics"], name)
     axes.pcolormesh(
@@ -86,7 +107,7 @@ def precision_recall(axes, results: list[Result], colour: str) -> None:
     curves = []
     for result in results:
         precision, recall, _ = precision_recall_curve(result.truth, result.probabilities)
-        # recall falls from 1 to 0: the last place where it is still as large as asked
+        # Recall falls from 1 to 0: take its last place at or above each point of the grid.
         curves.append(precision[len(recall) - 1 - np.searchsorted(recall[::-1], RECALLS)])
     band(axes, RECALLS, curves, colour)
     dot = [
@@ -139,7 +160,7 @@ def ceiling(axes, results: list[Result]) -> None:
 
 
 def slice_metric(results: list[Result], column: str) -> str | None:
-    """The metric that most values of a column have; of equally many, the first of the list."""
+    """The metric that most values of a column have; the first of the list in a tie."""
     slices = [found for r in results for found in r.evaluation["slices"][column].values()]
     names = ("f1", "recall", "fpr", "accuracy")
     counts = {name: sum(found.get(name) is not None for found in slices) for name in names}

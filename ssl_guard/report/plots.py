@@ -1,8 +1,4 @@
-"""The pictures of a run: learning curves, precision-recall, quality of the pseudo-labels.
-
-Each function but `svg` and `corpus` draws runs given as {name: {"metrics": rows of metrics.jsonl,
-"report": report.json, "predictions": rows of predictions.jsonl}}.
-"""
+"""Drawing with matplotlib: panels of a page as SVG, and the picture of a corpus as PNG."""
 
 import io
 import re
@@ -18,9 +14,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.metrics import PrecisionRecallDisplay
-
-from ssl_guard.runtime.metrics import MARGINS
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe-Ito
 STYLE = {
@@ -78,141 +71,10 @@ def svg(draw: Callable, *, salt: str, height: float = 2.3, left: float = 0.18) -
     return f'<svg role="img" {view}>{body}</svg>'
 
 
-def draw_all(folder: Path, runs: dict[str, dict]) -> list[Path]:
-    """Writes every picture as PNG into `folder` and returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    figures = {
-        "learning_curves": learning_curves,
-        "precision_recall": precision_recall,
-        "pseudo_labels": pseudo_labels,
-        "margins": margins,
-    }
-    for name, draw in figures.items():
-        with plt.rc_context(STYLE):
-            figure = draw(runs)
-            if figure is None:
-                continue
-            paths.append(folder / f"{name}.png")
-            figure.savefig(paths[-1], dpi=150)
-            plt.close(figure)
-    return paths
-
-
 def curve(rows: list[dict], name: str) -> tuple[list[int], list[float]]:
     """(steps, values) of one metric, where it was logged."""
     points = [(row["step"], row[name]) for row in rows if name in row]
     return [step for step, _ in points], [value for _, value in points]
-
-
-def learning_curves(runs: dict[str, dict]):
-    """Losses on the left, F1 and AUPRC on dev on the right; a dot marks the chosen step."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    for number, (name, run) in enumerate(runs.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        for metric, style in {"loss/supervised": "-", "loss/unlabelled": ":"}.items():
-            steps, values = curve(run["metrics"], metric)
-            if steps:
-                label = f"{name}, {metric.removeprefix('loss/')}"
-                left.plot(steps, values, style, color=colour, label=label)
-        weights, chosen = run["report"]["weights"], run["report"]["selected_step"]
-        for metric, style in {"auprc": "-", "f1": "--"}.items():
-            steps, values = curve(run["metrics"], f"dev/{weights}/{metric}")
-            title = {"auprc": "AUPRC", "f1": "F1 harmful"}[metric]
-            right.plot(steps, values, style, color=colour, label=f"{name}, {title}")
-            right.plot([chosen], [dict(zip(steps, values, strict=True))[chosen]], "o", color=colour)
-    left.set(xlabel="step", ylabel="loss (nats)", title="training loss", ylim=(0, None))
-    right.set(xlabel="step", ylabel="score", title="dev (dot: the step that was chosen)")
-    if left.lines:  # empty for baselines, which have no such losses
-        left.legend()
-    right.legend()
-    return figure
-
-
-def precision_recall(runs: dict[str, dict]):
-    """Precision against recall of the harmful class on test; a dot marks the dev threshold."""
-    figure, axes = plt.subplots(figsize=(5, 5))
-    for number, (name, run) in enumerate(runs.items()):
-        colour, weights = COLOURS[number % len(COLOURS)], run["report"]["weights"]
-        labels = [row["label"] for row in run["predictions"]]
-        scores = [row[weights] for row in run["predictions"]]
-        test = run["report"]["test"][weights]
-        PrecisionRecallDisplay.from_predictions(
-            labels,
-            scores,
-            name=name,
-            ax=axes,
-            curve_kwargs={"color": colour},
-            plot_chance_level=number == len(runs) - 1,
-        )
-        axes.plot([test["recall"]["value"]], [test["precision"]["value"]], "o", color=colour)
-    axes.set(title="test (dot: threshold chosen on dev)", xlabel="recall", ylabel="precision")
-    axes.legend(loc="lower left")
-    return figure
-
-
-def pseudo_labels(runs: dict[str, dict]):
-    """Masked share, accuracy against hidden labels, class shares; None if no run has any. Grey
-    where an alarm of the first run was up."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
-    drawn = False
-    for number, (name, run) in enumerate(runs.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        for axes, metric, style, label in (
-            (left, "pseudo/mask_rate", "--", "masked share"),
-            (left, "pseudo/accuracy", "-", "accuracy of used"),
-            (right, "pseudo/accuracy_1", "-", "precision, harmful"),
-            (right, "pseudo/accuracy_0", "--", "precision, safe"),
-            (right, "pseudo/share_1", ":", "share of harmful"),
-        ):
-            steps, values = curve(run["metrics"], metric)
-            if steps:
-                drawn = True
-                axes.plot(steps, values, style, color=colour, label=f"{name}, {label}")
-    if not drawn:
-        plt.close(figure)
-        return None
-    previous = 0
-    for row in next(iter(runs.values()))["metrics"]:
-        if any(value > 0 for name, value in row.items() if name.startswith("alarm/")):
-            left.axvspan(previous, row["step"], color="#888888", alpha=0.15, lw=0)
-        previous = row["step"]
-    left.set(xlabel="step", title="pseudo-labels (grey: an alarm is up)", ylim=(-0.02, 1.02))
-    right.set(xlabel="step", title="by class of the pseudo-label")
-    left.legend()
-    if right.lines:  # empty when every row was masked all the time
-        right.legend()
-    return figure
-
-
-def margins(runs: dict[str, dict]):
-    """Shares of the weak view's margins over the run, a panel for each class; None if no run has
-    any. The first run that has them is drawn."""
-    found = {
-        name: rows
-        for name, run in runs.items()
-        if (rows := [row for row in run["metrics"] if "pseudo/margins_1" in row])
-    }
-    if not found:
-        return None
-    name, rows = next(iter(found.items()))
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
-    edges = [f"{edge:g}" for edge in MARGINS]
-    for c, axis in enumerate(axes):
-        mine = [row for row in rows if f"pseudo/margins_{c}" in row]
-        image = axis.pcolormesh(
-            [row["step"] for row in mine],
-            range(len(MARGINS)),
-            list(zip(*(row[f"pseudo/margins_{c}"] for row in mine), strict=True)),
-            shading="nearest",
-            vmin=0,
-            cmap="viridis",
-        )
-        axis.set(xlabel="step", title=f"{name}: pseudo-label {('safe', 'harmful')[c]}")
-        axis.grid(False)
-    axes[0].set(ylabel="margin (nats), from", yticks=range(len(MARGINS)), yticklabels=edges)
-    figure.colorbar(image, ax=axes, label="share of the class's rows")
-    return figure
 
 
 def corpus(

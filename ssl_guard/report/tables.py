@@ -1,6 +1,6 @@
-"""From results to the numbers of a table, and to its cells.
+"""Tables of results: their numbers, and their cells as text.
 
-A number that is not there is None here and a dash in print, never zero.
+A missing number is None, printed as a dash, never as zero.
 """
 
 import json
@@ -19,7 +19,7 @@ SHOWN = {
     "recall_at_1_fpr": "recall at 1% FPR",
     "ece": "ECE",
 }
-DIFFERENCES = ("f1", "auprc", "recall_at_1_fpr")  # that are tested between methods
+DIFFERENCES = ("f1", "auprc", "recall_at_1_fpr")  # metrics tested between methods
 RESAMPLES = 1000
 
 
@@ -33,10 +33,10 @@ class Table(NamedTuple):
 def summarise(
     results: list[Result], against: str, tested: tuple[str, ...] = DIFFERENCES
 ) -> list[dict]:
-    """One dict for each method and number of labels, best F1 first.
+    """Summarises each method and number of labels in a dict, best F1 first.
 
     results: of one cohort, else BadInput; against: the baseline's method; tested: the metrics whose
-    differences are. In a dict:
+    differences are tested. A dict has:
         method, labels, results (one a seed)
         scores      {metric: {value, low, high} of one seed, {value, spread} of several, or None
                     where a seed has no such number}
@@ -45,7 +45,7 @@ def summarise(
                     groups of test rows, the seeds held; holm, p after Holm's correction for the
                     methods and the metrics here; better, the number of the pairs that gained. Empty
                     for the baseline, where a seed has no partner, and for rows of one class
-        times_read  the largest, None if nobody counted
+        times_read  the largest of its results, None where none has a count
     """
     check_cohort(results)
     baselines = [result for result in results if result.method == against]
@@ -88,12 +88,12 @@ def _score(results: list[Result], name: str) -> dict | None:
 
 
 def _pairs(mine: list[Result], baselines: list[Result]) -> list[tuple[Result, Result]]:
-    """Pairs of the same seed and labelled rows; who learned from no rows of ours is paired with
-    every baseline. Empty unless each of `mine` has a partner."""
+    """Pairs of the same seed and labelled rows; a peer is paired with every baseline. Empty unless
+    each of `mine` has a partner."""
 
     def partners(result):
         if result.run is None and len({b.labels for b in baselines}) > 1:
-            return []  # which budget would it be compared with?
+            return []  # a peer has no number of labels that chooses one
         keys = ("seed", "split_sha256")
         return [
             b
@@ -159,10 +159,11 @@ def summary_table(summaries: list[dict], against: str) -> Table:
             else ["baseline" if row["method"] == against else "-", "-", "-", "-"]
         )
         rows.append([*cells, _dash(row["times_read"])])
-    if not any(row["gains"] for row in summaries):
-        places = [i for i, title in enumerate(titles) if title not in gains]
-        titles, rows = [titles[i] for i in places], [[r[i] for i in places] for r in rows]
-    return Table(titles, rows)
+    # Columns that hold no number of any method are left out.
+    empty = () if any(row["gains"] for row in summaries) else gains
+    empty = {*empty, *(["times read"] if all(row[-1] == "-" for row in rows) else ())}
+    places = [i for i, title in enumerate(titles) if title not in empty]
+    return Table([titles[i] for i in places], [[row[i] for i in places] for row in rows])
 
 
 def differences_table(summaries: list[dict]) -> Table:
@@ -195,17 +196,21 @@ def _dash(value) -> str:
     return "-" if value is None else str(value)
 
 
-def cohort_line(cohort: dict) -> str:
-    """What the numbers of a table are of, in one line."""
+def cohort_line(result: Result) -> str:
+    """The test rows of a table, its labels and its threshold, in one line."""
+    groups = len({row["group"] for row in result.rows})
+    cohort = result.cohort
     return (
         f"{cohort['corpus']} (sha256 {_short(cohort['corpus_sha256'])}), {cohort['task']}: "
-        f"{cohort['rows']} rows ({_short(cohort['rows_sha256'])}), {cohort['harmful']} harmful; "
-        f"label map: {label_words(cohort['label_map'])}; threshold {cohort['threshold_policy']}"
+        f"{cohort['rows']} test rows (sha256 {_short(cohort['rows_sha256'])}) in {groups} "
+        f"groups of near-duplicate prompts, {cohort['harmful']} harmful; "
+        f"label map: {label_words(cohort['label_map'])}; threshold {cohort['threshold_policy']}; "
+        "scores in %"
     )
 
 
 def label_words(label_map: dict | None) -> str:
-    """Which words were read as which label."""
+    """The words that were read as each label."""
     if label_map is None:
         return "the corpus's own labels"
     words = {
@@ -229,7 +234,7 @@ def policy_table(policies: dict[str, dict]) -> Table:
 
 
 def review(policy: dict) -> str:
-    """The band of scores that goes to people, with its expected volume."""
+    """The band of scores that goes to human review, with its expected volume."""
     band = policy["abstain"]
     if band["low"] == band["high"]:
         return "review: nothing, one threshold keeps both promises"
@@ -243,7 +248,7 @@ def review(policy: dict) -> str:
 
 
 def policy_facts(policy: dict) -> str:
-    """What a policy.json was fitted on."""
+    """The rows, calibrator and prevalence behind a policy.json."""
     kind = policy["calibrator"]["kind"]
     numbers = [f"{k} {v:.3f}" for k, v in policy["calibrator"].items() if isinstance(v, float)]
     return (
@@ -288,8 +293,8 @@ def calibrated(result: Result) -> np.ndarray | None:
 
 
 def overview(parts: list[tuple[list[Result], list[dict]]]) -> Table:
-    """A line for every cohort, a column for every method, of several budgets the largest: F1 or, of
-    rows of one class, the recall or the FPR."""
+    """A line for every cohort, a column for every method: F1 or, for rows of one class, recall or
+    FPR. A method with several budgets has the largest."""
     names = dict.fromkeys(row["method"] for _, summaries in parts for row in summaries)
     rows = []
     for results, summaries in parts:
@@ -309,11 +314,11 @@ def _short(sha256: str | None) -> str:
 
 
 def reads_note(summaries: list[dict]) -> str:
-    """A warning that names methods whose test set was read more than once; "" if none was."""
+    """A warning that names the methods that read their test set more than once; "" for none."""
     often = [f"{r['method']} ({r['times_read']} times)" for r in summaries if _often(r)]
     return (
         f"Read more than once: {', '.join(often)}. A number picked from several reads of a test "
-        "set flatters."
+        "set is too high."
         if often
         else ""
     )
@@ -324,7 +329,8 @@ def _often(row: dict) -> bool:
 
 
 def contamination_table(summaries: list[dict]) -> Table:
-    """Rows of the set that a method has seen in training; a dash where nobody has looked."""
+    """Rows of the set that a method has seen in training; a dash where they were not counted, no
+    rows where no method counted them."""
     titles = ["method", "exact", "near duplicates", "left out of the scores"]
     rows = []
     for row in summaries:
@@ -337,11 +343,11 @@ def contamination_table(summaries: list[dict]) -> Table:
         removed = {"True": "yes", "False": "no", "False to True": "in some seeds"}
         cells[2] = removed.get(cells[2], "")
         rows.append([row["method"], *(c or "-" for c in cells)])
-    return Table(titles, rows)
+    return Table(titles, rows if any(row[1:] != ["-"] * 3 for row in rows) else [])
 
 
 def every_score(results: list[Result]) -> Table:
-    """Every metric of every result and kind of weights, one line each."""
+    """Every metric, one line for each result and kind of weights."""
     kinds = [(result, kind) for result in results for kind in result.evaluation["scores"]]
     names = dict.fromkeys(name for r, kind in kinds for name in r.evaluation["scores"][kind])
     rows = [
@@ -358,7 +364,7 @@ def every_score(results: list[Result]) -> Table:
 
 
 class Published(NamedTuple):
-    """A table of a paper, as it stands there."""
+    """A table copied from a paper."""
 
     title: str
     source: str
@@ -368,8 +374,8 @@ class Published(NamedTuple):
 
 
 def read_published(path: str | Path) -> list[Published]:
-    """Tables of papers: JSON {"tables": [{"title", "source", "metric", "columns", "rows": {name:
-    numbers}, "caveats"}]}, a number null where the paper has none.
+    """Reads tables of papers: JSON {"tables": [{"title", "source", "metric", "columns", "rows":
+    {name: numbers}, "caveats"}]}, a number null where the paper has none.
 
     Raises BadInput for another shape, and for a table without a source.
     """

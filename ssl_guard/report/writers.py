@@ -8,15 +8,15 @@ import re
 
 from tabulate import LATEX_ESCAPE_RULES, tabulate
 
-from ssl_guard.report import tables
+from ssl_guard.report import conclusions, tables
 from ssl_guard.report.results import Result
 from ssl_guard.report.tables import Published, Table
 
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what begins one
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet reads these as a formula
 
 
 def markdown(table: Table) -> str:
-    """GitHub Markdown. Names come from files: whatever is markup in them is escaped."""
+    """The table as GitHub Markdown, markup in its cells escaped."""
     cells = [[_markdown(c) for c in row] for row in table.rows]
     titles = [_markdown(title) for title in table.titles]
     return tabulate(cells, titles, tablefmt="github", disable_numparse=True)
@@ -43,12 +43,16 @@ def escape_latex(text: str) -> str:
     return "".join(LATEX_ESCAPE_RULES.get(c, c) for c in " ".join(text.split()))
 
 
-def to_markdown(parts, published: list[Published], against: str) -> str:
-    """Every table of a report; the arguments are those of `page.render`."""
+def to_markdown(
+    parts, published: list[Published], against: str, alarms: list[tuple[str, list[str]]] = ()
+) -> str:
+    """Every table of a report, then alarms, verdicts and licences; the arguments are those of
+    `page.render`."""
     found = [markdown(tables.overview(parts))] if len(parts) > 1 else []
     for results, summaries in parts:
-        found += [_markdown(tables.cohort_line(results[0].cohort))]
+        found += [_markdown(tables.cohort_line(results[0]))]
         found += [markdown(tables.summary_table(summaries, against))]
+        found += [_markdown(facts)] if (facts := conclusions.training_facts(results)) else []
         found += [_markdown(note)] if (note := tables.reads_note(summaries)) else []
         for title, table in {
             "Differences": tables.differences_table(summaries),
@@ -61,22 +65,32 @@ def to_markdown(parts, published: list[Published], against: str) -> str:
         for name, policy in policies.items():
             lines = tables.review(policy), tables.policy_facts(policy)
             found += [_markdown(f"{name}: {line}") for line in lines]
+    if alarms:
+        lines = [_markdown(f"{name}: {'; '.join(lines)}") for name, lines in alarms]
+        found += ["Alarms and labels to check:", "\n".join(f"- {line}" for line in lines)]
     for paper in published:
         found += [_markdown(f"{paper.title}, {paper.metric}: {paper.source}")]
         found += [markdown(paper.table), *map(_markdown, paper.caveats)]
+    found += [_markdown(line) for part in parts for line in conclusions.sentences(*part, against)]
+    found += [_markdown(line) for line in conclusions.licences(all_results(parts))]
     return "\n\n".join(found) + "\n"
+
+
+def all_results(parts) -> list[Result]:
+    """The results of every cohort."""
+    return [result for results, _ in parts for result in results]
 
 
 def policies_of(parts) -> dict[str, dict]:
     """The policy.json of every run that has one, by the run's folder."""
-    runs = {str(r.run["workdir"]): r.run for results, _ in parts for r in results if r.run}
+    runs = {str(r.run["workdir"]): r.run for r in all_results(parts) if r.run}
     return {name: run["policy"] for name, run in runs.items() if run["policy"]}
 
 
 def to_latex(parts, published: list[Published], against: str) -> str:
     """The summaries and the published tables as booktabs tables."""
     found = [
-        latex(tables.summary_table(summaries, against), tables.cohort_line(results[0].cohort))
+        latex(tables.summary_table(summaries, against), tables.cohort_line(results[0]))
         for results, summaries in parts
     ]
     for paper in published:

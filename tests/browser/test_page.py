@@ -16,7 +16,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Debian's package chromium")
 
 RECORDS = sorted(map(str, Path("experiments/methods/short").glob("*.json")))
-WIDE, NARROW = 1280, 390
+WIDE, NARROW = 1200, 390
 # Rectangles of the elements that a selector finds, with their text.
 RECTANGLES = """selector => [...document.querySelectorAll(selector)].map(e => {
     const r = e.getBoundingClientRect();
@@ -166,17 +166,49 @@ def test_nothing_is_wider_than_the_window(seen, narrow):
     for view, width in ((seen[1], WIDE), (narrow, NARROW)):
         assert view.page.evaluate("document.documentElement.scrollWidth") <= width
         assert all(box["right"] <= width for box in view.rectangles("svg, p, li, h2, dd, .wide"))
-    # The summary is whole in a window of usual width, without a scroll bar of its own.
-    assert seen[1].page.evaluate(
-        "(t => t.scrollWidth <= t.clientWidth)(document.querySelector('.wide'))"
+    # Every table is whole in a window of usual width, and scrolls in its box on a phone.
+    wider = "[...document.querySelectorAll('.wide')].filter(t => t.scrollWidth > t.clientWidth)"
+    assert seen[1].page.evaluate(f"{wider}.map(t => t.textContent)") == []
+    assert narrow.page.evaluate(f"{wider}.every(t => getComputedStyle(t).overflowX == 'auto')")
+    assert narrow.page.evaluate("document.querySelectorAll('table').length") == len(
+        narrow.page.query_selector_all(".wide > table")
     )
 
 
-def test_the_summary_comes_first(seen):
+def test_the_verdict_comes_first_then_the_forest_then_the_summary(seen):
     _, view = seen
-    table, figure = view.rectangles(".wide")[0], view.rectangles("figure")[0]
-    assert table["y"] < 700 and table["bottom"] < figure["y"]
+    verdict, forest = view.rectangles(".verdict")[0], view.rectangles(".forest svg")[0]
+    table, figure = view.rectangles(".wide")[0], view.rectangles("section figure")[0]
+    assert verdict["y"] < 100 and verdict["text"].startswith("unlabelled data: ")
+    assert verdict["bottom"] < forest["y"] < 300
+    assert forest["bottom"] < table["y"] and table["bottom"] < figure["y"]
+    methods = {Path(path).name.rpartition("-")[0] for path in RECORDS}
+    names = {box["text"] for box in view.rectangles(".forest text")} & methods
+    assert names == methods - {"supervised"}  # a line for each method but the baseline
+    assert near(view.drawn(forest), view.colour("--method")) > 80 * len(names)
     assert len(view.page.query_selector_all(".wide:first-of-type tbody tr")) >= 12
+
+
+def test_the_first_set_is_open_and_the_rest_is_folded(browser, tmp_path):
+    own, parts = results.own_test(run("ours", 0, 0.3)), []
+    for number in range(2):
+        cohort = own.cohort | {"corpus": f"set {number}", "corpus_sha256": f"{number}" * 64}
+        found = [own._replace(evaluation=own.evaluation | {"cohort": cohort})]
+        parts.append((found, tables.summarise(found, "ours")))
+    path = tmp_path / "report.html"
+    path.write_text(page.render(parts, against="ours", alarms=[], published=[]))
+    seen = browser.new_page()
+    seen.goto(path.as_uri())
+    for number, is_open in ((0, True), (1, False)):
+        section = f"section:has(h2:text-is('set {number}'))"
+        for title, expected in (
+            ("Precision and recall", is_open),
+            ("Every score", False),
+            ("Provenance", False),
+        ):
+            found = seen.query_selector(f"{section} details:has(h3:text-is('{title}'))")
+            assert found.evaluate("d => d.open") == expected, (number, title)
+        assert not seen.query_selector(f"{section} dl").is_visible()  # hashes and label map
 
 
 def test_hostile_names_stay_text(browser, tmp_path):

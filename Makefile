@@ -27,7 +27,7 @@ EXTRAS := parity tfdata translate llm beam
 demo: .venv/installed
 	.venv/bin/python -m ssl_guard.main --config=configs/uda.py --workdir=runs/uda
 	.venv/bin/python -m ssl_guard.main --config=configs/supervised.py --workdir=runs/supervised
-	.venv/bin/python -m ssl_guard.report runs/uda runs/supervised
+	.venv/bin/python -m ssl_guard report runs/uda runs/supervised
 
 test: .venv/installed lint
 	.venv/bin/python -m pytest $(PARALLEL) -W error tests --ignore=tests/browser \

@@ -64,7 +64,7 @@ def run(experiment: str, name: str, cell: Cell) -> None:
         _program(workdir, *command)
     _program(
         workdir,
-        "main",
+        "train",
         f"--config=configs/{cell.config}.py",
         "--workdir={workdir}",
         *overrides(cell.settings),
@@ -78,9 +78,9 @@ def run(experiment: str, name: str, cell: Cell) -> None:
     records.pack(workdir, record, more)
 
 
-def _program(workdir: Path, module: str, *flags: str) -> None:
+def _program(workdir: Path, command: str, *flags: str) -> None:
     flags = [flag.replace("{workdir}", str(workdir)) for flag in flags]
-    subprocess.run([sys.executable, "-m", f"ssl_guard.{module}", *flags], check=True)
+    subprocess.run([sys.executable, "-m", "ssl_guard", command, *flags], check=True)
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ def default() -> ConfigDict:
     data.all_labels = False  # the unlabelled rows' hidden labels are used too: the ceiling
     data.dev = 150  # rows that choose the step and the threshold
     data.test = 250  # rows that are read once, at the end; unread with a test_corpus
-    data.calibration = 0  # rows on no other side, for ssl_guard.threshold; 0 for none
+    data.calibration = 0  # rows on no other side, for ssl_guard calibrate; 0 for none
     data.max_length = 256  # tokens of a pair; longer ones lose the start of the prompt first
     data.buckets = (64, 128, 192, 256)  # padded lengths, so the compiled shapes of the train step
     data.shapes = 0  # so many shapes of the train step are chosen from the texts; 0 for the buckets

@@ -1,6 +1,6 @@
 """The offline half of a run: corpus -> frozen split -> augmented, tokenised TFRecord shards.
 
-    python -m ssl_guard.prepare --config=configs/uda.py [--overwrite]
+    python -m ssl_guard prepare --config=configs/uda.py [--overwrite]
 
 `main` does the same by itself where something is missing. What is there and fits is used as it is;
 what was made with other settings is refused, until --overwrite makes it again.
@@ -275,7 +275,7 @@ def _text_sets(config: ConfigDict, source: Source, overwrite: bool) -> dict[str,
             found[name] = _own_set(config, source, overwrite)
         else:
             again = (
-                "make it with: python -m ssl_guard.augment --config=CONFIG, of a config whose "
+                "make it with: python -m ssl_guard augment --config=CONFIG, of a config whose "
                 f"config.augment.name is {name!r} (see configs/augment/) and whose config.data and "
                 "config.seed are the same"
             )
@@ -427,12 +427,12 @@ def views_of(config: ConfigDict) -> tuple[str, ...]:
 
 def rebuild_command() -> str:
     """The command that makes this run's shards again."""
-    return _command("ssl_guard.prepare") + " --overwrite"
+    return _command("ssl_guard prepare") + " --overwrite"
 
 
 def set_command() -> str:
     """The command that makes this run's augmentation set."""
-    return _command("ssl_guard.augment")
+    return _command("ssl_guard augment")
 
 
 def _command(module: str) -> str:

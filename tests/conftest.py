@@ -12,8 +12,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Shapes and dtypes in the annotations are checked where arithmetic happens.
+HOOKED = ("algorithms", "steps.training", "steps.accumulate", "steps.predict")
 install_import_hook(
-    [f"ssl_guard.{name}" for name in ("losses", "algorithms", "steps")],
+    [f"ssl_guard.{name}" for name in HOOKED],
     "beartype.beartype",
 )
 

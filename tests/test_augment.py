@@ -49,7 +49,7 @@ def run_command(monkeypatch, capsys, config, **flags):
     for name, value in (values | {"BEAM_OPTIONS": [], "CONFIG": config} | flags).items():
         flag = types.SimpleNamespace(value=value)
         monkeypatch.setattr(command, name, flag, raising=False)
-    monkeypatch.setattr(command.runtime, "configure", lambda **settings: None)
+    monkeypatch.setattr(command.compilation, "configure", lambda **settings: None)
     command.main([])
     return capsys.readouterr().out
 
@@ -107,7 +107,7 @@ def test_the_tokens_follow_the_set(folder, prepared, monkeypatch, capsys):
 
 def test_training_does_not_judge(folder, prepared):
     config = training(folder, **{"augment.name": "judged", "augment.gates.similarity": 0.5})
-    with pytest.raises(BadInput, match="judged by a model.*python -m ssl_guard.augment --config"):
+    with pytest.raises(BadInput, match="judged by a model.*python -m ssl_guard augment --config"):
         prepare.prepare(config, views=("weak", "strong"))
 
 
@@ -138,7 +138,7 @@ def test_a_dry_run_counts_and_makes_nothing(folder, prepared, monkeypatch, capsy
 def test_classes_of_rows_without_a_label_are_the_classifiers(folder, prepared, monkeypatch):
     pool = prepare.read_split(training(folder)).rows["unlabelled"]
     monkeypatch.setattr(
-        command.judges, "open_classifier", lambda run: lambda texts: ["harmful"] * len(texts)
+        command.model_gates, "open_classifier", lambda run: lambda texts: ["harmful"] * len(texts)
     )
     found = list(command.kinds(pool, "runs/some"))
     assert len({*found}) == 2 and any(e.label is None for e in pool)

@@ -33,5 +33,5 @@ def test_bad_arguments_end_in_one_sentence(arguments, words):
 
 
 def test_report_usage():
-    done = run(module="ssl_guard.report.build.build.build.build")
+    done = run("report", module="ssl_guard")
     assert done.returncode == 2 and "usage" in done.stderr

@@ -80,15 +80,15 @@ def test_a_cell_with_a_record_does_not_run_again(tmp_path, monkeypatch):
     sweep.run("made", "uda-0", cell)
     at = "--workdir=runs/made/uda-0"
     assert started == [
-        ["ssl_guard.augment", "--config=a.py"],
-        ["ssl_guard.main", "--config=configs/uda.py", at, "--config.seed=0"],
-        ["ssl_guard.evaluation.evaluate", at],
+        ["ssl_guard", "augment", "--config=a.py"],
+        ["ssl_guard", "train", "--config=configs/uda.py", at, "--config.seed=0"],
+        ["ssl_guard", "evaluate", at],
     ]
     sweep.run("made", "uda-0", cell)
     assert len(started) == 3
     (tmp_path / "experiments/made/uda-0.json").unlink()
     sweep.run("made", "uda-0", cell)
-    assert [command[0] for command in started[3:]] == ["ssl_guard.augment", "ssl_guard.main"]
+    assert [command[1] for command in started[3:]] == ["augment", "train"]
 
 
 def test_product_changes_the_last_axis_fastest():

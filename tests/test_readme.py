@@ -34,7 +34,7 @@ def test_a_table_of_non_commercial_rows_says_so():
 
 
 def test_the_corpora_are_those_that_there_are():
-    assert table_in(Path("README.md"), of="ssl_guard.data list") == data_command.table(
+    assert table_in(Path("README.md"), of="ssl_guard data list") == data_command.table(
         "", status=False
     )
 

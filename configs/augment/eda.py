@@ -1,6 +1,6 @@
 """The set "eda": easy data augmentation, the general-purpose one.
 
-    python -m ssl_guard.augment --config=configs/augment/eda.py
+    python -m ssl_guard augment --config=configs/augment/eda.py
 
 Four views of every unlabelled row, in seconds: synonyms, insertions, swaps, deletions.
 """

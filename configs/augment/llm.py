@@ -1,7 +1,7 @@
 """The set "llm": rewrites by a chat model, behind any OpenAI-compatible endpoint.
 
-    python -m ssl_guard.augment --config=configs/augment/llm.py --dry_run
-    python -m ssl_guard.augment --config=configs/augment/llm.py \\
+    python -m ssl_guard augment --config=configs/augment/llm.py --dry_run
+    python -m ssl_guard augment --config=configs/augment/llm.py \\
         --config.augment.llm.base_url=http://localhost:8000/v1 --config.augment.llm.model=NAME
 
 Two views of every unlabelled row. The dry run prints requests, tokens and the price at the prices

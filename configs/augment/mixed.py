@@ -1,6 +1,6 @@
 """The set "mixed": general-purpose and task-specific rewrites in one set.
 
-    python -m ssl_guard.augment --config=configs/augment/mixed.py
+    python -m ssl_guard augment --config=configs/augment/mixed.py
 
 Four views of every unlabelled row, in seconds. To mix sets that are there already, by weights, name
 them in a training config instead: --config.augment.sets="('tfidf','rules')".

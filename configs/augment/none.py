@@ -1,6 +1,6 @@
 """The set "none": every text as it is, so that strong and weak view differ by dropout alone.
 
-    python -m ssl_guard.augment --config=configs/augment/none.py
+    python -m ssl_guard augment --config=configs/augment/none.py
 
 The control of an experiment with augmentations.
 """

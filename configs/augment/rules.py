@@ -1,6 +1,6 @@
 """The set "rules": rewrites that attackers use, for the task but without a language model.
 
-    python -m ssl_guard.augment --config=configs/augment/rules.py
+    python -m ssl_guard augment --config=configs/augment/rules.py
 
 Four views of every unlabelled row, in seconds: role-play and other framings, personas, quotation
 and obfuscation. Scripts change on purpose, so there is no language gate.

@@ -1,10 +1,10 @@
-"""Learning rate, ramps and training signal annealing: pure functions of the step."""
+"""Ramps and training signal annealing: pure functions of the progress of a run."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def linear_ramp(progress: Float[Array, ""], *, until: float) -> Float[Array, ""]:
+def linear_ramp(progress: Float[Array, ""] | float, *, until: float) -> Float[Array, ""]:
     """min(1, progress / until) for progress in [0, 1]; `until` = 0 means no ramp."""
     return jnp.minimum(1.0, progress / until) if until > 0 else jnp.ones(())
 
@@ -13,7 +13,7 @@ TSA_SCHEDULES = ("none", "linear", "log", "exp")
 
 
 def tsa_threshold(
-    progress: Float[Array, ""], *, schedule: str, num_classes: int
+    progress: Float[Array, ""] | float, *, schedule: str, num_classes: int
 ) -> Float[Array, ""]:
     """Training signal annealing of UDA (arXiv 1904.12848, section 2.3): eta_t in [1/C, 1].
 

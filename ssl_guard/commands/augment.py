@@ -1,6 +1,6 @@
 """Makes an augmentation set of a run's unlabelled pool.
 
-    python -m ssl_guard.augment --config=configs/augment/eda.py [--workers=2] [--dry_run]
+    python -m ssl_guard augment --config=configs/augment/eda.py [--workers=2] [--dry_run]
 
 The set is called config.augment.name and made by config.augment.ops; training reads it when that is
 its config's own, or when config.augment.sets names it. The same command goes on with a set that was

@@ -1,6 +1,6 @@
 """The operating point of a finished run: thresholds with promises, written to RUN/policy.json.
 
-    python -m ssl_guard.threshold --workdir=RUN --target-fpr=0.01 [--prevalence=0.01] [my.jsonl]
+    python -m ssl_guard calibrate --workdir=RUN --target-fpr=0.01 [--prevalence=0.01] [my.jsonl]
 
 Fits on the run's calibration rows (config.data.calibration), or on a file of labelled rows that are
 scored here. Rows of the file whose prompts are near-duplicates of any that the run holds are left
@@ -151,7 +151,7 @@ def table(policy: dict) -> str:
 def main(argv: list[str]) -> None:
     workdir = cli.required(WORKDIR, "workdir")
     if len(argv) > 2:
-        raise BadInput("usage: python -m ssl_guard.threshold --workdir=RUN [ROWS.jsonl].")
+        raise BadInput("usage: python -m ssl_guard calibrate --workdir=RUN [ROWS.jsonl].")
     costs = (COST_FALSE_POSITIVE.value, COST_FALSE_NEGATIVE.value)
     if (costs[0] is None) != (costs[1] is None):
         raise BadInput("give both --cost-false-positive and --cost-false-negative, or neither.")

@@ -1,8 +1,8 @@
 """The corpora that there are, building one, and looking at one.
 
-    python -m ssl_guard.data list
-    python -m ssl_guard.data build NAME [--task=response_harm] [--runner=direct]
-    python -m ssl_guard.data describe NAME|FILE [--task=...] [--tokenizer=FOLDER] [--plot=FILE.png]
+    python -m ssl_guard data list
+    python -m ssl_guard data build NAME [--task=response_harm] [--runner=direct]
+    python -m ssl_guard data describe NAME|FILE [--task=...] [--tokenizer=FOLDER] [--plot=FILE.png]
 
 NAME is a corpus of `list`, with a split behind it for describe where there are several, such as
 wildguardmix:train; FILE is what config.data.corpus takes. `build` prepares all splits from files

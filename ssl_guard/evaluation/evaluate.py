@@ -1,6 +1,6 @@
 """From scores to numbers with intervals: the end of a training run, and any corpus later.
 
-    python -m ssl_guard.evaluate --workdir=runs/uda --corpora=exam.jsonl,test,dev \\
+    python -m ssl_guard evaluate --workdir=runs/uda --corpora=exam.jsonl,test,dev \\
         [--over_refusal=xstest.jsonl] [--robustness=leetspeak,spacing] \\
         [--policy=policy.json --profile=permissive,strict,dev_best_f1]
 
@@ -351,7 +351,7 @@ def _of_profile(report: dict, policy: str | Path, profile: str) -> tuple[str, fl
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadInput(
             f"{policy} has no threshold for the profile {profile!r}: make it with "
-            f"ssl_guard.threshold, and choose from {', '.join((*PROFILES, DEV))}."
+            f"ssl_guard calibrate, and choose from {', '.join((*PROFILES, DEV))}."
         ) from error
     if theirs != [report["provenance"][names[0]], *(report[key] for key in names[1:])]:
         raise BadInput(f"{policy} was fitted on the scores of another run: fit it on this one.")
@@ -506,7 +506,7 @@ if __name__ == "__main__":
     CORPORA = flags.DEFINE_list("corpora", [], "Files, names of corpora, or test, dev.")
     OVER_REFUSAL = flags.DEFINE_list("over_refusal", [], "Corpora whose safe rows look alarming.")
     ROBUSTNESS = flags.DEFINE_list("robustness", [], "Operations of augment/ that hide words.")
-    POLICY = flags.DEFINE_string("policy", None, "A policy.json of ssl_guard.threshold.")
+    POLICY = flags.DEFINE_string("policy", None, "A policy.json of ssl_guard calibrate.")
     PROFILE = flags.DEFINE_list("profile", ["balanced"], "The policy's thresholds, dev_best_f1.")
     THRESHOLD = flags.DEFINE_float("threshold", None, "A threshold instead of the one of dev.")
     COLUMNS = flags.DEFINE_list("columns", [], "Of the files, such as label=is_harmful.")

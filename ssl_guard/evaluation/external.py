@@ -1,6 +1,6 @@
-"""What people use instead, scored on the rows that a run was evaluated on (ssl_guard.evaluate).
+"""What people use instead, scored on the rows that a run was evaluated on (ssl_guard evaluate).
 
-    python -m ssl_guard.peers --workdir=runs/uda --corpora=exam.jsonl \
+    python -m ssl_guard external --workdir=runs/uda --corpora=exam.jsonl \
         --peers=hf:/models/toxic-bert,moderation:https://api.openai.com/v1
 
     hf:FOLDER        a text classifier of Hugging Face (models/sequence_classification.py)
@@ -10,7 +10,7 @@
 RUN/peers/<peer>/evaluations/ gets a file for every corpus and threshold policy: "given", the peer's
 own verdict (half), and "dev_best_f1", chosen as the run's is, on the run's dev rows; the run's
 attacks are tried on it, too. Files with columns or label values of their own are read with
-the flags of ssl_guard.evaluate. A key is read from the environment, and a peer that cannot be had
+the flags of ssl_guard evaluate. A key is read from the environment, and a peer that cannot be had
 is told and does not stop others.
 """
 
@@ -202,7 +202,7 @@ def exams_of(
     columns: Mapping[str, str] | None = None,
     labels: Mapping[str, int] | None = None,
 ) -> list[Exam]:
-    """The run's evaluations on these corpora, named and read as for ssl_guard.evaluate; one of
+    """The run's evaluations on these corpora, named and read as for ssl_guard evaluate; one of
     each, whatever threshold the run was judged at.
 
     Raises BadInput for a corpus that the run was not evaluated on, or that has changed since.
@@ -214,7 +214,7 @@ def exams_of(
         found = {e["cohort"]["rows_sha256"]: e for e in of_corpus}
         if not found:
             raise BadInput(
-                f"{workdir} was not evaluated on {name}: run python -m ssl_guard.evaluate "
+                f"{workdir} was not evaluated on {name}: run python -m ssl_guard evaluate "
                 f"--workdir={workdir} --corpora={name} first."
             )
         by_id = {example.id: example for example in rows}
@@ -384,11 +384,11 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "A finished run that was evaluated.")
-    CORPORA = flags.DEFINE_list("corpora", None, "Those of ssl_guard.evaluate, comma-separated.")
+    CORPORA = flags.DEFINE_list("corpora", None, "Those of ssl_guard evaluate, comma-separated.")
     PEERS = flags.DEFINE_list("peers", None, "hf:FOLDER and moderation:URL, comma-separated.")
-    COLUMNS = flags.DEFINE_list("columns", [], "As for ssl_guard.evaluate.")
-    HARMFUL_VALUES = flags.DEFINE_list("harmful_values", [], "As for ssl_guard.evaluate.")
-    SAFE_VALUES = flags.DEFINE_list("safe_values", [], "As for ssl_guard.evaluate.")
+    COLUMNS = flags.DEFINE_list("columns", [], "As for ssl_guard evaluate.")
+    HARMFUL_VALUES = flags.DEFINE_list("harmful_values", [], "As for ssl_guard evaluate.")
+    SAFE_VALUES = flags.DEFINE_list("safe_values", [], "As for ssl_guard evaluate.")
     HARMFUL_LABELS = flags.DEFINE_list("harmful_labels", [], "Of hf: outputs that mean harmful.")
     MODEL = flags.DEFINE_string("moderation_model", "", "Of moderation: the model to ask for.")
     KEY = flags.DEFINE_string("key_variable", "MODERATION_API_KEY", "Holds the endpoint's key.")

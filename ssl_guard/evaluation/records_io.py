@@ -102,7 +102,7 @@ def read_evaluations(workdir: str | Path) -> list[dict]:
             missing = FIELDS
         if missing or not path.with_suffix(".jsonl").exists():
             raise BadInput(
-                f"{path} is not a whole evaluation: delete it and run ssl_guard.evaluate again."
+                f"{path} is not a whole evaluation: delete it and run ssl_guard evaluate again."
             )
         found.append(evaluation | {"rows": read(path.with_suffix(".jsonl"))})
     return found

@@ -1,7 +1,7 @@
 """Report of runs side by side: tables, the verdict on the unlabelled data, a page with plots.
 
-    python -m ssl_guard.report runs/uda runs/supervised
-    python -m ssl_guard.report runs/* --out=report --against=supervised
+    python -m ssl_guard report runs/uda runs/supervised
+    python -m ssl_guard report runs/* --out=report --against=supervised
 
 Results with the same test rows share a table, and the seeds of a method share a line. With two
 methods, the first is compared with the second. The report has the evaluations of a run and of its
@@ -58,7 +58,7 @@ def show(
     """Writes the report of these runs into `out`, or `report/` in the first run's folder, and
     prints its Markdown, which ends with the verdict."""
     if not workdirs:
-        raise BadInput("usage: python -m ssl_guard.report RUN [RUN ...] [--out=FOLDER].")
+        raise BadInput("usage: python -m ssl_guard report RUN [RUN ...] [--out=FOLDER].")
     folder = Path(out or Path(workdirs[0].removesuffix(".json"), "report"))
     print(write(folder, workdirs, against=against, published=published))
     print(f"page: {folder / 'report.html'}")

@@ -164,7 +164,7 @@ def test_bad_requests(run, arguments, task, said):
 def test_the_command_line(tmp_path):
     folder = f"--dir={tmp_path}"
     made_up.write(corpora.CORPORA["xstest"], tmp_path / "manual/xstest")
-    line = [sys.executable, "-W", "error", "-m", "ssl_guard.data", "build", "xstest", folder]
+    line = [sys.executable, "-W", "error", "-m", "ssl_guard", "data", "build", "xstest", folder]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     place, counts = done.stdout.split(": ", 1)

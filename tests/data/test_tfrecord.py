@@ -13,7 +13,7 @@ from ssl_guard.data.shards import open_shards, write_shards
 from ssl_guard.errors import BadInput
 
 MADE_FROM = {"corpus_sha256": "c0", "op": "tfidf", "args": {"p": 0.3}, "copies": 2}
-REBUILD = "python -m ssl_guard.prepare --overwrite"
+REBUILD = "python -m ssl_guard prepare --overwrite"
 
 
 def make_rows(count):
@@ -107,7 +107,7 @@ def test_manifest_counts_and_equal_rows_give_equal_hashes(tmp_path):
 
 def test_the_package_does_not_import_tensorflow(tmp_path):
     code = (
-        "import sys; from ssl_guard.data.tfrecord import *\n"
+        "import sys; from ssl_guard.data.shards import *\n"
         "row = dict(id='a', input_ids=[1], second=1, cut=0, label=0, index=0, copy=0)\n"
         f"folder = {str(tmp_path / 'v')!r}\n"
         "write_shards(folder, 'v', [row], num_shards=1, made_from={})\n"
@@ -137,7 +137,7 @@ def test_a_writer_that_dies_leaves_no_view_and_keeps_the_old_one(tmp_path):
 
 def test_a_killed_writer_leaves_no_view(tmp_path):
     code = (
-        "import os; from ssl_guard.data.tfrecord import write_shards\n"
+        "import os; from ssl_guard.data.shards import write_shards\n"
         "row = dict(id='a', input_ids=[1], second=1, cut=0, label=0, index=0, copy=0)\n"
         "rows = (row if i < 50_000 else os.kill(os.getpid(), 9) for i in range(60_000))\n"
         f"write_shards({str(tmp_path / 'v')!r}, 'v', rows, num_shards=2, made_from={{}})"

@@ -1,6 +1,6 @@
 """Writes new prompts of a kind for the unlabelled pool: harmful ones, and harmless look-alikes.
 
-    python -m ssl_guard.augment.llm.generate --config=configs/augment/llm.py \\
+    python -m ssl_guard generate --config=configs/augment/llm.py \\
         --sources=labelled.jsonl --intended=safe --out=lookalikes.jsonl
 
 A source is a harmful prompt of the training side; the other rows of the file are left alone. What

@@ -142,7 +142,7 @@ def test_own_columns_and_labels(tmp_path):
 
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow"])
 def test_rows_of_columns_are_counted_over_batches(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(user_file.formats, "BATCH", 2)
+    monkeypatch.setattr(user_file.readers, "BATCH", 2)
     rows = [{"prompt": f"tea {i}", "label": i % 2 == 0} for i in range(7)]
     data = as_parquet(rows) if name == "rows.parquet" else as_arrow(rows)
     found = rows_of(file_of(tmp_path, data, name))

@@ -1,0 +1,36 @@
+"""Runs a command: python -m ssl_guard COMMAND [flags]."""
+
+import difflib
+import runpy
+import sys
+
+COMMANDS = {
+    "train": ("ssl_guard.main", "train and evaluate one run"),
+    "prepare": ("ssl_guard.prepare", "draw the split and write the shards of a run"),
+    "augment": ("ssl_guard.commands.augment", "make an augmentation set of the unlabelled rows"),
+    "generate": ("ssl_guard.commands.generate", "write new prompts with a chat model"),
+    "data": ("ssl_guard.commands.data", "list, build and describe corpora"),
+    "evaluate": ("ssl_guard.evaluation.evaluate", "score corpora with a finished run"),
+    "external": ("ssl_guard.evaluation.external", "score the same rows with other classifiers"),
+    "calibrate": ("ssl_guard.commands.calibrate", "fit thresholds with promises"),
+    "report": ("ssl_guard.report.build", "compare runs in tables and on a page"),
+}
+
+
+def main() -> None:
+    """Runs the command named first on the command line. Exits with code 2 for an unknown one."""
+    name, *arguments = sys.argv[1:] or [""]
+    if name not in COMMANDS:
+        if name not in ("", "-h", "--help"):
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f": did you mean {near[0]}?" if near else "; the commands are listed below."
+            print(f"ssl_guard: there is no command {name!r}{hint}", file=sys.stderr)
+        print("usage: python -m ssl_guard COMMAND [flags]   (COMMAND --help lists its flags)\n")
+        print("\n".join(f"  {name:10} {line}" for name, (_, line) in COMMANDS.items()))
+        sys.exit(0 if name in ("", "-h", "--help") else 2)
+    sys.argv = [f"ssl_guard {name}", *arguments]
+    runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -37,10 +37,10 @@ def test_tsa_releases_log_first_and_exp_last():
 
 
 def test_ramp():
-    assert [float(linear_ramp(np.float32(p), until=0.4)) for p in (0, 0.2, 0.4, 1)] == [
+    assert [float(linear_ramp(float(p), until=0.4)) for p in (0, 0.2, 0.4, 1)] == [
         0,
         0.5,
         1,
         1,
     ]
-    assert float(linear_ramp(np.float32(0), until=0)) == 1.0
+    assert float(linear_ramp(float(0), until=0)) == 1.0

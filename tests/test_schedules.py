@@ -43,4 +43,4 @@ def test_ramp():
         1,
         1,
     ]
-    assert float(linear_ramp(float(0), until=0)) == 1.0
+    assert float(linear_ramp(0.0, until=0.0)) == 1.0

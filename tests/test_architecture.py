@@ -31,7 +31,6 @@ TOO_LONG = {
     "evaluation/calibration.py",
     "evaluation/evaluate.py",
     "prepare.py",
-    "train/run.py",
 }
 
 

@@ -10,9 +10,10 @@ import pytest
 from scipy.special import log_softmax
 
 from ssl_guard import models, prepare
-from ssl_guard.data import packing
+from ssl_guard.data import packing, pipeline
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime import preemption
 from ssl_guard.runtime.writer import read
 from ssl_guard.steps import masked_lm as masked_lm_step
 from ssl_guard.train import masked_lm
@@ -177,6 +178,23 @@ def test_a_step_learns_and_freezes(tmp_path):
     assert after.step == 4
 
 
+def test_a_step_that_is_not_finite_changes_only_the_count():
+    """Its metrics have weight 0, so that the row of metrics is that of the other steps."""
+
+    def apply(params, batch, places, rng, train):
+        return jnp.full((*places.shape, 5000), params["w"])
+
+    params, tx = {"w": jnp.array(np.nan)}, optax.adam(0.5)
+    state = masked_lm_step.State(jnp.array(3), params, tx.init(params), jax.random.key(2))
+    options = dict(apply=apply, vocabulary=VOCABULARY, rate=0.15, tx=tx)
+    after, metrics = masked_lm_step.mlm_step(state, padded(texts(4), 40), **options)
+    assert after.step == 4
+    same = jax.tree.map(np.array_equal, after.opt_state, state.opt_state)
+    assert all(jax.tree.leaves(same)) and np.isnan(after.params["w"])
+    assert metrics.pop("skipped") == (1.0, 1.0)
+    assert all(pair == (0.0, 0.0) for pair in metrics.values())
+
+
 def smoke(folder, **changes):
     config = importlib.import_module("configs.mlm").get_config("smoke")
     config.data.dir = str(folder / "data")
@@ -230,7 +248,7 @@ def test_dev_and_test_are_never_read(run):
 
 def test_an_interrupted_run_ends_bit_equal_and_a_finished_one_returns_at_once(run, monkeypatch):
     folder, report = run
-    workdir, calls, count = folder / "interrupted", [], masked_lm.pipeline.token_counts
+    workdir, calls, count = folder / "interrupted", [], pipeline.token_counts
 
     def interrupt(batch):
         calls.append(1)
@@ -238,7 +256,7 @@ def test_an_interrupted_run_ends_bit_equal_and_a_finished_one_returns_at_once(ru
             raise KeyboardInterrupt
         return count(batch)
 
-    monkeypatch.setattr(masked_lm.pipeline, "token_counts", interrupt)
+    monkeypatch.setattr(pipeline, "token_counts", interrupt)
     with pytest.raises(KeyboardInterrupt):
         masked_lm.pretrain(smoke(folder), workdir)
     monkeypatch.undo()
@@ -262,10 +280,10 @@ def test_a_signal_saves_and_the_run_goes_on_bit_equal(run, monkeypatch, at):
 
     def signalled(step=None):
         if step == at:
-            raise masked_lm.preemption.Preempted(15)
+            raise preemption.Preempted(15)
 
-    monkeypatch.setattr(masked_lm.preemption, "check", signalled)
-    with pytest.raises(masked_lm.preemption.Preempted):
+    monkeypatch.setattr(preemption, "check", signalled)
+    with pytest.raises(preemption.Preempted):
         masked_lm.pretrain(smoke(folder), workdir)
     monkeypatch.undo()
     assert (workdir / "checkpoints" / str(at or 2) / "manifest.json").exists()

@@ -18,6 +18,7 @@ from ssl_guard.errors import BadInput
 from ssl_guard.runtime import sharding
 from ssl_guard.runtime.writer import read
 from ssl_guard.steps import diagnostics
+from ssl_guard.train import gradient, monitor
 from ssl_guard.train import run as train_run
 
 SETTINGS = dict(
@@ -110,7 +111,7 @@ def test_margins_of_labels_add_up_in_the_state():
         )
     np.testing.assert_allclose(state.watch.margin_sum, [2 * (0.25 - 4.0), 0.0, 2 * 3.0], rtol=1e-6)
     np.testing.assert_array_equal(state.watch.visits, [4, 0, 2])
-    suspects = diagnostics.suspect_labels(state.watch.margin_sum, state.watch.visits, limit=5)
+    suspects = monitor.suspect_labels(state.watch.margin_sum, state.watch.visits, limit=5)
     assert suspects == [(0, pytest.approx(-1.875))]
 
 
@@ -158,12 +159,12 @@ def test_the_brake_takes_the_unlabelled_loss_out():
 def test_prior_divergence_is_scipys():
     row = {"pseudo/share_0": 0.9, "pseudo/share_1": 0.1}
     prior = np.array([0.3, 0.7])
-    assert diagnostics.prior_divergence(row, prior) == pytest.approx(
+    assert monitor.prior_divergence(row, prior) == pytest.approx(
         scipy.stats.entropy([0.9, 0.1], prior)
     )
-    alone = diagnostics.prior_divergence({"pseudo/share_0": 1.0, "pseudo/share_1": 0.0}, prior)
+    alone = monitor.prior_divergence({"pseudo/share_0": 1.0, "pseudo/share_1": 0.0}, prior)
     assert alone == pytest.approx(-np.log(0.3))
-    assert diagnostics.prior_divergence({"pseudo/share_0": 1.0}, prior) is None
+    assert monitor.prior_divergence({"pseudo/share_0": 1.0}, prior) is None
 
 
 def test_shadow_precision_is_of_the_most_confident_rows():
@@ -171,10 +172,10 @@ def test_shadow_precision_is_of_the_most_confident_rows():
     scores = np.array(
         [0.9, 0.05, 0.2, 0.45, 0.6]
     )  # by confidence: right, right, wrong, wrong, right
-    assert diagnostics.precision_at(labels, scores, 0.4) == (1.0, 2)
-    assert diagnostics.precision_at(labels, scores, 0.6) == (pytest.approx(2 / 3), 3)
-    assert diagnostics.precision_at(labels, scores, 0.0) is None
-    shadow = functools.partial(diagnostics.shadow, step=30, labels=labels, scores=scores)
+    assert monitor.precision_at(labels, scores, 0.4) == (1.0, 2)
+    assert monitor.precision_at(labels, scores, 0.6) == (pytest.approx(2 / 3), 3)
+    assert monitor.precision_at(labels, scores, 0.0) is None
+    shadow = functools.partial(monitor.shadow, step=30, labels=labels, scores=scores)
     row, curve = {"pseudo/mask_rate": 0.4}, [1, 1, 1, 1, 1, 2 / 3, 0.5, 0.5, 0.5, 0.6]
     curve[4], curve[6], curve[8] = 1.0, 0.5, 0.5  # round(2.5) = 2, round(3.5) = 4, round(4.5) = 4
     alone = shadow(row, twin=None)
@@ -223,33 +224,33 @@ ONE = {"pseudo/share_0": 0.99, "pseudo/share_1": 0.01}
     ],
 )  # fmt: skip
 def test_alarms(rows, settings, expected):
-    found = diagnostics.alarms(rows, **(SETTINGS | settings))
+    found = monitor.alarms(rows, **(SETTINGS | settings))
     assert {name for name, up in found.items() if up} == expected
-    assert found.keys() == set(diagnostics.ALARMS)
+    assert found.keys() == set(monitor.ALARMS)
 
 
 def test_a_run_without_pseudo_labels_has_no_alarms():
-    assert diagnostics.alarms([{"step": 5, "loss/total": 1.0}], **SETTINGS) == {}
+    assert monitor.alarms([{"step": 5, "loss/total": 1.0}], **SETTINGS) == {}
 
 
 def test_an_evaluation_lasts_until_the_next_one():
     rows = rows_of({"shadow/precision": 0.1}, {})
     del rows[1]["shadow/precision"]
-    assert diagnostics.alarms(rows, **SETTINGS)["shadow_precision"]
+    assert monitor.alarms(rows, **SETTINGS)["shadow_precision"]
 
 
 def test_history_counts_steps():
     up = {"alarm/one_class": 1.0}
     rows = rows_of({}, up | {"brake": 0.0}, up | {"brake": 1.0}, {"brake": 1.0})
     rows[1]["step"], rows[2]["step"], rows[3]["step"] = 25, 30, 50
-    assert diagnostics.history(rows) == {
+    assert monitor.history(rows) == {
         "alarms": {"one_class": {"first_step": 25, "steps": 20, "at_the_end": False}},
         "braked_steps": 25,
     }
 
 
 def test_most_uncertain_are_the_nearest_to_a_half():
-    assert diagnostics.most_uncertain(np.array([0.9, 0.45, 0.5, 0.1]), 2) == [(2, 0.5), (1, 0.45)]
+    assert monitor.most_uncertain(np.array([0.9, 0.45, 0.5, 0.1]), 2) == [(2, 0.5), (1, 0.45)]
 
 
 # Failures injected into whole runs: one encoder layer, one device, made-up texts that are easy to
@@ -277,7 +278,7 @@ def folder(tmp_path_factory):
     write_corpus(folder / "rare.jsonl", 17, 600)
     one_device = functools.partial(sharding.make_mesh, jax.devices()[:1])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_run.sharding, "make_mesh", one_device)
+        patch.setattr(sharding, "make_mesh", one_device)
         yield folder
 
 
@@ -330,13 +331,13 @@ def test_flipped_labels_are_noticed_and_braked(folder, twin, monkeypatch):
         def gather(self, numbers):
             return [row | {"label": 1 - row["label"]} for row in self.records.gather(numbers)]
 
-    honest = train_run.prepare
+    honest = gradient.prepare
 
     def flipped(*arguments, **options):
         prepared = honest(*arguments, **options)
         return prepared._replace(labelled=Flipped(prepared.labelled))
 
-    monkeypatch.setattr(train_run, "prepare", flipped)
+    monkeypatch.setattr(gradient, "prepare", flipped)
     found, rows = run(folder, "flipped", **{"observatory.twin": str(twin)})
     assert found["alarms"]["shadow_precision"]["at_the_end"]
     assert found["braked_steps"] >= 12
@@ -362,7 +363,7 @@ def test_a_constant_augmentation_is_noticed(folder, monkeypatch):
 
 def test_suspect_labels_are_the_flipped_ones(folder, monkeypatch):
     """Three labelled rows carry the wrong label: they top the list of a supervised run."""
-    honest, wrong = train_run.prepare, []
+    honest, wrong = gradient.prepare, []
 
     class Mislabelled:
         def __init__(self, records):
@@ -380,7 +381,7 @@ def test_suspect_labels_are_the_flipped_ones(folder, monkeypatch):
         prepared = honest(*arguments, **options)
         return prepared._replace(labelled=Mislabelled(prepared.labelled))
 
-    monkeypatch.setattr(train_run, "prepare", mislabelled)
+    monkeypatch.setattr(gradient, "prepare", mislabelled)
     changes = {
         "data.labelled": 60,
         "train.eval_every_steps": 36,

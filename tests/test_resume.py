@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
+from ssl_guard import steps
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import preemption
+from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.writer import read
+from ssl_guard.train import gradient, loop
 from ssl_guard.train import run as train_run
 from tests.tiny import final_checkpoint, smoke, timeless
 
@@ -33,7 +36,7 @@ def runs(folder):
 
 
 def test_a_finished_run_returns_at_once(runs, folder, monkeypatch):
-    monkeypatch.setattr(train_run, "prepare", None)  # nothing of it may be needed
+    monkeypatch.setattr(gradient, "prepare", None)  # nothing of it may be needed
     again = train_run.train_and_evaluate(smoke(folder, "uda"), folder / "uda")
     assert again == runs["uda"][1]
 
@@ -58,7 +61,7 @@ def test_an_interrupted_run_ends_bit_equal(runs, folder, monkeypatch, name, stop
             folder / name,
             train_run.train_and_evaluate(smoke(folder, name), folder / name),
         )
-    count = train_run.pipeline.token_counts
+    count = loop.pipeline.token_counts
 
     def interrupt(batch):
         calls.append(1)
@@ -66,7 +69,7 @@ def test_an_interrupted_run_ends_bit_equal(runs, folder, monkeypatch, name, stop
             raise KeyboardInterrupt
         return count(batch)
 
-    monkeypatch.setattr(train_run.pipeline, "token_counts", interrupt)
+    monkeypatch.setattr(loop.pipeline, "token_counts", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train_run.train_and_evaluate(smoke(folder, name), workdir)
     monkeypatch.undo()
@@ -128,7 +131,7 @@ def test_a_kill_after_the_row_of_a_saved_step_makes_no_second_row(runs, folder, 
     def killed(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_run.Checkpoints, "save", killed)
+    monkeypatch.setattr(Checkpoints, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
     monkeypatch.undo()
@@ -189,7 +192,7 @@ def test_damaged_checkpoints_are_not_restarted_over(runs, folder):
 def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monkeypatch):
     """Steps 2 to 4 of 6, with a row of metrics and a checkpoint at each second step; a signal in
     the evaluation of step 2 does not make it count twice."""
-    original, check = train_run.steps_module.train_step, preemption.check
+    original, check = steps.train_step, preemption.check
 
     def skipping(state, batch, **static):
         after, found = original(state, batch, **static)
@@ -197,7 +200,7 @@ def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monke
         found["skipped"] = (jax.numpy.where(bad, 1.0, found["skipped"][0]), found["skipped"][1])
         return after, found
 
-    monkeypatch.setattr(train_run.steps_module, "train_step", skipping)
+    monkeypatch.setattr(steps, "train_step", skipping)
     changes = {"train.steps": 6, "train.log_every_steps": 2}
     config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 4})
 

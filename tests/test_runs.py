@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ssl_guard import prepare, steps
+from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import scorer
 from ssl_guard.report import build
@@ -116,7 +117,7 @@ def test_a_diverged_run_names_steps_and_rows(runs, folder):
     rows = json.loads((folder / "diverged" / "skipped.json").read_text())
     assert list(rows) == ["2", "3", "4"] and ", ".join(rows["2"]) in str(error.value)
     prepared = prepare.prepare(config, views=("weak", "strong"))
-    batches = train_run.pipeline.train_batches(
+    batches = pipeline.train_batches(
         prepared.labelled,
         prepared.unlabelled,
         prepared.strong,

@@ -131,7 +131,7 @@ def place(shapes: Any, mesh: Mesh, *, shard_pool: bool = False) -> Any:
     """
 
     def placed(path, leaf):
-        spec = _spec(_name(path), leaf.shape, mesh, shard_pool)
+        spec = _spec(leaf_name(path), leaf.shape, mesh, shard_pool)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
     return jax.tree_util.tree_map_with_path(placed, shapes)
@@ -147,7 +147,8 @@ def whole(fn: Callable, mesh: Mesh) -> Callable:
     itself XLA may bring the rows together instead, and compute them all on every device."""
 
     def fetched(path, leaf):
-        axes = [None if axis == "fsdp" else axis for axis in _spec(_name(path), leaf.shape, mesh)]
+        spec = _spec(leaf_name(path), leaf.shape, mesh)
+        axes = [None if axis == "fsdp" else axis for axis in spec]
         place = NamedSharding(mesh, PartitionSpec(*axes))
         return jax.lax.with_sharding_constraint(leaf, place)
 
@@ -169,7 +170,7 @@ def pad_pool(state: Any) -> Any:
     all rows are equal."""
 
     def padded(path, leaf):
-        if not re.fullmatch(POOL, _name(path)):
+        if not re.fullmatch(POOL, leaf_name(path)):
             return leaf
         rest = [(0, 0)] * (leaf.ndim - 1)
         return jnp.pad(leaf, [(0, -len(leaf) % POOL_MULTIPLE), *rest], mode="edge")
@@ -177,7 +178,8 @@ def pad_pool(state: Any) -> Any:
     return jax.tree_util.tree_map_with_path(padded, state)
 
 
-def _name(path) -> str:
+def leaf_name(path: tuple) -> str:
+    """Joins the keys of a path of jax.tree_util by "/"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 

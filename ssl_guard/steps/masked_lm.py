@@ -19,6 +19,7 @@ from ssl_guard.models.classifier import seeds_of
 from ssl_guard.models.dropout import keep_mask, random_bits
 from ssl_guard.runtime.metrics import Metrics
 from ssl_guard.steps import optim
+from ssl_guard.steps.state import skip_unless
 
 MASKED, RANDOM = 0.8, 0.1  # of the chosen words; the others stay
 
@@ -122,12 +123,14 @@ def mlm_step(
         params = optim.stop_frozen(params, freeze)
         return guess(params, batch, key, apply=apply, vocabulary=vocabulary, rate=rate, train=True)
 
-    grads, metrics = jax.grad(objective, has_aux=True)(state.params)
+    (loss, metrics), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    metrics["grad_norm"] = (optax.tree.norm(grads), jnp.ones(()))
-    state = state._replace(
+    grad_norm = optax.tree.norm(grads)
+    metrics |= {"loss/total": (loss, jnp.ones(())), "grad_norm": (grad_norm, jnp.ones(()))}
+    next_state = state._replace(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
     )
-    return state, metrics
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    return skip_unless(finite, state, next_state, metrics)

@@ -9,11 +9,12 @@ import optax
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from ssl_guard.runtime.sharding import leaf_name
+
 
 def path_names(params) -> list[str]:
-    """The '/'-joined names of the leaves, in the order of jax.tree.leaves."""
-    paths = jax.tree_util.tree_flatten_with_path(params)[0]
-    return ["/".join(str(key.key) for key in path) for path, _ in paths]
+    """Returns the '/'-joined names of the leaves, in the order of jax.tree.leaves."""
+    return [leaf_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
 
 def trainable_mask(params, freeze: tuple[str, ...]):
@@ -115,10 +116,8 @@ def _is_matrix(leaf) -> bool:
 
 
 def update_average(average, params, decay: float):
-    """Exponential moving average of the weights after a step; None stays None."""
-    if average is None:
-        return None
-    return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
+    """Updates the exponential moving average of the weights; None stays None."""
+    return None if average is None else optax.incremental_update(params, average, 1 - decay)
 
 
 def warmup_cosine(step, *, peak: float, warmup_steps: int, total_steps: int) -> Float[Array, ""]:

@@ -32,7 +32,7 @@ from ssl_guard.errors import BadInput
 from ssl_guard.runtime.metrics import Metrics
 from ssl_guard.steps import diagnostics, optim
 from ssl_guard.steps.accumulate import in_parts, value_and_grad
-from ssl_guard.steps.state import TrainState, Watch
+from ssl_guard.steps.state import TrainState, Watch, skip_unless
 
 NOT_PACKED = (
     "the method works inside the model, where texts must have rows of their own: set "
@@ -213,18 +213,8 @@ def train_step(
         rng=state.rng,
         watch=_watch(state.watch, seen.get("labelled"), batch["labelled"], across),
     )
-    # One bad batch must not end a run: its step leaves nothing behind but the count.
     finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
-    unchanged = state._replace(step=state.step + 1)
-    next_state = _choose(finite, next_state, unchanged)
-    metrics = _choose(finite, metrics, jax.tree.map(jnp.zeros_like, metrics))
-    metrics["skipped"] = (1.0 - finite, jnp.ones(()))
-    return next_state, metrics
-
-
-def _choose(condition, yes, no):
-    """One of two pytrees of the same shapes."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+    return skip_unless(finite, state, next_state, metrics)
 
 
 def _watch(watch: Watch, logits, labelled: dict, across: Across) -> Watch:

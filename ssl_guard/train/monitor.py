@@ -1,4 +1,18 @@
-"""The observatory of one run: alarms bound to its data, its twin, its part of the report."""
+"""Alarms on pseudo-labels, the brake, and the part of the report that lists them.
+
+Pure functions of rows of metrics.jsonl, so that a resumed run raises the alarms of an uninterrupted
+one.
+
+    nothing_selected    no pseudo-label was used for `idle_steps` steps
+    one_class           KL(shares of the pseudo-labels || classes of the labelled rows) > `max_kl`:
+                        one class crowds out the others, or the pool has other classes than the
+                        labelled rows
+    shadow_precision    on dev, the most confident rows, as many as the run uses of its pool, are
+                        labelled worse than by the supervised twin at the same step, by more than a
+                        standard error; without a twin: worse than by guessing
+    repeated_views      more than `max_repeated` of the strong views repeat another row's view: an
+                        augmentation that returns a constant, such as a refusal
+"""
 
 import json
 from collections.abc import Callable
@@ -8,72 +22,214 @@ import jax
 import numpy as np
 
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import inference
-from ssl_guard.prepare import Prepared
 from ssl_guard.runtime.writer import read
-from ssl_guard.steps import diagnostics
+from ssl_guard.steps.state import TrainState, Watch
+
+ALARMS = ("nothing_selected", "one_class", "shadow_precision", "repeated_views")
+COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the shadow curve
 
 
-def account(config, prepared: Prepared, state, predict_fn: Callable, workdir: Path) -> dict:
-    """The report's account of alarms and brake, and rows to look at, by id: labelled ones whose
-    margins speak against their label, unlabelled ones most worth a label.
+def judge(
+    state: TrainState, rows: list[dict], *, prior: np.ndarray, brake: bool, **thresholds
+) -> tuple[TrainState, dict]:
+    """Returns the state with the brake set, and metrics to add to the last row.
 
-    state: the selected TrainState; predict_fn(params, records) -> scores.
+    These are the alarms as 0 or 1, pseudo/kl_to_prior, and with `brake` the brake that the steps of
+    the row ran under; the brake is then on for the next steps if an alarm is up.
+    prior, thresholds: see `alarms`.
     """
-    limit = config.observatory.listed
-    found = diagnostics.history(read(workdir / "metrics.jsonl"))
-    suspects = diagnostics.suspect_labels(
-        *jax.device_get((state.watch.margin_sum, state.watch.visits)), limit
-    )
-    rows = prepared.labelled.gather([row for row, _ in suspects])
+    up = alarms(rows, prior=prior, **thresholds)
+    divergence = prior_divergence(rows[-1], prior)
+    found = {} if divergence is None else {"pseudo/kl_to_prior": divergence}
+    found |= {f"alarm/{name}": float(value) for name, value in up.items()}
+    if brake:
+        old = state.watch.brake
+        found["brake"] = float(old)
+        new = jax.device_put(np.float32(any(up.values())), old.sharding)
+        state = state._replace(watch=state.watch._replace(brake=new))
+    return state, found
+
+
+def prior_of(labels: np.ndarray) -> np.ndarray:
+    """Shares of the classes, float64 [2], in labels, int [rows]."""
+    return np.bincount(labels, minlength=2) / len(labels)
+
+
+def prior_divergence(row: dict, prior: np.ndarray) -> float | None:
+    """Returns KL(shares of the used pseudo-labels || prior) in nats; None where none was used.
+
+    prior: classes of the labelled rows, float [classes], none of them 0.
+    """
+    shares = np.array([row.get(f"pseudo/share_{c}", np.nan) for c in range(len(prior))])
+    if np.isnan(shares).any():
+        return None
+    return float(np.sum(shares * np.log(np.where(shares > 0, shares, 1.0) / prior)))
+
+
+def precision_at(
+    labels: np.ndarray, scores: np.ndarray, coverage: float
+) -> tuple[float, int] | None:
+    """Returns the precision of the most confident predictions and their number; None for none.
+
+    labels: int [rows] in {0, 1}; scores: harmful probability [rows]. The round(coverage * rows)
+    scores farthest from 0.5 are counted; of equal ones the first rows.
+    """
+    count = round(coverage * len(labels))
+    if count == 0:
+        return None
+    chosen = np.argsort(-np.abs(scores - 0.5), kind="stable")[:count]
+    return float(((scores[chosen] > 0.5) == (labels[chosen] == 1)).mean()), count
+
+
+def shadow(
+    row: dict, step: int, *, labels: np.ndarray, scores: np.ndarray, twin: dict[int, list] | None
+) -> dict[str, float | list[float]]:
+    """Returns the precision on dev at the run's coverage, and the reference for the alarm.
+
+    row: metrics since the last evaluation, of which pseudo/mask_rate is read; labels, scores: of
+    dev; twin: the supervised twin's curves by step. `curve` is the precision at each of COVERAGES.
+    The other keys exist for runs that use pseudo-labels: `reference` is the twin's precision at the
+    same step and coverage (interpolated) less a standard error of this run's; without a twin that
+    was evaluated by then, the share of the larger class.
+    """
+    least = 1 / len(labels)
+    curve = [precision_at(labels, scores, max(c, least))[0] for c in COVERAGES]
+    found: dict[str, float | list[float]] = {"shadow/curve": curve}
+    coverage = 1 - row.get("pseudo/mask_rate", 1.0)
+    used = precision_at(labels, scores, coverage)
+    if used is None:
+        return found
+    precision, count = used
+    steps = [s for s in twin or () if s <= step]
+    if steps:
+        theirs = np.interp(coverage, COVERAGES, twin[max(steps)])
+        reference = theirs - (precision * (1 - precision) / count) ** 0.5
+    else:
+        reference = max(labels.mean(), 1 - labels.mean())
+    return found | {
+        "shadow/precision": precision,
+        "shadow/reference": float(reference),
+        "shadow/rows": count,
+    }
+
+
+def alarms(
+    rows: list[dict],
+    *,
+    prior: np.ndarray,
+    repeated: float,
+    idle_steps: int,
+    window_steps: int,
+    max_kl: float,
+    max_repeated: float,
+) -> dict[str, bool]:
+    """Returns {alarm: up or not} after the last of `rows`, the metrics of the run so far.
+
+    {} for rows without pseudo-labels. Thresholds: see the top of the file. one_class counts the
+    last `window_steps` steps and needs at least 20 pseudo-labels in them.
+    prior: shares of the classes of the labelled rows, float [classes]; repeated: share of the
+    strong views that repeat another row's.
+    """
+    rows = [row for row in rows if "pseudo/mask_rate" in row]
+    if not rows:
+        return {}
+    now = rows[-1]["step"]
+    before = dict(zip((row["step"] for row in rows), (0, *(r["step"] for r in rows)), strict=False))
+    used = {row["step"]: row["pseudo/used"] * (row["step"] - before[row["step"]]) for row in rows}
+
+    last = max((step for step, count in used.items() if count > 0), default=0)
+    window = [row for row in rows if before[row["step"]] >= now - window_steps] or rows[-1:]
+    total = sum(used[row["step"]] for row in window)
+    shares = {
+        name: sum(used[row["step"]] * row.get(name, 0.0) for row in window) / max(total, 1.0)
+        for name in (f"pseudo/share_{c}" for c in range(len(prior)))
+    }
+    shadows = [row for row in rows if "shadow/precision" in row]
+    return {
+        "nothing_selected": now - last >= idle_steps,
+        "one_class": total >= 20 and prior_divergence(shares, prior) > max_kl,
+        "shadow_precision": bool(shadows)
+        and shadows[-1]["shadow/precision"] < shadows[-1]["shadow/reference"],
+        "repeated_views": repeated > max_repeated,
+    }
+
+
+def history(rows: list[dict]) -> dict:
+    """Summarises alarms and brake: for each alarm that was ever up its first step, its number of
+    steps and whether it was up at the end; and the number of steps with the brake on."""
+    lengths = np.diff([0, *(row["step"] for row in rows)])
+    raised = {}
+    for name in ALARMS:
+        up = np.array([row.get(f"alarm/{name}", 0.0) > 0 for row in rows], bool)
+        if up.any():
+            raised[name] = {
+                "first_step": rows[int(up.argmax())]["step"],
+                "steps": int(lengths[up].sum()),
+                "at_the_end": bool(up[-1]),
+            }
+    # A row's brake is the one that its steps ran under.
+    braked = sum(int(n) for n, row in zip(lengths, rows, strict=True) if row.get("brake", 0) > 0)
+    return {"alarms": raised, "braked_steps": braked}
+
+
+def suspect_labels(
+    margin_sum: np.ndarray, visits: np.ndarray, limit: int
+) -> list[tuple[int, float]]:
+    """Returns (labelled row, mean margin of its label) of the negative means, lowest first."""
+    mean = margin_sum / np.maximum(visits, 1)
+    worst = np.argsort(mean, kind="stable")[:limit]
+    return [(int(i), float(mean[i])) for i in worst if visits[i] > 0 and mean[i] < 0]
+
+
+def most_uncertain(scores: np.ndarray, limit: int) -> list[tuple[int, float]]:
+    """Returns (row, harmful probability) of the scores nearest 0.5: rows to label next by margin
+    sampling (Scheffer et al. 2001)."""
+    nearest = np.argsort(np.abs(scores - 0.5), kind="stable")[:limit]
+    return [(int(i), float(scores[i])) for i in nearest]
+
+
+def account(
+    rows: list[dict],
+    watch: Watch,
+    labelled,
+    pool,
+    score: Callable,
+    *,
+    seed: int,
+    scored_rows: int,
+    listed: int,
+) -> dict:
+    """Returns `history` and rows to look at, by id, for the report.
+
+    suspect_labels: labelled rows whose margins contradict their label; label_next: unlabelled rows
+    most worth a label, of `scored_rows` random ones. rows: of metrics; watch: of the selected
+    state; labelled, pool (or None): records; score(records) -> harmful probability [rows];
+    listed: longest list.
+    """
+    found = history(rows)
+    suspects = suspect_labels(*jax.device_get((watch.margin_sum, watch.visits)), listed)
+    rows = labelled.gather([row for row, _ in suspects])
     found["suspect_labels"] = [
         {"id": row["id"], "label": int(row["label"]), "mean_margin": round(margin, 3)}
         for row, (_, margin) in zip(rows, suspects, strict=True)
     ]
-    pool, most = prepared.unlabelled, config.observatory.scored_rows
-    if pool is not None and most > 0:
+    if pool is not None and scored_rows > 0:
         chosen = np.arange(len(pool))
-        if len(pool) > most:
-            chosen = np.random.default_rng(config.seed).choice(len(pool), most, replace=False)
-        weights = state.params if state.ema_params is None else state.ema_params
-        scores = predict_fn(weights, pool.subset(chosen))
-        nearest = diagnostics.most_uncertain(scores, limit)
+        if len(pool) > scored_rows:
+            chosen = np.random.default_rng(seed).choice(len(pool), scored_rows, replace=False)
+        nearest = most_uncertain(score(pool.subset(chosen)), listed)
         rows = pool.gather(chosen[[row for row, _ in nearest]])
         found["label_next"] = [
-            {"id": row["id"], "score": round(score, 4)}
-            for row, (_, score) in zip(rows, nearest, strict=True)
+            {"id": row["id"], "score": round(value, 4)}
+            for row, (_, value) in zip(rows, nearest, strict=True)
         ]
     return found
 
 
-def judge_of(config, prepared: Prepared) -> Callable:
-    """A function: rows of metrics so far -> what the last one gets besides: its alarms as 0 or 1,
-    and how far the classes of its pseudo-labels are from those of the labelled rows."""
-    labels = inference.labels_of(prepared.labelled)
-    prior = np.bincount(labels, minlength=2) / len(labels)
-    settings = config.observatory
+def twin_curves(twin: str, split_sha256: str) -> dict[int, list[float]] | None:
+    """Reads {step: shadow curve} of the supervised twin in folder `twin`; None for "".
 
-    def judge(rows):
-        alarms = diagnostics.alarms(
-            rows,
-            prior=prior,
-            repeated=prepared.summary.get("repeated_views", 0.0),
-            idle_steps=settings.idle_steps,
-            window_steps=settings.window_steps,
-            max_kl=settings.max_kl,
-            max_repeated=settings.max_repeated,
-        )
-        divergence = diagnostics.prior_divergence(rows[-1], prior)
-        found = {} if divergence is None else {"pseudo/kl_to_prior": divergence}
-        return found | {f"alarm/{name}": float(up) for name, up in alarms.items()}
-
-    return judge
-
-
-def twin_curves(twin: str, prepared: Prepared) -> dict[int, list[float]] | None:
-    """{step: shadow curve} of the supervised twin; None without a twin.
-
-    Raises BadInput for a twin that is not finished or was split otherwise.
+    Raises BadInput for a twin that is not finished or that has another split.
     """
     if not twin:
         return None
@@ -83,10 +239,7 @@ def twin_curves(twin: str, prepared: Prepared) -> dict[int, list[float]] | None:
             f"config.observatory.twin = {twin!r} holds no finished run (no report.json): train the "
             "supervised twin first, or leave the twin empty."
         )
-    if (
-        json.loads(report.read_text())["provenance"]["split_sha256"]
-        != prepared.hashes["split_sha256"]
-    ):
+    if json.loads(report.read_text())["provenance"]["split_sha256"] != split_sha256:
         raise BadInput(
             f"config.observatory.twin = {twin!r} has other dev rows than this run: its twin has "
             "the same corpus, seed and sizes."

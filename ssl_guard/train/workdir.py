@@ -1,0 +1,49 @@
+"""The folder of a run: its report if the run is finished, else opened for writing."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from ssl_guard import config as config_module
+from ssl_guard.prepare import Prepared
+from ssl_guard.runtime import lock, processes, provenance
+from ssl_guard.runtime.checkpoint import Checkpoints
+from ssl_guard.runtime.files import write_json
+
+
+def finished(workdir: Path, config: ConfigDict) -> dict | None:
+    """Returns the report of a finished run, None for any other workdir.
+
+    Raises BadInput for the workdir of another config.
+    """
+    config_module.refuse_other(workdir, config)
+    report = workdir / "report.json"
+    return json.loads(report.read_text()) if report.exists() else None
+
+
+@contextlib.contextmanager
+def opened(
+    workdir: Path, config: ConfigDict, prepared: Prepared
+) -> Iterator[tuple[Path, Checkpoints]]:
+    """Locks a workdir, writes the config and the start into it, and yields (files, checkpoints).
+
+    files: the folder that this process writes to, the workdir itself for the first process.
+    Raises BadInput if another process holds the workdir.
+    """
+    with (
+        lock.held(workdir),
+        processes.own_files(workdir) as files,
+        Checkpoints(
+            workdir / "checkpoints",
+            keep_last=config.train.keep_last,
+            on_save_error=config.train.on_save_error,
+        ) as checkpoints,
+    ):
+        write_json(files / "config.json", config_module.as_json(config))
+        provenance.record_start(
+            files, checkpoints.latest or 0, shards_sha256=prepared.shards_sha256, **prepared.hashes
+        )
+        yield files, checkpoints

@@ -161,7 +161,7 @@ def test_ema_and_raw_weights_are_both_reported(folder):
 
 def test_too_long_for_the_encoder(folder):
     config = smoke(folder, "supervised", **{"data.max_length": 600, "data.buckets": (600,)})
-    with pytest.raises(BadInput, match="600 is more than the 512 positions"):
+    with pytest.raises(BadInput, match="600 is more than the 64 positions"):
         config.data.dir = str(folder / "data600")
         train_run.train_and_evaluate(config, folder / "long")
 

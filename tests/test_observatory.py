@@ -41,7 +41,10 @@ def test_pseudo_label_metrics_count_as_a_loop_does(heads, with_weak):
     valid = (rng.random(rows) < 0.8).astype(np.float32)
     hidden = rng.integers(-1, classes, rows)
     found = diagnostics.pseudo_label_metrics(
-        Target(probs, weight), jnp.asarray(logits) if with_weak else None, valid, hidden
+        Target(jnp.asarray(probs), jnp.asarray(weight)),
+        jnp.asarray(logits) if with_weak else None,
+        jnp.asarray(valid),
+        jnp.asarray(hidden),
     )
 
     label = [int(np.argmax(probs[i].mean(axis=0))) for i in range(rows)]

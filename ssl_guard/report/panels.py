@@ -79,7 +79,8 @@ def span(runs: list[dict], ending: str) -> tuple[float, float]:
         if name.endswith(ending)
     ]
     low, high = min(values), max(values)
-    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+    margin = 0.05 * (high - low) or 0.1  # a constant series still needs an axis
+    return low - margin, high + margin
 
 
 def pseudo_labels(axes, runs: list[dict]) -> None:

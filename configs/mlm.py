@@ -22,7 +22,7 @@ def get_config(arg=None):
             )
         )
     config.optim.lr = 5e-5
-    config.optim.layer_decay = 1.0
+    config.optim.layer_lr_decay = 1.0
     config.optim.weight_decay = 0.01
     config.optim.freeze = ()
     config.train.steps, config.train.eval_every_steps = 300, 50

@@ -1,4 +1,4 @@
-"""Every key of a run's config with its default, and the checks that need no data.
+"""Defines every config key with its default, and the checks that need no data.
 
 A file in configs/ calls `default()`, changes what its method needs, and returns the result. Values
 are strings, numbers and tuples of them. Any key can be overridden on the command line:
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from ssl_guard.errors import BadInput
 
-# What a resumed run may have otherwise: no number of its report hangs on it.
+# Keys that may differ when a run resumes. They do not affect results.
 MAY_CHANGE = (
     "compilation_cache",
     "train.keep_last",
@@ -22,9 +22,59 @@ MAY_CHANGE = (
     "train.tensorboard",
 )
 
+# Old names of keys, so that `from_json` reads the config.json of older runs.
+RENAMED = {
+    "brake": "monitor.disable_unlabelled_on_alarm",
+    "data.balance": "data.label_sampling",
+    "data.shapes": "data.num_shapes",
+    "eval.bootstrap": "eval.bootstrap_samples",
+    "eval.windows": "eval.stride",
+    "observatory.idle_steps": "monitor.idle_steps",
+    "observatory.listed": "monitor.listed",
+    "observatory.max_kl": "monitor.max_kl",
+    "observatory.max_repeated": "monitor.max_repeated",
+    "observatory.scored_rows": "monitor.scored_rows",
+    "observatory.twin": "monitor.baseline_run",
+    "observatory.window_steps": "monitor.window_steps",
+    "optim.layer_decay": "optim.layer_lr_decay",
+    "train.grad_accum_steps": "train.grad_accum_steps",
+    "train.max_skipped": "train.max_nonfinite_steps",
+}
+RENAMED_VALUES = {("data.label_sampling", "natural"): "random"}
+
+POSITIVE = (
+    "data.labelled",
+    "data.dev",
+    "data.test",
+    "data.window_steps",
+    "augment.copies",
+    "model.num_heads",
+    "train.steps",
+    "train.labelled_batch",
+    "train.unlabelled_batch",
+    "train.max_nonfinite_steps",
+    "train.keep_last",
+    "train.grad_accum_steps",
+    "train.eval_every_steps",
+    "train.log_every_steps",
+    "monitor.idle_steps",
+    "monitor.window_steps",
+    "eval.batch",
+    "eval.bootstrap_samples",
+)
+CHOICES = {
+    "model.pooling": ("mean", "cls"),
+    "model.head": ("mlp", "linear"),
+    "model.dtype": ("float32", "bfloat16"),
+    "train.on_save_error": ("stop", "continue"),
+    "train.select_by": ("f1", "auprc"),
+    "data.task": ("response_harm", "prompt_harm", "content_moderation"),
+    "data.label_sampling": ("balanced", "random"),
+}
+
 
 def default() -> ConfigDict:
-    """The defaults; each key is explained where it is set."""
+    """Returns the defaults; each key is explained where it is set."""
     config = ConfigDict()
     config.seed = 0  # initialisation of the head, order of the data, dropout, split
     config.algorithm = "supervised"  # a name in ssl_guard/algorithms/__init__.py
@@ -34,10 +84,10 @@ def default() -> ConfigDict:
     data.dir = "data"  # prepared corpora, frozen splits and shards; shared by all runs
     data.corpus = "human_scored_responses"  # a name in data/corpora/, or a .jsonl / .csv file
     data.test_corpus = ""  # another corpus whose labelled rows are the test side; "" draws `test`
-    # More corpora, with commas between, whose rows join the unlabelled pool, labels unread.
+    # Comma-separated corpora whose rows join the unlabelled pool. Their labels are not read.
     data.unlabelled_corpus = ""
-    # For files: which column is the prompt, response, label, id. A file that differs says so behind
-    # its name, here and in every other place: more.csv?prompt=text&label=toxic
+    # Columns of files. A file with other columns names them after its path, in any config key:
+    # more.csv?prompt=text&label=toxic
     data.columns = ConfigDict()
     data.columns.prompt = "prompt"
     data.columns.response = "response"
@@ -47,19 +97,17 @@ def default() -> ConfigDict:
     data.harmful_values = ()  # for files: label values that mean harmful, instead of the usual ones
     data.safe_values = ()  # (1, true, harmful, unsafe; 0, false, safe, unharmful)
     data.task = "response_harm"  # or prompt_harm or content_moderation, see data/schema.py
-    data.prompt_corpus = (
-        ""  # prompts with labels of their own: both tasks, a head each, in one model
-    )
+    data.prompt_corpus = ""  # labelled prompts: trains both tasks in one model, a head each
     data.labelled = 100  # labelled rows; those of a smaller number are among them
-    data.balance = "balanced"  # half of them harmful; or natural: as they come
-    data.stratified = False  # True: drawn sides have the classes' shares of all rows with a label
-    data.all_labels = False  # the unlabelled rows' hidden labels are used too: the ceiling
+    data.label_sampling = "balanced"  # half of the labelled rows harmful; "random": as drawn
+    data.stratified = False  # True: dev and test keep the class shares of all labelled rows
+    data.all_labels = False  # True: also trains on the pool's hidden labels (the ceiling)
     data.dev = 150  # rows that choose the step and the threshold
-    data.test = 250  # rows that are read once, at the end; unread with a test_corpus
-    data.calibration = 0  # rows on no other side, for ssl_guard calibrate; 0 for none
+    data.test = 250  # rows scored once, at the end; unused with a test_corpus
+    data.calibration = 0  # rows kept for the `calibrate` command; 0 for none
     data.max_length = 256  # tokens of a pair; longer ones lose the start of the prompt first
     data.buckets = (64, 128, 192, 256)  # padded lengths, so the compiled shapes of the train step
-    data.shapes = 0  # so many shapes of the train step are chosen from the texts; 0 for the buckets
+    data.num_shapes = 0  # padded shapes chosen from the texts; 0 uses the buckets
     data.packing = False  # several short texts in one row; the same numbers, cheaper
     data.window_steps = 16  # rows of so many steps are sorted by length together
 
@@ -81,8 +129,8 @@ def default() -> ConfigDict:
     gates.length = ()  # shortest and longest view as a share of its source, such as (0.5, 2.0)
     gates.language = 0.0  # confidence at which another language is rejected; not if ops change it
     gates.similarity = 0.0  # least cosine of the embeddings of source and view, by MiniLM
-    gates.classifier = ""  # workdir of a finished run: rejects views that change its mind
-    gates.confidence = 0.8  # that it must have in the other class
+    gates.classifier = ""  # workdir of a finished run: rejects views whose predicted class changes
+    gates.confidence = 0.8  # confidence in the other class at which a view is rejected
 
     config.model = model = ConfigDict()
     model.name = "all-MiniLM-L6-v2"  # a folder, an installed asset, or a Hugging Face model
@@ -99,9 +147,9 @@ def default() -> ConfigDict:
 
     config.optim = optim = ConfigDict()
     optim.lr = (
-        2e-4  # peak learning rate of the head; the encoder's layers get less, see layer_decay
+        2e-4  # peak learning rate of the head; the encoder's layers get less, see layer_lr_decay
     )
-    optim.layer_decay = 0.75  # learning-rate factor from one layer to the one below
+    optim.layer_lr_decay = 0.75  # learning-rate factor from one layer to the one below
     optim.weight_decay = 5e-4  # AdamW's, none on biases and norms
     optim.warmup_steps = 10
     optim.clip_norm = 1.0  # global gradient norm, 0 for none
@@ -116,31 +164,31 @@ def default() -> ConfigDict:
     train.steps_per_epoch = 0
     train.labelled_batch = 16  # global batch sizes
     train.unlabelled_batch = 16
-    train.accumulate = 1  # parts of a batch that go through the model one after the other
+    train.grad_accum_steps = 1  # parts of a batch that run through the model one after another
     train.eval_every_steps = 20  # evaluates dev and writes a checkpoint
     train.keep_last = 2  # newest checkpoints that are kept, beside the best
     train.on_save_error = "stop"  # or "continue", when the disk refuses a checkpoint but the last
     train.log_every_steps = 5
-    train.max_skipped = 10  # steps in a row without a finite loss and gradient that end the run
+    train.max_nonfinite_steps = 10  # a run ends after this many such steps in a row
     train.float32_check = False  # with bfloat16: dev is scored in float32 too, and compared
     train.select_by = "auprc"  # dev score that chooses the step: f1 (best on dev) or auprc
     train.tensorboard = False  # needs the extra "tensorboard"
 
-    # Alarms on pseudo-labels, see observatory.py; metrics and report always say which were up.
-    config.brake = False  # True: no unlabelled loss while an alarm is up
-    config.observatory = watch = ConfigDict()
-    watch.idle_steps = 50  # without a used pseudo-label
-    watch.window_steps = 20  # over which the shares of the pseudo-labels are taken
-    watch.max_kl = 0.4  # nats from the classes of the labelled rows; 92% in one of two, half each
-    watch.max_repeated = 0.1  # share of strong views that say what another row's view says
-    watch.twin = ""  # workdir of the finished supervised twin, whose dev precision is the bar
-    watch.listed = 20  # ids in the report: suspect labels, rows worth labelling next
-    watch.scored_rows = 2000  # unlabelled rows scored at the end to find the latter, 0 for none
+    # Alarms on pseudo-labels, see train/monitor.py. Metrics and report list those that were up.
+    config.monitor = monitor = ConfigDict()
+    monitor.disable_unlabelled_on_alarm = False  # True: no unlabelled loss while an alarm is up
+    monitor.idle_steps = 50  # steps without a used pseudo-label before the alarm
+    monitor.window_steps = 20  # steps over which pseudo-label shares are averaged
+    monitor.max_kl = 0.4  # nats from the classes of the labelled rows; 92% in one of two, half each
+    monitor.max_repeated = 0.1  # largest share of strong views equal to another row's view
+    monitor.baseline_run = ""  # workdir of the supervised run whose dev precision is the bar
+    monitor.listed = 20  # ids in the report: suspect labels, rows to label next
+    monitor.scored_rows = 2000  # unlabelled rows scored to find rows to label next; 0 for none
 
     config.eval = ConfigDict()
     config.eval.batch = 32
-    config.eval.windows = 0  # tokens from one window of a long text to the next; 0 cuts long texts
-    config.eval.bootstrap = 1000  # resamples behind each 95% interval
+    config.eval.stride = 0  # tokens between windows of a long text; 0 truncates long texts
+    config.eval.bootstrap_samples = 1000  # resamples behind each 95% interval
 
     # The devices, of all processes: data x fsdp x tensor, where -1 takes what is left. Rows of a
     # batch are split over data and fsdp, parameters over fsdp and tensor, see sharding.py. A run
@@ -158,7 +206,7 @@ def default() -> ConfigDict:
 
 
 def smoke(config: ConfigDict) -> ConfigDict:
-    """The same run cut down to seconds: one encoder layer, a few steps and rows."""
+    """Shrinks a run to seconds: one encoder layer, a few steps and rows."""
     config.model.num_layers = 1
     config.data.labelled, config.data.dev, config.data.test = 20, 20, 30
     config.data.max_length, config.data.buckets = 64, (64,)
@@ -166,7 +214,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.train.steps, config.train.eval_every_steps, config.train.log_every_steps = 4, 2, 1
     config.train.labelled_batch, config.train.unlabelled_batch = 8, 8
     config.optim.warmup_steps = 1
-    config.eval.bootstrap = 50
+    config.eval.bootstrap_samples = 50
     return config
 
 
@@ -186,57 +234,29 @@ def check(config: ConfigDict) -> None:
             f"config.data.buckets = {buckets} must rise and end at config.data.max_length = "
             f"{data.max_length}."
         )
-    if data.shapes < 0:
-        raise BadInput(f"config.data.shapes = {data.shapes} must be at least 0.")
-    positive = {
-        "data.labelled": data.labelled,
-        "data.dev": data.dev,
-        "data.test": data.test,
-        "data.window_steps": data.window_steps,
-        "augment.copies": config.augment.copies,
-        "model.num_heads": config.model.num_heads,
-        "train.steps": train.steps,
-        "train.labelled_batch": train.labelled_batch,
-        "train.unlabelled_batch": train.unlabelled_batch,
-        "train.max_skipped": train.max_skipped,
-        "train.keep_last": train.keep_last,
-        "train.accumulate": train.accumulate,
-        "train.eval_every_steps": train.eval_every_steps,
-        "train.log_every_steps": train.log_every_steps,
-        "observatory.idle_steps": config.observatory.idle_steps,
-        "observatory.window_steps": config.observatory.window_steps,
-        "eval.batch": config.eval.batch,
-        "eval.bootstrap": config.eval.bootstrap,
-    }
-    for key, value in positive.items():
-        if value < 1:
-            raise BadInput(f"config.{key} = {value} must be at least 1.")
+    if data.num_shapes < 0:
+        raise BadInput(f"config.data.num_shapes = {data.num_shapes} must be at least 0.")
+    values = leaves(config)
+    for key in POSITIVE:
+        if values[key] < 1:
+            raise BadInput(f"config.{key} = {values[key]} must be at least 1.")
     _check_sets(config.augment)
     _check_mesh(config.mesh)
-    if config.algorithm == "mlm" and train.accumulate > 1:
+    if config.algorithm == "mlm" and train.grad_accum_steps > 1:
         raise BadInput(
-            "config.train.accumulate is not for configs/mlm.py: lower config.mlm.batch instead."
+            "config.train.grad_accum_steps is not for configs/mlm.py: lower config.mlm.batch."
         )
-    choices = {
-        "model.pooling": (config.model.pooling, ("mean", "cls")),
-        "model.head": (config.model.head, ("mlp", "linear")),
-        "model.dtype": (config.model.dtype, ("float32", "bfloat16")),
-        "train.on_save_error": (train.on_save_error, ("stop", "continue")),
-        "train.select_by": (train.select_by, ("f1", "auprc")),
-        "data.task": (data.task, ("response_harm", "prompt_harm", "content_moderation")),
-        "data.balance": (data.balance, ("balanced", "natural")),
-    }
-    for key, (value, known) in choices.items():
-        if value not in known:
-            raise BadInput(f"config.{key} = {value!r} must be one of {', '.join(known)}.")
+    for key, known in CHOICES.items():
+        if values[key] not in known:
+            raise BadInput(f"config.{key} = {values[key]!r} must be one of {', '.join(known)}.")
     if train.float32_check and config.model.dtype == "float32":
         raise BadInput(
             "config.train.float32_check compares bfloat16 with float32: set config.model.dtype = "
             "'bfloat16', or leave the check out."
         )
-    if not 0 <= config.eval.windows <= data.max_length:
+    if not 0 <= config.eval.stride <= data.max_length:
         raise BadInput(
-            f"config.eval.windows = {config.eval.windows} must be between 0 (long texts are cut) "
+            f"config.eval.stride = {config.eval.stride} must be between 0 (long texts are cut) "
             f"and config.data.max_length = {data.max_length}."
         )
     if config.algorithm not in config:
@@ -291,7 +311,7 @@ def check_overrides(config: ConfigDict, arguments: list[str]) -> None:
 
 
 def _nearest(config: ConfigDict, path: list[str], depth: int) -> str:
-    """Which key was meant: the closest sibling, else the same name elsewhere in the tree."""
+    """Suggests a key: the closest sibling, else the same name elsewhere in the tree."""
     keys = leaves(config)
     parent = ".".join(path[:depth])
     siblings = [key for key in keys if key.startswith(parent + "." if parent else "")]
@@ -303,14 +323,17 @@ def _nearest(config: ConfigDict, path: list[str], depth: int) -> str:
 
 
 def as_json(config: ConfigDict) -> dict:
-    """The config as dotted keys and the values that JSON gives back."""
+    """Returns the config as dotted keys with JSON values."""
     return json.loads(json.dumps(leaves(config)))
 
 
 def from_json(flat: dict) -> ConfigDict:
-    """The config of these dotted keys (see `as_json`), with today's defaults for keys that are
-    younger than the file; keys that have gone since stay, and nobody reads them."""
+    """Returns the config of dotted keys (see `as_json`), written by this or an older version.
+
+    Keys that are missing get today's defaults. Keys that no longer exist stay unread.
+    """
     config = default().unlock()
+    flat = current_keys(flat)
     config.algorithm = flat["algorithm"]
     for key, value in {config.algorithm: ConfigDict(), **flat}.items():
         node = config
@@ -323,8 +346,17 @@ def from_json(flat: dict) -> ConfigDict:
     return config.lock()
 
 
+def current_keys(flat: dict) -> dict:
+    """Replaces keys and values by their names of today, see RENAMED."""
+    renamed = {RENAMED.get(key, key): value for key, value in flat.items()}
+    return {
+        key: RENAMED_VALUES.get((key, value), value) if isinstance(value, str) else value
+        for key, value in renamed.items()
+    }
+
+
 def leaves(config: ConfigDict, prefix: str = "") -> dict:
-    """{"data.dir": value, ...}: the config as dotted keys."""
+    """Returns the config as dotted keys: {"data.dir": value, ...}."""
     flat = {}
     for key, value in config.items():
         if isinstance(value, ConfigDict):
@@ -340,7 +372,7 @@ def refuse_other(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    mine, theirs = as_json(config), json.loads(path.read_text())
+    mine, theirs = as_json(config), current_keys(json.loads(path.read_text()))
     keys = {k for k in mine.keys() | theirs.keys() if not k.startswith("mesh.")} - set(MAY_CHANGE)
     other = sorted(k for k in keys if mine.get(k) != theirs.get(k))
     if other:

@@ -131,7 +131,7 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
             rows=len(rows["unlabelled"]),
             weights=tuple(config.augment.weights),
         )
-    stride = config.eval.windows
+    stride = config.eval.stride
     for name in scored if stride else ():
         parts = view(
             f"{name}-windows",
@@ -189,7 +189,7 @@ def read_split(config: ConfigDict) -> Source:
         dev=data.dev,
         test=data.test,
         calibration=data.calibration,
-        balance=data.balance,
+        balance="natural" if data.label_sampling == "random" else "balanced",  # as old splits say
         stratified=data.stratified,
         given_test=given_test,
     )
@@ -420,7 +420,7 @@ def _shards_sha256(records: dict[str, Records], strong: Mixture | None) -> dict[
 
 def views_of(config: ConfigDict) -> tuple[str, ...]:
     """The views of the unlabelled rows that the config's algorithm needs."""
-    if config.algorithm in algorithms.FITTED:
+    if config.algorithm in algorithms.CLOSED_FORM:
         return ()
     return algorithms.build(config.algorithm, **config[config.algorithm]).views
 

@@ -34,8 +34,8 @@ def test_every_config_loads_and_passes_the_checks(name, arg):
 @pytest.mark.parametrize("name", CONFIGS + SETS)
 def test_every_config_shows_its_command(name):
     path = f"configs/{name.replace('.', '/')}.py"
-    command = "augment" if name in SETS else "main"
-    assert f"python -m ssl_guard.{command} --config={path}" in Path(path).read_text()
+    command = " augment" if name in SETS else ".main"
+    assert f"python -m ssl_guard{command} --config={path}" in Path(path).read_text()
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -93,7 +93,7 @@ def test_known_overrides_pass():
         ("data.buckets", (64, 32), "config.data.buckets"),
         ("data.buckets", (64, 128), "max_length"),
         ("data.buckets", (), "config.data.buckets"),
-        ("data.shapes", -1, "config.data.shapes"),
+        ("data.num_shapes", -1, "config.data.num_shapes"),
         ("train.steps", 0, "config.train.steps"),
         ("model.dtype", "float16", "float32, bfloat16"),
         ("train.select_by", "accuracy", "f1, auprc"),
@@ -117,3 +117,14 @@ def test_values_no_run_can_use(key, value, words):
 def test_an_unknown_argument_of_a_config():
     with pytest.raises(BadInput, match="smoke"):
         load("uda", "smok")
+
+
+def test_keys_of_older_runs_have_their_new_names():
+    flat = base.as_json(base.default())
+    old = {new: old for old, new in base.RENAMED.items()}
+    assert set(old) <= set(flat)
+    values = {"data.num_shapes": 4, "monitor.baseline_run": "runs/x", "optim.layer_lr_decay": 0.5}
+    stored = {old.get(key, key): values.get(key, value) for key, value in flat.items()}
+    stored["data.balance"] = "natural"
+    found = base.as_json(base.from_json(stored))
+    assert found == flat | values | {"data.label_sampling": "random"}

@@ -290,12 +290,16 @@ def run(folder, name, corpus="even", module=fixmatch, **changes):
     config.data.dir, config.data.corpus = str(folder / "data"), str(folder / f"{corpus}.jsonl")
     config.data.task, config.data.max_length, config.data.buckets = "prompt_harm", 32, (32,)
     config.train.steps, config.train.eval_every_steps, config.train.log_every_steps = 36, 12, 6
-    config.eval.bootstrap = 10
-    config.optim.lr, config.optim.layer_decay, config.brake = 1e-3, 1.0, True
+    config.eval.bootstrap_samples = 10
+    config.optim.lr, config.optim.layer_lr_decay, config.monitor.disable_unlabelled_on_alarm = (
+        1e-3,
+        1.0,
+        True,
+    )
     config.data.labelled = 14
     if "fixmatch" in config:
         config.fixmatch.threshold = 0.6
-    config.observatory.window_steps = 12
+    config.monitor.window_steps = 12
     config.update_from_flattened_dict(changes)
     report = train_run.train_and_evaluate(config, folder / name)
     return report["observatory"], read(folder / name / "metrics.jsonl")
@@ -309,7 +313,7 @@ def twin(folder):
 
 def test_a_healthy_run_raises_nothing(folder, twin):
     """Nothing at the end: the first steps of an untrained head may well raise an alarm."""
-    found, rows = run(folder, "healthy", **{"observatory.twin": str(twin)})
+    found, rows = run(folder, "healthy", **{"monitor.baseline_run": str(twin)})
     assert not any(alarm["at_the_end"] for alarm in found["alarms"].values())
     assert rows[-1]["brake"] == 0.0
     assert rows[-1]["pseudo/accuracy"] == 1.0 and rows[-1]["shadow/precision"] == 1.0
@@ -341,7 +345,7 @@ def test_flipped_labels_are_noticed_and_braked(folder, twin, monkeypatch):
         return prepared._replace(labelled=Flipped(prepared.labelled))
 
     monkeypatch.setattr(gradient, "prepare", flipped)
-    found, rows = run(folder, "flipped", **{"observatory.twin": str(twin)})
+    found, rows = run(folder, "flipped", **{"monitor.baseline_run": str(twin)})
     assert found["alarms"]["shadow_precision"]["at_the_end"]
     assert found["braked_steps"] >= 12
     assert rows[-1]["brake"] == 1.0 and rows[-1]["pseudo/mask_rate"] < 1.0
@@ -395,6 +399,6 @@ def test_suspect_labels_are_the_flipped_ones(folder, monkeypatch):
 
 def test_a_twin_must_be_finished_and_have_the_same_dev_rows(folder, twin):
     with pytest.raises(BadInput, match="holds no finished run"):
-        run(folder, "no_twin", **{"observatory.twin": str(folder / "nowhere")})
+        run(folder, "no_twin", **{"monitor.baseline_run": str(folder / "nowhere")})
     with pytest.raises(BadInput, match="other dev rows"):
-        run(folder, "other_twin", **{"observatory.twin": str(twin), "seed": 1})
+        run(folder, "other_twin", **{"monitor.baseline_run": str(twin), "seed": 1})

@@ -26,14 +26,14 @@ def test_alone_and_not_joined(monkeypatch):
 
 
 def test_one_process_writes_into_the_workdir(tmp_path):
-    with processes.own_files(tmp_path) as files:
+    with processes.process_workdir(tmp_path) as files:
         assert files == tmp_path
 
 
 def test_another_process_writes_elsewhere_and_knows_the_metrics(tmp_path, monkeypatch):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    with processes.own_files(tmp_path) as files:
+    with processes.process_workdir(tmp_path) as files:
         assert (files / "metrics.jsonl").read_text() == '{"step": 1}\n'
         (files / "report.json").write_text("{}")
     assert not files.exists() and [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
@@ -46,5 +46,5 @@ def test_the_first_process_makes_what_the_others_find(index, order, monkeypatch)
     monkeypatch.setattr(
         processes.multihost_utils, "sync_global_devices", lambda name: happened.append("met")
     )
-    assert processes.in_turn(lambda: happened.append("made") or "found") == "found"
+    assert processes.first_process_first(lambda: happened.append("made") or "found") == "found"
     assert happened == order

@@ -202,7 +202,7 @@ def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monke
 
     monkeypatch.setattr(steps, "train_step", skipping)
     changes = {"train.steps": 6, "train.log_every_steps": 2}
-    config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 4})
+    config = smoke(folder, "supervised", **changes, **{"train.max_nonfinite_steps": 4})
 
     def signalled(step=None):
         if step is None:
@@ -213,7 +213,7 @@ def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monke
         train_run.train_and_evaluate(config, folder / "skipped-3-of-4")
     monkeypatch.setattr(preemption, "check", check)
     train_run.train_and_evaluate(config, folder / "skipped-3-of-4")  # three are not four
-    config = smoke(folder, "supervised", **changes, **{"train.max_skipped": 3})
+    config = smoke(folder, "supervised", **changes, **{"train.max_nonfinite_steps": 3})
     with pytest.raises(BadInput, match="steps 2 to 4"):
         train_run.train_and_evaluate(config, folder / "skipped-3-of-3")
     assert [row["step"] for row in read(folder / "skipped-3-of-3" / "metrics.jsonl")] == [2]

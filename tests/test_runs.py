@@ -106,7 +106,7 @@ def test_a_diverged_run_names_steps_and_rows(runs, folder):
     changes = {
         "optim.lr": 1e30,
         "optim.clip_norm": 0.0,
-        "train.max_skipped": 3,
+        "train.max_nonfinite_steps": 3,
         "train.steps": 6,
         "train.log_every_steps": 6,
         "train.eval_every_steps": 6,

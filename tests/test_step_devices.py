@@ -68,13 +68,13 @@ def on_a_mesh(reference, shape, shard_pool, accumulate=1):
     step, state, expected = reference
     axes = dict(zip(sharding.AXES, shape, strict=True))
     mesh = sharding.make_mesh(jax.devices()[: math.prod(shape)], **axes)
-    stages = models.Stages(*(sharding.whole(stage, mesh) for stage in STAGES))
+    stages = models.Stages(*(sharding.gather_fsdp_params(stage, mesh) for stage in STAGES))
     step = functools.partial(
-        step, apply=sharding.whole(apply, mesh), stages=stages, accumulate=accumulate
+        step, apply=sharding.gather_fsdp_params(apply, mesh), stages=stages, accumulate=accumulate
     )
     state = sharding.pad_pool(state)
     places = sharding.shardings(
-        sharding.place(jax.eval_shape(lambda: state), mesh, shard_pool=shard_pool)
+        sharding.shard_template(jax.eval_shape(lambda: state), mesh, shard_pool=shard_pool)
     )
     jitted = jax.jit(
         step,

@@ -50,7 +50,7 @@ def check_files(name, workdir, result, *, unlabelled):
     for metric in ("f1", "auprc", "recall_at_1_fpr", "ece"):
         assert 0 <= scores[metric]["low"] <= scores[metric]["high"] <= 1
     rows = read(workdir / "metrics.jsonl")
-    fitted = result["algorithm"] in algorithms.FITTED
+    fitted = result["algorithm"] in algorithms.CLOSED_FORM
     assert [row["step"] for row in rows] == ([0] if fitted else [1, 2, 3, 4])
     assert all(np.isfinite(value).all() for row in rows for value in row.values())
     assert ("pseudo/mask_rate" in rows[-1]) == (name not in LABELS_ALONE)

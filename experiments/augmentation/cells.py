@@ -24,7 +24,7 @@ def _cell(kind: str, seed: int) -> Cell:
     settings = methods.settings(ALGORITHM, LENGTH, seed)
     make = ("augment", f"--config=configs/augment/{kind}.py", *overrides(settings))
     twin = f"runs/methods/{LENGTH}/{TWIN}-{seed}"
-    settings |= {"augment.sets": repr((kind,)), "observatory.twin": twin}
+    settings |= {"augment.sets": repr((kind,)), "monitor.baseline_run": twin}
     manifest = f"data/augmented/*.{seed}@*/{kind}/manifest.json"
     return Cell(ALGORITHM, settings, before=[make], more={"set": manifest})
 

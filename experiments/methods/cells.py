@@ -34,7 +34,7 @@ SETTINGS = {
     "model.dtype": "bfloat16",
     "train.labelled_batch": 8,
     "train.log_every_steps": 10,
-    "observatory.scored_rows": 200,
+    "monitor.scored_rows": 200,
 }
 # The published 0.95 masks nine rows of ten for the first half of so short a run. Dash's first
 # threshold is the loss of one pass over the labelled rows; the ceiling has 15 times their number. A
@@ -60,7 +60,9 @@ def settings(method: str, length: str, seed: int) -> dict:
 
 
 def _cell(method: str, length: str, seed: int) -> Cell:
-    twin = {"observatory.twin": f"runs/methods/{length}/{TWIN}-{seed}"} if method != TWIN else {}
+    twin = (
+        {"monitor.baseline_run": f"runs/methods/{length}/{TWIN}-{seed}"} if method != TWIN else {}
+    )
     return Cell(method, settings(method, length, seed) | twin)
 
 

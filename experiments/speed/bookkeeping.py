@@ -119,11 +119,11 @@ def measure_target(algorithm, heads: int, base) -> dict:
     """Seconds of `target` alone at both pools and of the base's, and of those that end an epoch."""
     rng = np.random.default_rng(0)
     clock = functools.partial(
-        algorithms.Clock, jnp.int32(5), jnp.float32(0.5), jnp.int32(1), rng=jax.random.key(0)
+        algorithms.StepInfo, jnp.int32(5), jnp.float32(0.5), jnp.int32(1), rng=jax.random.key(0)
     )
 
     def call(state, logits, batch, clock, algorithm):
-        return algorithm.target(state, logits, batch, clock, algorithms.LOCAL)
+        return algorithm.target(state, logits, batch, clock, algorithms.NO_COLLECTIVES)
 
     seconds, sizes, ends, compared = {}, {}, [], {}
     for name, pool, method in [*((n, p, algorithm) for n, p in POOLS.items()), ("base", 1, base)]:

@@ -92,7 +92,7 @@ def train_step():
         params,
         schedule=lambda step: config.optim.lr,
         weight_decay=config.optim.weight_decay,
-        layer_decay=config.optim.layer_decay,
+        layer_decay=config.optim.layer_lr_decay,
         num_layers=model.config.num_hidden_layers,
         clip_norm=config.optim.clip_norm,
         freeze=tuple(config.optim.freeze),

@@ -10,7 +10,7 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "coll
 
 
 def bytes_per_device(placed: Any) -> int:
-    """Bytes that a tree of `sharding.place` takes on one device."""
+    """Bytes that a tree of `sharding.shard_template` takes on one device."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(placed)

@@ -39,7 +39,7 @@ def state_bytes(algorithm, heads: int, pool: int, devices: int) -> int:
         return sharding.pad_pool({"algo_state": state})
 
     return placement.bytes_per_device(
-        sharding.place(jax.eval_shape(new_state), mesh, shard_pool=True)
+        sharding.shard_template(jax.eval_shape(new_state), mesh, shard_pool=True)
     )
 
 
@@ -54,10 +54,12 @@ def measure_pool(algorithm, heads: int, pool: int) -> dict[str, list[float]]:
     index = jnp.asarray(rng.permutation(pool)[:BATCH], jnp.int32)
     batch = {"index": index, "weight": jnp.ones(BATCH)}
     clock = functools.partial(
-        algorithms.Clock, jnp.int32(5), jnp.float32(0.5), jnp.int32(1), rng=jax.random.key(0)
+        algorithms.StepInfo, jnp.int32(5), jnp.float32(0.5), jnp.int32(1), rng=jax.random.key(0)
     )
     target = jax.jit(
-        lambda state, clock: algorithm.target(state, logits, batch, clock, algorithms.LOCAL),
+        lambda state, clock: algorithm.target(
+            state, logits, batch, clock, algorithms.NO_COLLECTIVES
+        ),
         donate_argnums=0,
     )
     state = jax.tree.map(jnp.copy, algorithm.init_state(pool, 2, heads))

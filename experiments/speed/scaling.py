@@ -93,12 +93,12 @@ def measure_cell(shape: tuple[int, int, int], shard_pool: bool, parts: int) -> d
         )
         return sharding.pad_pool(state)
 
-    placed = sharding.place(jax.eval_shape(new_state), mesh, shard_pool=shard_pool)
+    placed = sharding.shard_template(jax.eval_shape(new_state), mesh, shard_pool=shard_pool)
     places = sharding.shardings(placed)
     step = jax.jit(
         functools.partial(
             steps.train_step,
-            apply=sharding.whole(model.apply, mesh),
+            apply=sharding.gather_fsdp_params(model.apply, mesh),
             algorithm=algorithm,
             tx=tx,
             total_steps=1000,

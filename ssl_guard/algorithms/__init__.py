@@ -26,7 +26,14 @@ from ssl_guard.algorithms import (
     uda,
     vat,
 )
-from ssl_guard.algorithms.base import LOCAL, Across, Algorithm, Clock, Target, dropout_key
+from ssl_guard.algorithms.base import (
+    NO_COLLECTIVES,
+    Algorithm,
+    Collectives,
+    StepInfo,
+    Target,
+    dropout_key,
+)
 from ssl_guard.errors import BadInput
 
 ALGORITHMS = {
@@ -53,7 +60,7 @@ ALGORITHMS = {
     "multimatch": multimatch.make,
 }
 
-FITTED = ("logistic_regression", "tfidf_logistic")  # runs without steps, see `baselines`
+CLOSED_FORM = ("logistic_regression", "tfidf_logistic")  # runs without steps, see `baselines`
 
 
 def build(name: str, **hyper_parameters) -> Algorithm:
@@ -63,7 +70,8 @@ def build(name: str, **hyper_parameters) -> Algorithm:
     """
     if name not in ALGORITHMS:
         raise BadInput(
-            f"config.algorithm {name!r} is unknown: use one of {', '.join([*ALGORITHMS, *FITTED])}."
+            f"config.algorithm {name!r} is unknown: use one of "
+            f"{', '.join([*ALGORITHMS, *CLOSED_FORM])}."
         )
     known = inspect.signature(ALGORITHMS[name]).parameters
     for key in hyper_parameters:
@@ -78,11 +86,11 @@ def build(name: str, **hyper_parameters) -> Algorithm:
 
 __all__ = [
     "ALGORITHMS",
-    "FITTED",
-    "LOCAL",
-    "Across",
+    "CLOSED_FORM",
+    "NO_COLLECTIVES",
+    "Collectives",
     "Algorithm",
-    "Clock",
+    "StepInfo",
     "Target",
     "build",
     "dropout_key",

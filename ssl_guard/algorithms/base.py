@@ -23,7 +23,7 @@ class Target(NamedTuple):
     extra: Any = None
 
 
-class Clock(NamedTuple):
+class StepInfo(NamedTuple):
     """Where a run is. step: int32 [], updates done so far; progress: float32 [], step / total
     steps; epoch: int32 [], passes over the unlabelled pool done so far; epoch_ends: bool [], this
     step is the last of a pass; rng: the step's key, the same on all devices. fold_in(rng, n) with
@@ -36,7 +36,7 @@ class Clock(NamedTuple):
     rng: Any = None
 
 
-class Across(NamedTuple):
+class Collectives(NamedTuple):
     """Reductions over the devices of the caller's axis; identities outside pmap and shard_map,
     where an array is the global one already.
 
@@ -47,7 +47,7 @@ class Across(NamedTuple):
     gather: Callable[[Any], Any]
 
 
-LOCAL = Across(lambda x: x, lambda x: x)
+NO_COLLECTIVES = Collectives(lambda x: x, lambda x: x)
 
 
 class Algorithm(NamedTuple):
@@ -111,7 +111,7 @@ def hard_labels(probs: Float[Array, "*batch classes"]) -> Float[Array, "*batch c
 
 
 def batch_mean(
-    rows: Float[Array, "batch *shape"], weights: Float[Array, " batch"], across: Across
+    rows: Float[Array, "batch *shape"], weights: Float[Array, " batch"], across: Collectives
 ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
     """Mean over the global batch's rows of weight 1 (the others have 0), and their number."""
     counts = weights.reshape(-1, *[1] * (rows.ndim - 1)) > 0

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ssl_guard.algorithms.base import (
-    Across,
     Algorithm,
+    Collectives,
     Target,
     consistency_term,
     hard_labels,
@@ -87,7 +87,7 @@ def remember(
     state: dict,
     q: Float[Array, "batch heads classes"],
     batch: dict,
-    across: Across,
+    across: Collectives,
     *,
     threshold: float,
 ) -> dict:

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ssl_guard.algorithms.base import (
-    Across,
     Algorithm,
+    Collectives,
     Target,
     batch_mean,
     consistency_term,
@@ -91,7 +91,7 @@ def update(
     state: dict,
     q: Float[Array, "batch heads classes"],
     weight: Float[Array, " batch"],
-    across: Across,
+    across: Collectives,
     *,
     momentum: float,
 ) -> dict:

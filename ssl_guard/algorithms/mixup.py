@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.special import betaincinv
 
-from ssl_guard.algorithms.base import Across, Target, consistency_term
+from ssl_guard.algorithms.base import Collectives, Target, consistency_term
 from ssl_guard.algorithms.losses import Term, cross_entropy
 
 EXPONENTIAL = np.linspace(0, 17, 1025)  # float32 draws end at 16
@@ -30,7 +30,7 @@ class Mixture(NamedTuple):
 
 
 def draw_mixture(
-    rng: jax.Array, batch: dict, views: tuple[str, ...], alpha: float, across: Across
+    rng: jax.Array, batch: dict, views: tuple[str, ...], alpha: float, across: Collectives
 ) -> Mixture:
     """A mixture of the views' rows, one view after the other.
 
@@ -63,7 +63,9 @@ def larger_share(rng: jax.Array, alpha: float, count: int) -> Float[Array, " cou
     return jnp.interp(jax.random.exponential(rng, (count,)), EXPONENTIAL, quantiles)
 
 
-def mix(x: Float[Array, "rows ..."], mixture: Mixture, across: Across) -> Float[Array, "rows ..."]:
+def mix(
+    x: Float[Array, "rows ..."], mixture: Mixture, across: Collectives
+) -> Float[Array, "rows ..."]:
     """The rows of x, mixed."""
     share = mixture.share.reshape(-1, *[1] * (x.ndim - 1))
     return (share * x + (1 - share) * across.gather(x)[mixture.partner]).astype(x.dtype)
@@ -81,7 +83,7 @@ def mix_targets(
     guess: Float[Array, "unlabelled heads classes"],
     copies: int,
     mixture: Mixture,
-    across: Across,
+    across: Collectives,
 ) -> Float[Array, "rows heads classes"]:
     """The mixed targets of the labelled rows and of `copies` views of the unlabelled ones."""
     labels = jax.nn.one_hot(label, guess.shape[-1])[:, None]

@@ -89,7 +89,7 @@ def write_report(
     labels, groups = inference.labels_of(prepared.test), prepared.test_groups
     test = {
         kind: test_report(
-            labels, values, dev[kind]["threshold"], groups, resamples=config.eval.bootstrap
+            labels, values, dev[kind]["threshold"], groups, resamples=config.eval.bootstrap_samples
         )
         for kind, values in scores.items()
     }
@@ -101,7 +101,7 @@ def write_report(
                 values[rows],
                 dev[kind]["threshold"],
                 groups[rows],
-                resamples=config.eval.bootstrap,
+                resamples=config.eval.bootstrap_samples,
             )
             for kind, values in scores.items()
         }
@@ -260,7 +260,7 @@ def evaluate_exam(
                 weights=weights,
                 values=values,
                 attacked=list(zip(attacked, after, strict=True)),
-                resamples=config.eval.bootstrap,
+                resamples=config.eval.bootstrap_samples,
             ),
             "cost": cost,
             "contamination": exam.contamination,

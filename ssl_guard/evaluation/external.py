@@ -362,7 +362,7 @@ def main(argv: list[str]) -> None:
         columns=cli.pairs("columns", COLUMNS.value),
         labels={v: 1 for v in HARMFUL_VALUES.value} | {v: 0 for v in SAFE_VALUES.value},
     )
-    how = {"buckets": tuple(config.data.buckets), "resamples": config.eval.bootstrap}
+    how = {"buckets": tuple(config.data.buckets), "resamples": config.eval.bootstrap_samples}
     key, names, written = os.environ.get(KEY.value, ""), set(), []
     for spec in specs:
         try:

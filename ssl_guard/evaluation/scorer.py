@@ -51,7 +51,7 @@ class Scorer(NamedTuple):
     def records(self, examples: Sequence[Example]) -> Rows | Windowed:
         """The examples tokenised as the run tokenises dev and test, in memory."""
         texts = ((example, 0, example.prompt, example.response) for example in examples)
-        rows, stride = Rows(encode(self.tokenizer, texts), examples), self.config.eval.windows
+        rows, stride = Rows(encode(self.tokenizer, texts), examples), self.config.eval.stride
         if not stride:
             return rows
         return Windowed(rows, Rows(encode_windows(self.tokenizer, examples, stride)))
@@ -84,7 +84,7 @@ def load_run(workdir: str | Path) -> Scorer:
     report = json.loads((workdir / "report.json").read_text())
     folder = pretrained.resolve(config.model.name)
     tokenizer = Tokenizer(folder, config.data.max_length)
-    if config.algorithm in algorithms.FITTED:
+    if config.algorithm in algorithms.CLOSED_FORM:
         head, predict = _fitted_head(config, report)
         weights, content = {"raw": head}, head_content(head)
     else:
@@ -102,7 +102,7 @@ def _selected_weights(workdir: Path, config, report: dict, model, mesh) -> dict[
         raise BadInput(f"{workdir} has no checkpoints, so nothing can be scored: train it again.")
     shapes = jax.eval_shape(model.init, jax.random.key(0), _one_token())
     names = {"raw": "params"} | ({"ema": "ema_params"} if config.optim.ema_decay else {})
-    template = sharding.place({name: shapes for name in names.values()}, mesh)
+    template = sharding.shard_template({name: shapes for name in names.values()}, mesh)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         state = checkpoints.restore_part(report["selected_step"], template)
     return {kind: state[name] for kind, name in names.items()}
@@ -200,7 +200,7 @@ def predict_fn(
         )
     predict_step = functools.partial(
         steps_module.predict_step,
-        apply=sharding.whole(model.apply, mesh),
+        apply=sharding.gather_fsdp_params(model.apply, mesh),
         extra_classes=algorithm.extra_classes,
     )
     scores_of = functools.partial(
@@ -213,7 +213,7 @@ def predict_fn(
 
 def features_fn(config, model: models.Classifier, tokenizer: Tokenizer, mesh) -> Callable:
     """features(params, records) -> float64 [rows, width], see `baselines.encoder_features`."""
-    features = sharding.whole(model.stages.features, mesh)
+    features = sharding.gather_fsdp_params(model.stages.features, mesh)
     step = functools.partial(steps_module.feature_step, features=features)
     return functools.partial(
         baselines.encoder_features,

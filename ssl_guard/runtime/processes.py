@@ -38,7 +38,7 @@ def start(
     # Otherwise JAX knows no cluster here.
 
 
-def in_turn(make: Callable[[], Any]) -> Any:
+def first_process_first(make: Callable[[], Any]) -> Any:
     """make() of the first process, then of the others, who find on the disk what it wrote."""
     if jax.process_index() == 0:
         made = make()
@@ -49,7 +49,7 @@ def in_turn(make: Callable[[], Any]) -> Any:
 
 
 @contextlib.contextmanager
-def own_files(workdir: Path) -> Iterator[Path]:
+def process_workdir(workdir: Path) -> Iterator[Path]:
     """Where this process writes the files of a run: the workdir for the first one, for each other
     one a folder that begins with the run's metrics so far and goes at the end."""
     if jax.process_index() == 0:

@@ -124,7 +124,7 @@ def put_global_batch(batch: Any, mesh: Mesh) -> Any:
     )
 
 
-def place(shapes: Any, mesh: Mesh, *, shard_pool: bool = False) -> Any:
+def shard_template(shapes: Any, mesh: Mesh, *, shard_pool: bool = False) -> Any:
     """Where the arrays of a state go, by their names: a tree of jax.ShapeDtypeStruct, which is also
     what Orbax restores to. shapes: the state's or a part's (jax.eval_shape); shard_pool: state of
     pool examples is split like the rows of a batch, else it is whole on every device.
@@ -142,7 +142,7 @@ def shardings(placed: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.sharding, placed)
 
 
-def whole(fn: Callable, mesh: Mesh) -> Callable:
+def gather_fsdp_params(fn: Callable, mesh: Mesh) -> Callable:
     """fn(params, ...) that first fetches what the fsdp axis splits of each parameter. Left to
     itself XLA may bring the rows together instead, and compute them all on every device."""
 

@@ -104,7 +104,7 @@ def of_run(config: ConfigDict, params, num_layers: int) -> optax.GradientTransfo
         params,
         schedule=schedule_of(config),
         weight_decay=config.optim.weight_decay,
-        layer_decay=config.optim.layer_decay,
+        layer_decay=config.optim.layer_lr_decay,
         num_layers=num_layers,
         clip_norm=config.optim.clip_norm,
         freeze=tuple(config.optim.freeze),

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ssl_guard.algorithms import LOCAL, Across, Algorithm, Clock, dropout_key
+from ssl_guard.algorithms import NO_COLLECTIVES, Algorithm, Collectives, StepInfo, dropout_key
 from ssl_guard.algorithms.losses import Term, weighted
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime.metrics import Metrics
@@ -40,7 +40,7 @@ NOT_PACKED = (
 )
 NOT_ACCUMULATED = (
     "methods that work inside the model, and packed rows, see the whole batch at once: set "
-    "config.train.accumulate = 1."
+    "config.train.grad_accum_steps = 1."
 )
 
 Apply = Callable[[Any, dict, jax.Array | None, bool], Float[Array, "batch heads classes"]]
@@ -135,14 +135,14 @@ def train_step(
         raise BadInput(NOT_PACKED)
     if accumulate > 1 and (algorithm.forward is not None or "text" in batch["labelled"]):
         raise BadInput(NOT_ACCUMULATED)
-    across = LOCAL
+    across = NO_COLLECTIVES
     if axis_name is not None:
-        across = Across(
+        across = Collectives(
             sum=lambda x: jax.lax.psum(x, axis_name),
             gather=lambda x: jax.lax.all_gather(x, axis_name, tiled=True),
         )
     rng = jax.random.fold_in(state.rng, state.step)
-    clock = Clock(
+    clock = StepInfo(
         step=state.step,
         progress=state.step.astype(jnp.float32) / total_steps,
         epoch=state.step // steps_per_epoch,
@@ -217,7 +217,7 @@ def train_step(
     return skip_unless(finite, state, next_state, metrics)
 
 
-def _watch(watch: Watch, logits, labelled: dict, across: Across) -> Watch:
+def _watch(watch: Watch, logits, labelled: dict, across: Collectives) -> Watch:
     """The margins with this step's labelled rows; a mixing method has no logits of these, and who
     gave init_state no labelled_size keeps none."""
     if logits is None or watch.visits.size == 0:

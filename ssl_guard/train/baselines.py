@@ -30,8 +30,8 @@ class Fitted(NamedTuple):
 
 def check(config: ConfigDict) -> None:
     """Raises BadInput for settings that these methods do not support."""
-    if config.eval.windows:
-        raise BadInput(f"{config.algorithm} reads whole texts: set config.eval.windows = 0.")
+    if config.eval.stride:
+        raise BadInput(f"{config.algorithm} reads whole texts: set config.eval.stride = 0.")
 
 
 def build(config: ConfigDict) -> Fitted:

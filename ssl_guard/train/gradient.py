@@ -51,7 +51,7 @@ def check(config: ConfigDict) -> None:
         raise BadInput(f"{config.algorithm}: {NOT_PACKED}")
     for key, value in (
         ("data.prompt_corpus", config.data.prompt_corpus),
-        ("eval.windows", algorithm.logistic_head and config.eval.windows),
+        ("eval.stride", algorithm.logistic_head and config.eval.stride),
     ):
         if value:
             raise BadInput(
@@ -67,7 +67,7 @@ def build(config: ConfigDict) -> Run:
     """
     algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
     mesh = _mesh(config)
-    prepared = processes.in_turn(lambda: prepare(config, views=algorithm.views))
+    prepared = processes.first_process_first(lambda: prepare(config, views=algorithm.views))
     batches = pipeline.train_batches(
         prepared.labelled,
         prepared.unlabelled,
@@ -78,7 +78,7 @@ def build(config: ConfigDict) -> Run:
         unlabelled_batch=config.train.unlabelled_batch,
         buckets=tuple(config.data.buckets),
         window_steps=config.data.window_steps,
-        num_shapes=config.data.shapes,
+        num_shapes=config.data.num_shapes,
         one_length=algorithm.forward is not None,
         pack_groups=scorer.pack_groups(config, mesh),
         **sharding.own_slice(mesh),
@@ -107,8 +107,8 @@ def build(config: ConfigDict) -> Run:
 
     train_step = functools.partial(
         steps.train_step,
-        apply=sharding.whole(model.apply, mesh),
-        stages=models.Stages(*(sharding.whole(stage, mesh) for stage in model.stages)),
+        apply=sharding.gather_fsdp_params(model.apply, mesh),
+        stages=models.Stages(*(sharding.gather_fsdp_params(stage, mesh) for stage in model.stages)),
         algorithm=algorithm,
         tx=tx,
         total_steps=config.train.steps,
@@ -116,7 +116,7 @@ def build(config: ConfigDict) -> Run:
         or max(1, pool_size // config.train.unlabelled_batch),
         freeze=tuple(config.optim.freeze),
         ema_decay=config.optim.ema_decay,
-        accumulate=config.train.accumulate,
+        accumulate=config.train.grad_accum_steps,
     )
     template, step_fn, new_state = loop.compile_step(
         train_step, init, params, mesh, shard_pool=config.mesh.shard_pool
@@ -149,18 +149,18 @@ def build(config: ConfigDict) -> Run:
             predict_fn=predict_fn,
             exact_fn=exact_fn,
             teacher="ema" if algorithm.teacher == "ema" else "raw",
-            twin=monitor.twin_curves(config.observatory.twin, prepared.hashes["split_sha256"]),
+            twin=monitor.twin_curves(config.monitor.baseline_run, prepared.hashes["split_sha256"]),
             select_by=config.train.select_by,
         ),
         monitor=functools.partial(
             monitor.judge,
             prior=monitor.prior_of(inference.labels_of(prepared.labelled)),
             repeated=prepared.summary.get("repeated_views", 0.0),
-            idle_steps=config.observatory.idle_steps,
-            window_steps=config.observatory.window_steps,
-            max_kl=config.observatory.max_kl,
-            max_repeated=config.observatory.max_repeated,
-            brake=config.brake,
+            idle_steps=config.monitor.idle_steps,
+            window_steps=config.monitor.window_steps,
+            max_kl=config.monitor.max_kl,
+            max_repeated=config.monitor.max_repeated,
+            brake=config.monitor.disable_unlabelled_on_alarm,
         ),
     )
 
@@ -191,8 +191,8 @@ def fit(run: Run, config: ConfigDict, files: Path, checkpoints: Checkpoints) -> 
         prepared.unlabelled,
         functools.partial(run.predict_fn, weights.get("ema", weights["raw"])),
         seed=config.seed,
-        scored_rows=config.observatory.scored_rows,
-        listed=config.observatory.listed,
+        scored_rows=config.monitor.scored_rows,
+        listed=config.monitor.listed,
     )
     return Result(
         dev=meta["dev"],
@@ -250,6 +250,6 @@ def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
         "train.labelled_batch": config.train.labelled_batch,
         "train.unlabelled_batch": config.train.unlabelled_batch,
     }
-    sharding.check_batch_sizes(mesh, parts=config.train.accumulate, **batches)
+    sharding.check_batch_sizes(mesh, parts=config.train.grad_accum_steps, **batches)
     sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
     return mesh

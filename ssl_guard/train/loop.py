@@ -65,7 +65,7 @@ def compile_step(
 
     step_fn(state, batch) -> (state, metrics); init(params) -> the state before the first step.
     """
-    template = sharding.place(jax.eval_shape(init, params), mesh, shard_pool=shard_pool)
+    template = sharding.shard_template(jax.eval_shape(init, params), mesh, shard_pool=shard_pool)
     places = sharding.shardings(template)
     step = jax.jit(
         step_fn,
@@ -104,7 +104,7 @@ def fit(
 
     A signal is noticed before a step and during an evaluation. The state is then saved together
     with the open window of metrics, and Preempted is raised. Raises BadInput after
-    `train.max_skipped` non-finite steps in a row.
+    `train.max_nonfinite_steps` non-finite steps in a row.
     """
     # Resume order: 1. state, 2. position of the data, 3. the open window, 4. rows of metrics.
     batches, window = iter(batches), Window()
@@ -116,7 +116,7 @@ def fit(
         batches.set_state(position)
         window = Window(**meta["progress"])
     start = saved = int(state.step)
-    recent = collections.deque(maxlen=train.max_skipped + train.log_every_steps)
+    recent = collections.deque(maxlen=train.max_nonfinite_steps + train.log_every_steps)
     logged = since = time.monotonic()
 
     def save(step, meta, selection):
@@ -144,8 +144,8 @@ def fit(
                 logs = evaluates or step % train.log_every_steps == 0
                 if logs and window.pending:
                     pending = jax.device_get(window.pending)
-                    skipped = _skipped(pending, window.skipped, train.max_skipped)
-                    if skipped[-1] == train.max_skipped:
+                    skipped = _skipped(pending, window.skipped, train.max_nonfinite_steps)
+                    if skipped[-1] == train.max_nonfinite_steps:
                         last = step - len(pending) + len(skipped)
                         raise _diverged(files, records, last, skipped[-1], recent)
                     now = time.monotonic()

@@ -93,7 +93,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
 
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
     sharding.check_batch_sizes(mesh, **{"mlm.batch": config.mlm.batch})
-    prepared = processes.in_turn(lambda: prepare(config, views=("weak",)))
+    prepared = processes.first_process_first(lambda: prepare(config, views=("weak",)))
     prompts = _prompts(config, prepared.model_folder)
     tokenizer = prepared.tokenizer
     if tokenizer.mask_id is None:
@@ -117,7 +117,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         unlabelled_batch=0,
         window_steps=config.data.window_steps,
         **sharding.own_slice(mesh),
-        num_shapes=config.data.shapes,
+        num_shapes=config.data.num_shapes,
         **batching,
     )
 
@@ -136,7 +136,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         tokenizer.vocab_size, tokenizer.mask_id, tokenizer.special_ids
     )
     words = {
-        "apply": sharding.whole(model.apply, mesh),
+        "apply": sharding.gather_fsdp_params(model.apply, mesh),
         "vocabulary": vocabulary,
         "rate": config.mlm.rate,
     }

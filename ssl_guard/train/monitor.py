@@ -236,13 +236,13 @@ def twin_curves(twin: str, split_sha256: str) -> dict[int, list[float]] | None:
     report = Path(twin) / "report.json"
     if not report.exists():
         raise BadInput(
-            f"config.observatory.twin = {twin!r} holds no finished run (no report.json): train the "
-            "supervised twin first, or leave the twin empty."
+            f"config.monitor.baseline_run = {twin!r} holds no finished run (no report.json): train "
+            "the supervised run first, or leave the key empty."
         )
     if json.loads(report.read_text())["provenance"]["split_sha256"] != split_sha256:
         raise BadInput(
-            f"config.observatory.twin = {twin!r} has other dev rows than this run: its twin has "
-            "the same corpus, seed and sizes."
+            f"config.monitor.baseline_run = {twin!r} has other dev rows than this run: use a run "
+            "of the same corpus, seed and sizes."
         )
     rows = read(Path(twin) / "metrics.jsonl")
     return {row["step"]: row["shadow/curve"] for row in rows if "shadow/curve" in row}

@@ -20,7 +20,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     """
     workdir = Path(workdir)
     config_module.check(config)
-    method = baselines if config.algorithm in algorithms.FITTED else gradient
+    method = baselines if config.algorithm in algorithms.CLOSED_FORM else gradient
     method.check(config)
     report = finished(workdir, config)
     if report is not None:

@@ -35,7 +35,7 @@ def opened(
     """
     with (
         lock.held(workdir),
-        processes.own_files(workdir) as files,
+        processes.process_workdir(workdir) as files,
         Checkpoints(
             workdir / "checkpoints",
             keep_last=config.train.keep_last,

@@ -92,13 +92,13 @@ def key(step):
 
 def run_inside(algorithm, stages, params, batch, progress=1.0, state=(), *, step=0):
     """One call of forward, target and loss: (logits, state, target, terms)."""
-    clock = algorithms.Clock(
+    clock = algorithms.StepInfo(
         jnp.int32(step), jnp.float32(progress), jnp.int32(0), jnp.bool(False), key(step)
     )
     params, batch = jax.tree.map(jnp.asarray, (params, batch))  # annotations refuse NumPy's
-    logits = algorithm.forward(stages, params, batch, clock, algorithms.LOCAL)
+    logits = algorithm.forward(stages, params, batch, clock, algorithms.NO_COLLECTIVES)
     seen = jax.lax.stop_gradient(logits)
-    state, target = algorithm.target(state, seen, batch, clock, algorithms.LOCAL)
+    state, target = algorithm.target(state, seen, batch, clock, algorithms.NO_COLLECTIVES)
     state, target = jax.lax.stop_gradient((state, target))
     return logits, state, target, algorithm.loss(logits, target, batch, clock)
 

@@ -43,11 +43,11 @@ def value(term):
 
 def run(algorithm, logits, batch, progress, state=(), *, step=0, epoch=0, epoch_ends=False):
     """One call of the method's target and loss: (state, Target, terms)."""
-    clock = algorithms.Clock(
+    clock = algorithms.StepInfo(
         jnp.int32(step), jnp.float32(progress), jnp.int32(epoch), jnp.bool(epoch_ends)
     )
     logits, batch = jax.tree.map(jnp.asarray, (logits, batch))  # annotations refuse NumPy's
-    state, target = algorithm.target(state, logits, batch, clock, algorithms.LOCAL)
+    state, target = algorithm.target(state, logits, batch, clock, algorithms.NO_COLLECTIVES)
     return state, target, algorithm.loss(logits, target, batch, clock)
 
 
@@ -64,7 +64,7 @@ def compiled(name, **hyper_parameters):
             total = weighted(term.losses, term.weights).sum()
             return term.coefficient * total / jnp.maximum(term.counts.sum(), 1.0)
 
-        state, target = algorithm.target(state, logits, batch, clock, algorithms.LOCAL)
+        state, target = algorithm.target(state, logits, batch, clock, algorithms.NO_COLLECTIVES)
         terms = algorithm.loss(logits, target, batch, clock)
         return state, target, terms, jax.grad(unlabelled)(logits["strong"])
 
@@ -73,7 +73,7 @@ def compiled(name, **hyper_parameters):
 
 def clock_of(step, steps_per_epoch, total_steps=100):
     """The clock of a step of a run."""
-    return algorithms.Clock(
+    return algorithms.StepInfo(
         jnp.int32(step),
         jnp.float32(step / total_steps),
         jnp.int32(step // steps_per_epoch),
@@ -96,7 +96,7 @@ def mean_consistency(logits, probs, weights, valid):
 
 def strong_gradient(algorithm, logits, target, batch, name="unlabelled"):
     """Gradient of one term's number with respect to the strong logits, at the end of a run."""
-    clock = algorithms.Clock(jnp.int32(0), jnp.float32(1), jnp.int32(0), jnp.bool(False))
+    clock = algorithms.StepInfo(jnp.int32(0), jnp.float32(1), jnp.int32(0), jnp.bool(False))
     logits, batch = jax.tree.map(jnp.asarray, (logits, batch))
 
     def objective(strong):

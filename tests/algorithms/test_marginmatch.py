@@ -354,6 +354,6 @@ def test_a_model_without_the_virtual_class_and_unknown_thresholds_are_refused():
     algorithm = algorithms.build("marginmatch", threshold="virtual")
     state = algorithm.init_state(POOL, 2, 1)
     with pytest.raises(BadInput, match="needs 3 outputs"):
-        algorithm.target(state, logits, batch, clock_of(0, 4), algorithms.LOCAL)
+        algorithm.target(state, logits, batch, clock_of(0, 4), algorithms.NO_COLLECTIVES)
     with pytest.raises(BadInput, match="fixed, agreement, virtual"):
         algorithms.build("marginmatch", threshold="percentile")

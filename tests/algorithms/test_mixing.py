@@ -7,7 +7,7 @@ import pytest
 from inside import LABELLED, UNLABELLED, key
 from scipy import stats
 
-from ssl_guard.algorithms import LOCAL, Across
+from ssl_guard.algorithms import NO_COLLECTIVES, Collectives
 from ssl_guard.algorithms.mixup import draw_mixture, larger_share, mix, sharpen
 
 VIEWS = ("labelled", "weak", "strong")
@@ -22,17 +22,17 @@ def batch_of(labelled_weight, weight):
 
 def test_partners_permute_the_rows_of_all_views():
     batch = batch_of([1.0] * 10, [1.0] * 20)
-    mixture = draw_mixture(key(0), batch, VIEWS, 2.0, LOCAL)
+    mixture = draw_mixture(key(0), batch, VIEWS, 2.0, NO_COLLECTIVES)
     np.testing.assert_array_equal(mixture.row, np.arange(50))
     assert sorted(mixture.partner.tolist()) == list(range(50))
     assert (mixture.share >= 0.5).all() and len(set(mixture.share.tolist())) == 50
-    other = draw_mixture(key(1), batch, VIEWS, 2.0, LOCAL)
+    other = draw_mixture(key(1), batch, VIEWS, 2.0, NO_COLLECTIVES)
     assert (mixture.partner != other.partner).any() and (mixture.share != other.share).all()
     x = np.random.default_rng(0).normal(size=(50, 2, 3)).astype(np.float32)
     share, partner = np.asarray(mixture.share)[:, None, None], np.asarray(mixture.partner)
     expected = share * x + (1 - share) * x[partner]
-    np.testing.assert_allclose(mix(jnp.asarray(x), mixture, LOCAL), expected, rtol=1e-5)
-    assert mix(jnp.asarray(x, "bfloat16"), mixture, LOCAL).dtype == "bfloat16"
+    np.testing.assert_allclose(mix(jnp.asarray(x), mixture, NO_COLLECTIVES), expected, rtol=1e-5)
+    assert mix(jnp.asarray(x, "bfloat16"), mixture, NO_COLLECTIVES).dtype == "bfloat16"
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.75, 1.0, 16.0])
@@ -49,7 +49,7 @@ def test_a_row_that_must_not_be_used_enters_no_other_row():
     labelled, weight = [1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 1.0]
     weights = np.array(labelled + 2 * weight)
     for step in range(5):
-        mixture = draw_mixture(key(step), batch_of(labelled, weight), VIEWS, 2.0, LOCAL)
+        mixture = draw_mixture(key(step), batch_of(labelled, weight), VIEWS, 2.0, NO_COLLECTIVES)
         unusable = weights[np.asarray(mixture.partner)] == 0
         np.testing.assert_array_equal(np.asarray(mixture.share) == 1, unusable)
 
@@ -62,8 +62,8 @@ def test_every_device_mixes_its_rows_as_one_device_would():
     def mixed(batch, x, across):
         return mix(x, draw_mixture(key(0), batch, VIEWS, 2.0, across), across)
 
-    whole = np.asarray(mixed(batch, jnp.asarray(x), LOCAL))
-    two = Across(None, lambda x: jax.lax.all_gather(x, "devices", tiled=True))
+    whole = np.asarray(mixed(batch, jnp.asarray(x), NO_COLLECTIVES))
+    two = Collectives(None, lambda x: jax.lax.all_gather(x, "devices", tiled=True))
     halves = np.array([[0, 1, 4, 5, 6, 10, 11, 12], [2, 3, 7, 8, 9, 13, 14, 15]])
     batch = jax.tree.map(lambda x: x.reshape(2, -1), batch)
     run = jax.vmap(lambda batch, x: mixed(batch, x, two), axis_name="devices")

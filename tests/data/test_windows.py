@@ -91,7 +91,7 @@ def test_the_most_harmful_window_counts():
 
 
 def test_a_prepared_split_is_scored_in_windows_and_says_so(tmp_path):
-    config = smoke(tmp_path, "supervised", **{"eval.windows": 16, "data.max_length": 32})
+    config = smoke(tmp_path, "supervised", **{"eval.stride": 16, "data.max_length": 32})
     config.data.buckets = (32,)
     prepared = prepare.prepare(config, views=())
     dev, counts = prepared.dev, prepared.summary["windows"]

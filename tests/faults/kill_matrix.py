@@ -96,7 +96,7 @@ def arguments(inputs: Path, folder: Path) -> list[str]:
         "train.steps": STEPS,
         "train.eval_every_steps": EVERY,
         "eval.batch": 8,
-        "eval.bootstrap": 20,
+        "eval.bootstrap_samples": 20,
         "compilation_cache": folder / "cache",
     }
     flags = [f"--config.{key}={value}" for key, value in values.items()]

@@ -76,10 +76,10 @@ def said(tmp_path_factory):
 
     def compiled(name):
         mesh = sharding.make_mesh(**({"data": 1} | MESHES[name]))
-        places = sharding.shardings(sharding.place(shapes, mesh, shard_pool=True))
+        places = sharding.shardings(sharding.shard_template(shapes, mesh, shard_pool=True))
         step = functools.partial(
             steps.train_step,
-            apply=sharding.whole(model.apply, mesh),
+            apply=sharding.gather_fsdp_params(model.apply, mesh),
             algorithm=algorithm,
             tx=tx,
             total_steps=10,

@@ -68,7 +68,7 @@ def shapes(request, tmp_path):
 def test_every_large_parameter_is_split(shapes):
     """By fsdp all matrices and tables; by tensor those of attention and feed-forward."""
     fsdp, tensor = (
-        by_name(sharding.place(shapes, mesh_of(*axes))) for axes in ((1, 2, 1), (1, 1, 2))
+        by_name(sharding.shard_template(shapes, mesh_of(*axes))) for axes in ((1, 2, 1), (1, 1, 2))
     )
     for name, leaf in by_name(shapes).items():
         split = leaf.ndim > 1 and not name.endswith(WHOLE)
@@ -95,7 +95,7 @@ def test_columns_then_rows():
     }
     specs = {
         name: leaf.sharding.spec
-        for name, leaf in by_name(sharding.place(layer, mesh_of(1, 2, 2))).items()
+        for name, leaf in by_name(sharding.shard_template(layer, mesh_of(1, 2, 2))).items()
     }
     assert specs == {
         "attention/query/kernel": P("fsdp", "tensor"),
@@ -109,7 +109,7 @@ def test_columns_then_rows():
 
 def test_what_does_not_divide_is_whole():
     odd = {"attention": {"query": {"kernel": jax.ShapeDtypeStruct((6, 7), "float32")}}}
-    (leaf,) = jax.tree.leaves(sharding.place(odd, mesh_of(1, 2, 2)))
+    (leaf,) = jax.tree.leaves(sharding.shard_template(odd, mesh_of(1, 2, 2)))
     assert leaf.sharding.spec == P("fsdp", None)
 
 
@@ -140,7 +140,7 @@ def state_of(algorithm, pool, heads=2, **sizes):
 
 def test_moments_and_average_lie_with_their_parameters():
     state = state_of(algorithms.build("fixmatch"), 10)
-    placed = by_name(sharding.place(jax.eval_shape(lambda: state), mesh_of(1, 2, 2)))
+    placed = by_name(sharding.shard_template(jax.eval_shape(lambda: state), mesh_of(1, 2, 2)))
     matrices = {name: leaf.sharding.spec for name, leaf in placed.items() if leaf.ndim == 2}
     assert set(matrices.values()) == {P("fsdp", "tensor")}
     assert len(matrices) == 4  # the parameter, its average, Adam's two moments
@@ -170,11 +170,11 @@ def test_the_pool_is_what_grows_with_it(name, arguments):
     shapes = jax.eval_shape(
         lambda: sharding.pad_pool(state_of(algorithm, 10, labelled_size=9, width=5))
     )
-    placed = by_name(sharding.place(shapes, mesh_of(2, 2, 2), shard_pool=True))
+    placed = by_name(sharding.shard_template(shapes, mesh_of(2, 2, 2), shard_pool=True))
     split = {key for key in placed if placed[key].sharding.spec == P(("data", "fsdp"))}
     assert split == grown
     assert all(len(placed[key]) == sharding.POOL_MULTIPLE for key in grown if placed[key].ndim)
-    placed = by_name(sharding.place(shapes, mesh_of(2, 2, 2)))
+    placed = by_name(sharding.shard_template(shapes, mesh_of(2, 2, 2)))
     assert all(placed[key].sharding.is_fully_replicated for key in grown)
 
 
@@ -194,9 +194,9 @@ def test_bytes_per_device():
         "step": jax.ShapeDtypeStruct((), "int32"),
     }
     mesh = mesh_of(2, 2, 2)
-    placed = sharding.place(state, mesh, shard_pool=True)
+    placed = sharding.shard_template(state, mesh, shard_pool=True)
     assert placement.bytes_per_device(placed) == 1024 * 6 * 4 + 4 * 8 * 4 + 4
-    placed = sharding.place(state, mesh)
+    placed = sharding.shard_template(state, mesh)
     assert placement.bytes_per_device(placed) == 4096 * 6 * 4 + 4 * 8 * 4 + 4
 
 
@@ -269,15 +269,15 @@ def test_another_mesh_is_no_other_config(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config_module.as_json(config)))
     config.mesh.fsdp, config.mesh.shard_pool = 4, True
     config_module.refuse_other(tmp_path, config)
-    config.train.accumulate = 2
-    with pytest.raises(BadInput, match="train.accumulate"):
+    config.train.grad_accum_steps = 2
+    with pytest.raises(BadInput, match="train.grad_accum_steps"):
         config_module.refuse_other(tmp_path, config)
 
 
 @pytest.mark.parametrize("name, packed", [("vat", False), ("fixmatch", True)])
 def test_what_cannot_be_accumulated(name, packed):
     batch, algorithm = {"labelled": {"text": None} if packed else {}}, algorithms.build(name)
-    with pytest.raises(BadInput, match="config.train.accumulate = 1"):
+    with pytest.raises(BadInput, match="config.train.grad_accum_steps = 1"):
         steps.train_step(
             state_of(algorithm, 10),
             batch,

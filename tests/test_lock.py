@@ -15,7 +15,7 @@ from ssl_guard.runtime import lock
 
 HOLDER = """
 import sys, time
-from ssl_guard import lock
+from ssl_guard.runtime import lock
 with lock.held(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)

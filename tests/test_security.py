@@ -28,20 +28,21 @@ def hook(event, arguments):
             events.append([event, caller])
 
 sys.addaudithook(hook)
-path, module, *sys.argv[1:] = sys.argv[1:]
+path, command, *sys.argv[2:] = sys.argv[1:]
+sys.argv[1:2] = [command]
 try:
-    runpy.run_module(f"ssl_guard.{module}", run_name="__main__", alter_sys=True)
+    runpy.run_module("ssl_guard", run_name="__main__", alter_sys=True)
 finally:
     with open(path, "a") as file:
         file.writelines(json.dumps(event) + "\\n" for event in events)
-        file.write(json.dumps(["ran", module]) + "\\n")
+        file.write(json.dumps(["ran", command]) + "\\n")
 """
 
 
-def run(folder, module, *arguments):
+def run(folder, command, *arguments):
     secrets = {name: KEY for name in ("OPENAI_API_KEY", "HF_TOKEN", "WANDB_API_KEY")}
     return subprocess.run(
-        [sys.executable, "-c", WATCHED, str(folder / "events"), module, *arguments],
+        [sys.executable, "-c", WATCHED, str(folder / "events"), command, *arguments],
         env=os.environ | secrets | {"XLA_FLAGS": ""},
         capture_output=True,
         text=True,
@@ -69,7 +70,7 @@ def runs(tmp_path_factory):
     done = [
         run(
             folder,
-            "main",
+            "train",
             "--config=configs/uda.py:smoke",
             workdir,
             f"--config.data.dir={folder / 'data'}",
@@ -87,13 +88,13 @@ def runs(tmp_path_factory):
 def test_nothing_is_unpickled_and_no_string_is_executed(runs):
     folder, _ = runs
     events = [json.loads(line) for line in (folder / "events").read_text().splitlines()]
-    assert [name for event, name in events if event == "ran"] == ["main", "evaluate", "report"]
+    assert [name for event, name in events if event == "ran"] == ["train", "evaluate", "report"]
     assert not [event for event in events if event[0] != "ran"]
 
 
 def test_the_hook_sees_an_unpickled_object(tmp_path):
     """The guard of the test above."""
-    script = WATCHED.split("path, module")[0] + (
+    script = WATCHED.split("path, command")[0] + (
         "import pickle; pickle.loads(pickle.dumps(json.JSONDecoder)); print(len(events))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

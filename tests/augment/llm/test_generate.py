@@ -6,6 +6,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from ssl_guard.augment.llm import generate
+from ssl_guard.commands import generate as generate_command
 from ssl_guard.data.schema import Example
 from tests.augment.llm.server import Server, answer
 
@@ -58,7 +59,7 @@ def command(tmp_path, *more):
     files = [f"--config={tmp_path / 'config.py'}", f"--sources={tmp_path / 'rows.jsonl'}"]
     with flagsaver.flagsaver():
         flags.FLAGS(["generate", *files, *more])
-        generate.main([])
+        generate_command.main([])
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections

@@ -11,6 +11,9 @@ import pytest
 from configs import fixmatch
 from ssl_guard.errors import BadInput
 from ssl_guard.train import run as train_run
+from tests.tiny import write_encoder
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 def write_rows(path, rows=160, unlabelled=60):
@@ -38,7 +41,9 @@ def config_for(tmp_path):
     config.data.columns.label = "verdict"
     config.data.harmful_values, config.data.safe_values = ("bad",), ("ok",)
     config.data.labelled, config.data.dev, config.data.test = 16, 20, 24
-    config.model.num_layers, config.train.steps = 1, 2
+    config.model.name, config.train.steps = str(tmp_path / "encoder"), 2
+    if not (tmp_path / "encoder").exists():
+        write_encoder(tmp_path / "encoder")
     return config
 
 

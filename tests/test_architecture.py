@@ -122,7 +122,7 @@ def test_each_heavy_library_has_one_door():
     assert importers("grain") == {"data"}
     assert importers("tensorflow_datasets") == {"data"}
     assert files_importing("matplotlib") == {"report/plots.py"}
-    assert importers("httpx2", "tenacity", "llama_cpp", "vllm") <= {
+    assert importers("httpx2", "tenacity", "llama_cpp") <= {
         "augment",
         "evaluation",
         "runtime",

@@ -1,7 +1,7 @@
-"""The engine: rows in, views out, through the stages of a recipe and the gates.
+"""Applies the stages of a recipe and the gates to rows.
 
-Every stage is asked for the views that no earlier stage could make. A view that none could make is
-filled with another view of its row, else with the text as it is; both are counted, see account.py.
+Every stage makes the views that no earlier stage made. A view that no stage made is replaced by
+another view of its row, or by the unchanged text; both are counted, see stats.py.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from ssl_guard.augment.gates import Gate, Text
 from ssl_guard.augment.ops import Rewrite
 
 PROMPT, RESPONSE = range(2)  # parts of a row
-REPEATED, IDENTITY = "repeated", "identity"  # what a filled view has for its operation
+REPEATED, IDENTITY = "repeated", "identity"  # View.op of replaced views
 
 
 class Row(NamedTuple):
-    """A row of the pool; kind is its class for the account: one of account.CLASSES."""
+    """A row of the pool. kind: its class for the statistics, of stats.CLASSES."""
 
     id: str
     text: Text
@@ -27,8 +27,10 @@ class Row(NamedTuple):
 
 
 class View(NamedTuple):
-    """Copy number `copy` of a row; op: the operations that made its prompt, and after a comma its
-    response if these are others."""
+    """View number `copy` of a row.
+
+    op: operations that made the prompt, and after a comma those of the response if they differ.
+    """
 
     id: str
     copy: int
@@ -45,11 +47,10 @@ def augment(
     copies: int,
     seed: int,
 ) -> tuple[list[View], dict]:
-    """(copies views of every row, together and in order; their account).
+    """Returns (views, statistics), with `copies` consecutive views of every row in order.
 
-    rewrites: the operations of prompts and of responses, each by name. Prompt and response are
-    rewritten apart and judged together. A view depends on (seed, id, copy) and the row's own text
-    only: not on the other rows.
+    rewrites: operations by name, of prompts and of responses. Prompt and response are rewritten
+    separately and judged together. A view depends only on seed, copy, and the row's id and text.
     """
     counts: dict = {}
     slots = [(row, copy) for row in rows for copy in range(copies)]
@@ -79,7 +80,7 @@ def _attempt(
     seed: int,
     counts: dict,
 ) -> list[View | None]:
-    """One stage: a view for each slot, None where the operation or a gate lets none through."""
+    """Applies one stage. A view is None if the operation made none or a gate rejected it."""
     pieces: list[list] = [[None, None] for _ in slots]
     ops: list[list[str]] = [[] for _ in slots]
     usable = [True] * len(slots)
@@ -130,7 +131,7 @@ def _attempt(
 
 
 def _is_usable(text: str | None, source: str) -> bool:
-    """False for no text, a blank one where the source is not, and what is not Unicode."""
+    """Returns False for None, a blank text of a source that is not blank, and invalid Unicode."""
     if text is None or (not text.strip() and source.strip()):
         return False
     try:
@@ -155,7 +156,7 @@ def _filled(
     copies: int,
     counts: dict,
 ) -> View:
-    """The view of a slot, or what stands in for it: the next one that its row has."""
+    """Returns the view of a slot, or its replacement: the next view of the row, or the text."""
     if views[i] is not None:
         return views[i]
     row, copy = slots[i]
@@ -167,7 +168,7 @@ def _filled(
 
 
 def make_rng(seed: int, row_id: str, copy: int, part: int, stage: int = 0) -> np.random.Generator:
-    """The generator of one text: of a row's copy, its PROMPT or RESPONSE, and a stage's number."""
+    """Returns the generator of one text. part: PROMPT or RESPONSE. stage: its index."""
     digest = hashlib.sha256(row_id.encode()).digest()
     entropy = [seed, copy, part, *np.frombuffer(digest, "<u4")]
     return np.random.default_rng([*entropy, stage] if stage else entropy)

@@ -61,14 +61,15 @@ def back_translation(
         """Returns {(sentence, seed there, seed back): its back-translation or None}."""
         sentences, seeds_there, seeds_back = zip(*wanted, strict=True)
         there = translate(sentences, language, pivot, seeds_there)
-        kept = [i for i, translation in enumerate(there) if translation]
-        back = translate([there[i] for i in kept], pivot, language, [seeds_back[i] for i in kept])
+        kept = {i: translation for i, translation in enumerate(there) if translation}
+        seeds = [seeds_back[i] for i in kept]
+        back = translate(list(kept.values()), pivot, language, seeds)
         return {wanted[i]: translation for i, translation in zip(kept, back, strict=True)}
 
     def rewrite(texts: Sequence[str], rngs: Sequence[np.random.Generator]) -> list[str | None]:
-        drawn, wanted = [], {pivot: {} for pivot in pivots}
+        drawn, wanted = [], {pivot: dict[tuple, None]() for pivot in pivots}
         for text, rng in zip(texts, rngs, strict=True):
-            pivot = pivots[rng.integers(len(pivots))]
+            pivot = pivots[int(rng.integers(len(pivots)))]
             pieces = split(text.translate(PLAIN), language)
             seeds = np.zeros((len(pieces), 2), int)
             if temperature:
@@ -100,5 +101,5 @@ def _assemble(jobs: list[tuple], found: dict) -> str | None:
     """Returns the text with its sentences replaced, or None if one is missing or there is none."""
     if not any(LETTER.search(job[0]) for job in jobs):
         return None
-    pieces = [found.get(job) if LETTER.search(job[0]) else job[0] for job in jobs]
+    pieces = [found.get(job, "") if LETTER.search(job[0]) else job[0] for job in jobs]
     return "".join(pieces) if all(pieces) else None

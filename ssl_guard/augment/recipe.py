@@ -75,11 +75,11 @@ def apply(
     for number, chain in enumerate(stage.alternatives):
         mine = [i for i, choice in enumerate(drawn) if choice == number]
         for name in chain:
-            mine = [i for i in mine if views[i] is not None]
-            if not mine:
+            given = {i: view for i in mine if (view := views[i]) is not None}
+            if not given:
                 break
-            made = rewrites[name]([views[i] for i in mine], [rngs[i] for i in mine])
-            for i, view in zip(mine, made, strict=True):
+            made = rewrites[name](list(given.values()), [rngs[i] for i in given])
+            for i, view in zip(given, made, strict=True):
                 views[i] = view
     return views, ["+".join(stage.alternatives[choice]) for choice in drawn]
 
@@ -100,8 +100,8 @@ def estimates(
         asked = [(texts[i], rngs[i]) for i in mine]
         for name in chain:
             given = list(zip(*asked, strict=True)) or [(), ()]
-            if hasattr(rewrites[name], "estimate"):
-                yield name, rewrites[name].estimate(*given)
+            if estimate := getattr(rewrites[name], "estimate", None):
+                yield name, estimate(*given)
                 break
             made = zip(rewrites[name](*given), given[1], strict=True)
             asked = [(text, rng) for text, rng in made if text is not None]

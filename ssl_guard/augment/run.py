@@ -85,49 +85,43 @@ def _attempt(
     ops: list[list[str]] = [[] for _ in slots]
     usable = [True] * len(slots)
     for part in (PROMPT, RESPONSE):
-        mine = [i for i, (row, _) in enumerate(slots) if row.text[part] is not None]
-        sources = [slots[i][0].text[part] for i in mine]
+        mine = {i: text for i, (row, _) in enumerate(slots) if (text := row.text[part]) is not None}
         rngs = [make_rng(seed, slots[i][0].id, slots[i][1], part, number) for i in mine]
-        texts, chains = recipe.apply(stage, rewrites[part], sources, rngs)
-        for i, source, text, chain in zip(mine, sources, texts, chains, strict=True):
+        made, chains = recipe.apply(stage, rewrites[part], list(mine.values()), rngs)
+        for (i, source), text, chain in zip(mine.items(), made, chains, strict=True):
             pieces[i][part] = text
             ops[i].append(chain)
             usable[i] &= _is_usable(text, source)
-    views = [
-        View(row.id, copy, ", ".join(dict.fromkeys(op)), Text(*piece)) if good else None
-        for (row, copy), op, piece, good in zip(slots, ops, pieces, usable, strict=True)
-    ]
-    for row, _ in slots:
-        stats.add(counts, "tried", stage.text, row.kind)
-
-    def reject(slot: int, gate: str) -> None:
-        stats.add(counts, "rejected", stage.text, gate, slots[slot][0].kind)
-        stats.example(counts, gate, slots[slot][0].id)
-        views[slot] = None
-
-    for slot, view in enumerate(views):
-        if view is None:
-            reject(slot, "none")
+    left = {
+        i: View(row.id, copy, ", ".join(dict.fromkeys(ops[i])), Text(*pieces[i]))
+        for i, (row, copy) in enumerate(slots)
+        if usable[i]
+    }
+    rejected = {i: "none" for i in range(len(slots)) if i not in left}
     measured = {}
     for gate in gates:
-        left = [slot for slot, view in enumerate(views) if view is not None]
         if not left:
             break
-        values = gate.measure([slots[i][0].text for i in left], [views[i].text for i in left])
+        sources = [slots[i][0].text for i in left]
+        values = gate.measure(sources, [view.text for view in left.values()])
         measured[gate.name] = dict(zip(left, values, strict=True))
-        for slot, value in measured[gate.name].items():
+        for i, value in measured[gate.name].items():
             if not gate.low <= value <= gate.high:
-                reject(slot, gate.name)
-    for slot, view in enumerate(views):
-        if view is None:
-            continue
-        stats.add(counts, "accepted", stage.text, slots[slot][0].kind)
-        for chain in ops[slot]:
+                rejected[i] = gate.name
+                del left[i]
+    for row, _ in slots:
+        stats.add(counts, "tried", stage.text, row.kind)
+    for i, name in rejected.items():
+        stats.add(counts, "rejected", stage.text, name, slots[i][0].kind)
+        stats.example(counts, name, slots[i][0].id)
+    for i in left:
+        stats.add(counts, "accepted", stage.text, slots[i][0].kind)
+        for chain in ops[i]:
             stats.add(counts, "texts", stage.text, chain)
-        for gate, values in measured.items():
-            stats.add(counts, "measured", gate, "sum", by=float(values[slot]))
-            stats.add(counts, "measured", gate, "count")
-    return views
+        for name, of_gate in measured.items():
+            stats.add(counts, "measured", name, "sum", by=float(of_gate[i]))
+            stats.add(counts, "measured", name, "count")
+    return [left.get(i) for i in range(len(slots))]
 
 
 def _is_usable(text: str | None, source: str) -> bool:
@@ -157,8 +151,8 @@ def _filled(
     counts: dict,
 ) -> View:
     """Returns the view of a slot, or its replacement: the next view of the row, or the text."""
-    if views[i] is not None:
-        return views[i]
+    if (view := views[i]) is not None:
+        return view
     row, copy = slots[i]
     others = (views[i - copy + (copy + step) % copies] for step in range(1, copies))
     other = next((view for view in others if view is not None), None)

@@ -151,7 +151,7 @@ class Cache:
 
     def _take(self, attempt: Attempt) -> None:
         self.ever.add(attempt)
-        if attempt.outcome == OK:
+        if attempt.text is not None:
             self.answers[attempt.key] = attempt.text
 
     def _read(self) -> None:

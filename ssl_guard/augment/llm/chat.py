@@ -113,8 +113,9 @@ def judge(request: Request, text: str | None, finish_reason: str | None) -> tupl
         return TRUNCATED, None
     if finish_reason != "stop":
         return FAILED, None
+    text = text or ""
     for tag in request.tags:
-        text = (text or "").replace(tag, "")
+        text = text.replace(tag, "")
     # JSON can hold half of a surrogate pair, which UTF-8 cannot.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
     if not text:

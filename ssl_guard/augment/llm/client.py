@@ -82,11 +82,11 @@ class Pace:
 
     def __init__(self, per_minute: float):
         self._per_second = self.USED * per_minute / 60 if per_minute else math.inf
-        self._next, self._turn = 0.0, None
+        self._next, self._turn = math.nan, asyncio.Lock()
 
     def open(self) -> None:
         """Prepares for the running event loop. Call it in each loop before take()."""
-        if self._turn is None:
+        if math.isnan(self._next):
             self._next = asyncio.get_running_loop().time()
         self._turn = asyncio.Lock()
 
@@ -128,6 +128,7 @@ class Endpoint:
         self._tokens = Pace(limits.tokens_per_minute)
         self._reserved_tokens, self._reserved_cost = 0, 0.0  # upper bound of what is in flight
         self._end = math.inf  # of the run, once it has begun
+        self._last: Attempt | None = None
         self._stop: BadInput | None = None
 
     def ask(self, requests: Sequence[Request], cache: Cache) -> None:
@@ -147,11 +148,11 @@ class Endpoint:
         before, self._last = cache.now.answered, None
         asyncio.run(self._ask_all(requests, cache, headers))
         cache.sync()
+        last = self._last
         unanswered = not self._stop and cache.now.answered == before
         # If others were answered, a rejection is due to the request itself.
-        if unanswered and not (cache.ever.answered and self._last.outcome == chat.REJECTED):
-            last = self._last.detail
-            self._halt(f"answered none of {len(requests)} requests (the last: {last})")
+        if unanswered and last and not (cache.ever.answered and last.outcome == chat.REJECTED):
+            self._halt(f"answered none of {len(requests)} requests (the last: {last.detail})")
         if self._stop:
             raise self._stop
 
@@ -312,6 +313,6 @@ class _Usage(NamedTuple):
     def of(cls, body: dict) -> "_Usage | None":
         """Reads the server's counts, or None if there are none."""
         usage = body.get("usage")
-        counts = [usage.get(name) if isinstance(usage, dict) else None for name in cls._fields]
+        counts = [usage.get(name) for name in cls._fields] if isinstance(usage, dict) else [None]
         good = all(type(count) is int and 0 <= count < 2**53 for count in counts)
         return cls(*counts) if good else None

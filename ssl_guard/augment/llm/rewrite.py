@@ -151,8 +151,8 @@ def llm(
         )
     if min(dataclasses.astuple(limits)) < 0:
         raise BadInput("a limit or a price of the augmentation 'llm' is negative; 0 means none.")
-    for name, value in (("model", model), ("cache", cache)):
-        if not value:
+    for name, given in (("model", model), ("cache", cache)):
+        if not given:
             raise BadInput(f"the augmentation 'llm' needs the argument {name}.")
     if backend not in BACKENDS:
         raise BadInput(f"there is no backend {backend!r}; choose one of {', '.join(BACKENDS)}.")

@@ -157,7 +157,7 @@ def open_rewrites(
     """
     rewrites: tuple[dict, ...] = ({}, {})
     for name in recipe.names(stages):
-        arguments = job.arguments[name]
+        arguments = job.arguments.get(name, {})
         parts = inspect.signature(ops.OPS[name]).parameters.keys() & {"part"} - arguments.keys()
         for found, part in zip(rewrites, ("prompt", "response"), strict=True):
             if parts or found is rewrites[0]:

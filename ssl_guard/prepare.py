@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 
 from ssl_guard import algorithms
 from ssl_guard.augment import recipe
-from ssl_guard.augment.job import Job, plan
+from ssl_guard.augment.job import Job
 from ssl_guard.augment.make import make_set
 from ssl_guard.augment.text_set import TextSet, open_set
 from ssl_guard.data import contamination, corpora, duplicates, splits, windows
@@ -233,7 +233,7 @@ def set_job(config: ConfigDict, source: Source, *, judges=None) -> Job:
     """
     augment = config.augment
     names = recipe.names(recipe.parse(tuple(augment.ops)))
-    return plan(
+    return Job(
         _set_folder(config, source, augment.name),
         rows=len(source.rows["unlabelled"]),
         ops=tuple(augment.ops),

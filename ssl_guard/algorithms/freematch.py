@@ -30,12 +30,11 @@ from ssl_guard.algorithms.base import (
     Collectives,
     Target,
     batch_mean,
-    consistency_term,
     hard_labels,
     moving_average,
-    supervised_term,
+    weak_to_strong_terms,
 )
-from ssl_guard.algorithms.losses import Term, cross_entropy
+from ssl_guard.algorithms.losses import Term
 
 
 def make(
@@ -61,12 +60,8 @@ def make(
         return state, Target(labels, keep, {"fairness": value, "slope": slope})
 
     def loss(logits, target, batch, clock):
-        losses = cross_entropy(logits["strong"], target.probs)
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, unlabelled_weight),
-            "fairness": fairness_term(logits["strong"], target, batch),
-        }
+        terms = weak_to_strong_terms(logits, target, batch, unlabelled_weight)
+        return terms | {"fairness": fairness_term(logits["strong"], target, batch)}
 
     def fairness_term(strong, target, batch):
         # Every row carries the batch's value plus the first-order part of its own share of p_: the

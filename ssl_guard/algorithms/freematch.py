@@ -77,9 +77,8 @@ def make(
 def init_state(pool_size: int, num_classes: int, num_heads: int) -> dict:
     """confidence: float32 [heads], tau; probs, histogram: float32 [heads, classes], p~ and h~."""
     del pool_size
-    shapes = {"confidence": (num_heads,)}
-    shapes |= dict.fromkeys(("probs", "histogram"), (num_heads, num_classes))
-    return {name: jnp.full(shape, 1 / num_classes, jnp.float32) for name, shape in shapes.items()}
+    per_class = jnp.full((num_heads, num_classes), 1 / num_classes, jnp.float32)
+    return {"confidence": per_class[:, 0], "probs": per_class, "histogram": per_class}
 
 
 def update(

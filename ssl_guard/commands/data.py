@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ssl_guard.data import corpora, describe
 from ssl_guard.data.corpora import CORPORA, Published, human_scored_responses, user_file
-from ssl_guard.data.corpora.published import CLASSES
+from ssl_guard.data.corpora.parse import CLASSES
 from ssl_guard.data.schema import TASKS, Corpus, Example, commercial_use, make_corpus
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
@@ -97,7 +97,7 @@ def build(name: str) -> None:
                 f"--runner={RUNNER.value} needs Apache Beam: pip install 'ssl_guard[beam]' in an "
                 "environment of its own, see requirements/beam.txt."
             ) from error
-        how |= beam.settings(RUNNER.value, BEAM_OPTIONS.value)
+        how |= {"beam": beam} | beam.settings(RUNNER.value, BEAM_OPTIONS.value)
     corpus = corpora.find(name)
     for task in [TASK.value] if TASK.value else corpus.FILES:
         corpora.resolve(f"{name}:{next(iter(corpus.FILES.get(task, [''])))}", task)

@@ -10,7 +10,7 @@ import pytest
 from configs import uda
 from configs.augment import rules
 from ssl_guard import prepare
-from ssl_guard.augment import ops, sets
+from ssl_guard.augment import make, ops, text_set
 from ssl_guard.augment.ops import each
 from ssl_guard.commands import augment as command
 from ssl_guard.errors import BadInput
@@ -64,7 +64,7 @@ def test_the_views_of_a_set_are_what_training_reads(prepared, folder):
     config = training(folder)
     source = prepare.read_split(config)
     job = prepare.set_job(config, source)
-    there = sets.open_set(job.folder, pool=source.hashes, made_from=job.made_from, again="")
+    there = text_set.open_set(job.folder, pool=source.hashes, made_from=job.made_from, again="")
     views = list(there.views(source.rows["unlabelled"]))
     encoded = prepared.tokenizer.encode([v[2] for v in views], [v[3] for v in views])
     assert prepared.strong.copies == (2,) and len(prepared.strong) == len(views) == 200
@@ -85,7 +85,7 @@ def test_sets_of_other_recipes_and_copies_are_mixed(prepared, folder, monkeypatc
     for i in (0, 7, 199):
         np.testing.assert_array_equal(mixed.strong[i]["input_ids"], prepared.strong[i]["input_ids"])
     # The same command again makes nothing.
-    monkeypatch.setattr(sets, "make", None)
+    monkeypatch.setattr(make, "make_set", None)
     assert run_command(monkeypatch, capsys, config) == shown
 
 

@@ -1,7 +1,7 @@
-"""The engine: rows in, views out, through the stages of a recipe and the gates.
+"""Applies the stages of a recipe and the gates to rows.
 
-Every stage is asked for the views that no earlier stage could make. A view that none could make is
-filled with another view of its row, else with the text as it is; both are counted, see account.py.
+Every stage makes the views that no earlier stage made. A view that no stage made is replaced by
+another view of its row, or by the unchanged text; both are counted, see stats.py.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from ssl_guard.augment.gates import Gate, Text
 from ssl_guard.augment.ops import Rewrite
 
 PROMPT, RESPONSE = range(2)  # parts of a row
-REPEATED, IDENTITY = "repeated", "identity"  # what a filled view has for its operation
+REPEATED, IDENTITY = "repeated", "identity"  # View.op of replaced views
 
 
 class Row(NamedTuple):
-    """A row of the pool; kind is its class for the account: one of account.CLASSES."""
+    """A row of the pool. kind: its class for the statistics, of stats.CLASSES."""
 
     id: str
     text: Text
@@ -27,8 +27,10 @@ class Row(NamedTuple):
 
 
 class View(NamedTuple):
-    """Copy number `copy` of a row; op: the operations that made its prompt, and after a comma its
-    response if these are others."""
+    """View number `copy` of a row.
+
+    op: operations that made the prompt, and after a comma those of the response if they differ.
+    """
 
     id: str
     copy: int
@@ -45,11 +47,10 @@ def augment(
     copies: int,
     seed: int,
 ) -> tuple[list[View], dict]:
-    """(copies views of every row, together and in order; their account).
+    """Returns (views, statistics), with `copies` consecutive views of every row in order.
 
-    rewrites: the operations of prompts and of responses, each by name. Prompt and response are
-    rewritten apart and judged together. A view depends on (seed, id, copy) and the row's own text
-    only: not on the other rows.
+    rewrites: operations by name, of prompts and of responses. Prompt and response are rewritten
+    separately and judged together. A view depends only on seed, copy, and the row's id and text.
     """
     counts: dict = {}
     slots = [(row, copy) for row in rows for copy in range(copies)]
@@ -79,58 +80,52 @@ def _attempt(
     seed: int,
     counts: dict,
 ) -> list[View | None]:
-    """One stage: a view for each slot, None where the operation or a gate lets none through."""
+    """Applies one stage. A view is None if the operation made none or a gate rejected it."""
     pieces: list[list] = [[None, None] for _ in slots]
     ops: list[list[str]] = [[] for _ in slots]
     usable = [True] * len(slots)
     for part in (PROMPT, RESPONSE):
-        mine = [i for i, (row, _) in enumerate(slots) if row.text[part] is not None]
-        sources = [slots[i][0].text[part] for i in mine]
+        mine = {i: text for i, (row, _) in enumerate(slots) if (text := row.text[part]) is not None}
         rngs = [make_rng(seed, slots[i][0].id, slots[i][1], part, number) for i in mine]
-        texts, chains = recipe.apply(stage, rewrites[part], sources, rngs)
-        for i, source, text, chain in zip(mine, sources, texts, chains, strict=True):
+        made, chains = recipe.apply(stage, rewrites[part], list(mine.values()), rngs)
+        for (i, source), text, chain in zip(mine.items(), made, chains, strict=True):
             pieces[i][part] = text
             ops[i].append(chain)
             usable[i] &= _is_usable(text, source)
-    views = [
-        View(row.id, copy, ", ".join(dict.fromkeys(op)), Text(*piece)) if good else None
-        for (row, copy), op, piece, good in zip(slots, ops, pieces, usable, strict=True)
-    ]
-    for row, _ in slots:
-        stats.add(counts, "tried", stage.text, row.kind)
-
-    def reject(slot: int, gate: str) -> None:
-        stats.add(counts, "rejected", stage.text, gate, slots[slot][0].kind)
-        stats.example(counts, gate, slots[slot][0].id)
-        views[slot] = None
-
-    for slot, view in enumerate(views):
-        if view is None:
-            reject(slot, "none")
+    left = {
+        i: View(row.id, copy, ", ".join(dict.fromkeys(ops[i])), Text(*pieces[i]))
+        for i, (row, copy) in enumerate(slots)
+        if usable[i]
+    }
+    rejected = {i: "none" for i in range(len(slots)) if i not in left}
     measured = {}
     for gate in gates:
-        left = [slot for slot, view in enumerate(views) if view is not None]
         if not left:
             break
-        values = gate.measure([slots[i][0].text for i in left], [views[i].text for i in left])
+        sources = [slots[i][0].text for i in left]
+        values = gate.measure(sources, [view.text for view in left.values()])
         measured[gate.name] = dict(zip(left, values, strict=True))
-        for slot, value in measured[gate.name].items():
+        for i, value in measured[gate.name].items():
             if not gate.low <= value <= gate.high:
-                reject(slot, gate.name)
-    for slot, view in enumerate(views):
-        if view is None:
-            continue
-        stats.add(counts, "accepted", stage.text, slots[slot][0].kind)
-        for chain in ops[slot]:
+                rejected[i] = gate.name
+                del left[i]
+    for row, _ in slots:
+        stats.add(counts, "tried", stage.text, row.kind)
+    for i, name in rejected.items():
+        stats.add(counts, "rejected", stage.text, name, slots[i][0].kind)
+        stats.example(counts, name, slots[i][0].id)
+    for i in left:
+        stats.add(counts, "accepted", stage.text, slots[i][0].kind)
+        for chain in ops[i]:
             stats.add(counts, "texts", stage.text, chain)
-        for gate, values in measured.items():
-            stats.add(counts, "measured", gate, "sum", by=float(values[slot]))
-            stats.add(counts, "measured", gate, "count")
-    return views
+        for name, of_gate in measured.items():
+            stats.add(counts, "measured", name, "sum", by=float(of_gate[i]))
+            stats.add(counts, "measured", name, "count")
+    return [left.get(i) for i in range(len(slots))]
 
 
 def _is_usable(text: str | None, source: str) -> bool:
-    """False for no text, a blank one where the source is not, and what is not Unicode."""
+    """Returns False for None, a blank text of a source that is not blank, and invalid Unicode."""
     if text is None or (not text.strip() and source.strip()):
         return False
     try:
@@ -155,9 +150,9 @@ def _filled(
     copies: int,
     counts: dict,
 ) -> View:
-    """The view of a slot, or what stands in for it: the next one that its row has."""
-    if views[i] is not None:
-        return views[i]
+    """Returns the view of a slot, or its replacement: the next view of the row, or the text."""
+    if (view := views[i]) is not None:
+        return view
     row, copy = slots[i]
     others = (views[i - copy + (copy + step) % copies] for step in range(1, copies))
     other = next((view for view in others if view is not None), None)
@@ -167,7 +162,7 @@ def _filled(
 
 
 def make_rng(seed: int, row_id: str, copy: int, part: int, stage: int = 0) -> np.random.Generator:
-    """The generator of one text: of a row's copy, its PROMPT or RESPONSE, and a stage's number."""
+    """Returns the generator of one text. part: PROMPT or RESPONSE. stage: its index."""
     digest = hashlib.sha256(row_id.encode()).digest()
     entropy = [seed, copy, part, *np.frombuffer(digest, "<u4")]
     return np.random.default_rng([*entropy, stage] if stage else entropy)

@@ -18,8 +18,9 @@ from ml_collections import config_flags
 
 from ssl_guard import config as config_module
 from ssl_guard import prepare as prepare_module
-from ssl_guard.augment import recipe, run, sets, stats
+from ssl_guard.augment import make, recipe, run, stats, text_set
 from ssl_guard.augment.gates import Text
+from ssl_guard.augment.job import Job
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import model_gates
@@ -47,8 +48,10 @@ def main(argv: list[str]) -> None:
         raise BadInput(f"--workers={WORKERS.value} must be at least 1.")
     if (job.folder / "manifest.json").exists() and not OVERWRITE.value:
         again = f"make it again with: {prepare_module.set_command()} --overwrite"
-        there = sets.open_set(job.folder, pool=source.hashes, made_from=job.made_from, again=again)
-        sets.check(there, again=again)
+        there = text_set.open_set(
+            job.folder, pool=source.hashes, made_from=job.made_from, again=again
+        )
+        text_set.check(there, again=again)
         manifest = there.manifest
     else:
         how = {"fit_on": fit_on, "overwrite": OVERWRITE.value}
@@ -56,7 +59,7 @@ def main(argv: list[str]) -> None:
             how["kinds"] = kinds(pool, settings["classifier"])
         if RUNNER.value == "local":
             progress = sys.stderr.isatty()
-            manifest = sets.make(job, pool, workers=WORKERS.value, progress=progress, **how)
+            manifest = make.make_set(job, pool, workers=WORKERS.value, progress=progress, **how)
         else:
             try:
                 from ssl_guard.augment import beam
@@ -65,9 +68,9 @@ def main(argv: list[str]) -> None:
                     f"--runner={RUNNER.value} needs Apache Beam: pip install 'ssl_guard[beam]' in "
                     "an environment of its own, see requirements/beam.txt."
                 ) from error
-            sets.stage(job, pool, **how)
+            make.stage(job, pool, **how)
             beam.make_shards(job, runner=RUNNER.value, options=BEAM_OPTIONS.value)
-            manifest = sets.finish(job)
+            manifest = make.finish(job)
     print(stats.table(manifest["account"]))
     print(f"\n{job.folder}: {manifest['count']} views of {len(pool)} rows")
 
@@ -76,13 +79,13 @@ def kinds(pool: Sequence[Example], classifier: str) -> Iterator[str]:
     """The rows' classes for the account: of the label where it is known, else the classifier's."""
     classify = model_gates.open_classifier(classifier)
     examples = iter(pool)
-    while chunk := list(itertools.islice(examples, 16 * sets.CHUNK)):
+    while chunk := list(itertools.islice(examples, 16 * make.CHUNK)):
         texts = [Text(e.prompt, e.response) for e in chunk if e.label is None]
         found = iter(classify(texts) if texts else ())
-        yield from (next(found) if e.label is None else sets.kind_of(e) for e in chunk)
+        yield from (next(found) if e.label is None else make.kind_of(e) for e in chunk)
 
 
-def dry_run(job: sets.Job, pool: Sequence[Example], fit_on: Sequence[Example]) -> dict:
+def dry_run(job: Job, pool: Sequence[Example], fit_on: Sequence[Example]) -> dict:
     """What the first stage would be asked for, and what its models would cost; nothing is asked.
 
     Later stages are not in it: what they are asked for depends on what is rejected.
@@ -90,9 +93,9 @@ def dry_run(job: sets.Job, pool: Sequence[Example], fit_on: Sequence[Example]) -
     found = {"set": job.folder.name, "rows": len(pool), "views": len(pool) * job.copies}
     found |= {"texts": 0, "characters": 0}
     stage = recipe.parse(job.ops)[0]
-    rewrites = sets.open_rewrites(job, [stage], lambda: sets.distinct_texts(fit_on))
+    rewrites = make.open_rewrites(job, [stage], lambda: make.distinct_texts(fit_on))
     examples = iter(pool)
-    while chunk := list(itertools.islice(examples, sets.CHUNK)):
+    while chunk := list(itertools.islice(examples, make.CHUNK)):
         for part in (run.PROMPT, run.RESPONSE):
             parts = [
                 (text, run.make_rng(job.seed, example.id, copy, part))

@@ -181,9 +181,7 @@ def read_split(config: ConfigDict) -> Source:
     if data.test_corpus:
         exam = _named_apart(corpus, load_corpus(config, data.test_corpus))
         corpus, given_test = corpora.with_test(corpus, exam)
-    split = splits.load_or_freeze(
-        corpus,
-        Path(data.dir) / "splits",
+    spec = splits.SplitSpec(
         seed=config.seed,
         labelled=data.labelled,
         dev=data.dev,
@@ -191,8 +189,8 @@ def read_split(config: ConfigDict) -> Source:
         calibration=data.calibration,
         balance="natural" if data.label_sampling == "random" else "balanced",  # as old splits say
         stratified=data.stratified,
-        given_test=given_test,
     )
+    split = splits.load_or_freeze(corpus, Path(data.dir) / "splits", spec, given_test=given_test)
     by_id = {example.id: example for example in corpus.examples}
     sides = [side for side in splits.SIDES if side != "calibration" or data.calibration]
     rows = {side: [by_id[i] for i in getattr(split, side)] for side in sides}

@@ -162,7 +162,7 @@ def test_a_full_disk_stops_or_not_as_configured(folder, monkeypatch, capsys):
     config = smoke(folder, "supervised", **{"train.on_save_error": "continue"})
     result = train_run.train_and_evaluate(config, folder / "full-continue")
     assert saves == ["2", "4"] and result["selected_step"] == 4
-    assert "while writing a checkpoint; going on without it" in capsys.readouterr().err
+    assert "while writing a checkpoint; continuing without it" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_made_again(runs, folder, capsys):
@@ -174,7 +174,7 @@ def test_a_damaged_checkpoint_is_made_again(runs, folder, capsys):
         if path.is_file():
             path.write_bytes(b"")
     result = train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
-    assert "Set aside as 4.damaged-" in capsys.readouterr().err
+    assert "It is renamed to 4.damaged-" in capsys.readouterr().err
     assert result["checkpoint_sha256"] == runs["uda"][1]["checkpoint_sha256"]
     assert timeless(workdir) == timeless(runs["uda"][0])
     for ours, theirs in zip(
@@ -190,7 +190,7 @@ def test_damaged_checkpoints_are_not_restarted_over(runs, folder):
     (workdir / "report.json").unlink()
     for path in (workdir / "checkpoints").rglob("d/*"):
         path.write_bytes(b"")
-    with pytest.raises(BadInput, match="steps 4, 2 can be read, and the run would begin again"):
+    with pytest.raises(BadInput, match=r"none of the checkpoints \(steps 4, 2\) can be read"):
         train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
 
 

@@ -155,3 +155,14 @@ def test_the_command_prints_what_it_writes(run):
     with pytest.raises(BadInput, match="needs 2302 safe rows"):
         make_policy(workdir, **SETTINGS | {"target_fpr": 0.001})
     assert json.loads((workdir / "policy.json").read_text()) == policy
+
+
+def test_the_command_takes_the_cost_of_each_error(run):
+    workdir, _ = run
+    command = [sys.executable, "-m", "ssl_guard", "calibrate", f"--workdir={workdir}"]
+    flags = ["--target-fpr=0.1", "--target-recall=0.8", "--confidence=0.9", "--prevalence=0.05"]
+    costs = ["--cost-false-positive=1", "--cost-false-negative=20"]
+    subprocess.run([*command, *flags, *costs], capture_output=True, check=True)
+    found = json.loads((workdir / "policy.json").read_text())
+    assert found == calibrate.make_policy(workdir, **SETTINGS, costs=(1, 20))
+    assert found != calibrate.make_policy(workdir, **SETTINGS, costs=(20, 1))

@@ -458,6 +458,12 @@ def test_prevalence_moves_what_it_should_and_no_promise():
     )
 
 
+def test_a_dear_false_positive_raises_the_threshold():
+    labels, scores = draw(safe=400, harmful=100)
+    high, low = (calibration.policy(labels, scores, costs=costs) for costs in ((20, 1), (1, 20)))
+    assert high["thresholds"]["balanced"]["threshold"] > low["thresholds"]["balanced"]["threshold"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_promise_depends_on_the_calibrator(kind):
     labels, scores = draw(safe=400, harmful=100)

@@ -72,7 +72,7 @@ def test_a_signal_ends_the_run_with_a_code_of_its_own(matrix, tmp_path, phase, n
     assert process.exitcode == 128 + number
     said = (tmp_path / "log").read_text()
     name = signal.Signals(number).name
-    assert f"ssl_guard: stopped by {name}: the same command goes on from here.\n" in said
+    assert f"ssl_guard: stopped by {name}: run the same command to resume.\n" in said
     assert "Traceback" not in said
     saved = list((tmp_path / "run" / "checkpoints").glob("[0-9]*/manifest.json"))
     assert len(saved) == (phase != "first compile")

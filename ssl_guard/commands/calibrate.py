@@ -7,14 +7,14 @@ scored here. Rows of the file whose prompts are near-duplicates of any that the 
 out: the model, its step or its test number depend on those. Near-duplicates among the rows count
 once. The file has the columns and label values of the run's config.
 
-policy.json is what `calibration.policy` returns, and
+policy.json is what `operating_point.policy` returns, and
 
     run          {"algorithm", "seed", "selected_step", "weights", "split_sha256"}: whose scores
     data         name of the rows; data_sha256: of their ids, labels and scores
     rows_read    before near-duplicates were taken out; rows are those that were used
     left_out     rows of the file that are near-duplicates of the run's
 
-`calibration.py` says what is promised; a row is harmful if its score is at least the threshold.
+`operating_point.py` explains the promises; a row is harmful if its score is at least the threshold.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from tabulate import tabulate
 from ssl_guard.data import duplicates
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import calibration, scorer
+from ssl_guard.evaluation import calibrators, operating_point, scorer
 from ssl_guard.prepare import load_corpus, read_split
 from ssl_guard.report import tables
 from ssl_guard.runtime import cli, compilation
@@ -50,7 +50,7 @@ class Rows(NamedTuple):
 
 
 def make_policy(workdir: str | Path, file: str | None = None, **settings) -> dict:
-    """Fits, writes RUN/policy.json, and returns it; settings: those of `calibration.policy`.
+    """Fits, writes RUN/policy.json, and returns it; settings: those of `operating_point.policy`.
 
     Raises BadInput for an unfinished run, for rows that cannot keep a promise, and for a run
     without calibration rows if no file is given.
@@ -62,7 +62,7 @@ def make_policy(workdir: str | Path, file: str | None = None, **settings) -> dic
         rows = _rows_of_the_run(workdir, report)
     else:
         rows = _rows_of_a_file(workdir, config, file)
-    kept = calibration.independent(rows.groups, rows.labels, rows.ids)
+    kept = calibrators.independent(rows.groups, rows.labels, rows.ids)
     labels, scores = rows.labels[kept], rows.scores[kept]
     used = [[rows.ids[i], int(rows.labels[i]), float(rows.scores[i])] for i in kept]
     policy = {
@@ -77,7 +77,7 @@ def make_policy(workdir: str | Path, file: str | None = None, **settings) -> dic
         "data_sha256": hashlib.sha256(json.dumps(used).encode()).hexdigest(),
         "rows_read": len(rows.ids) + rows.left_out,
         "left_out": rows.left_out,
-        **calibration.policy(labels, scores, **settings),
+        **operating_point.policy(labels, scores, **settings),
     }
     write_json(workdir / "policy.json", policy)
     return policy
@@ -178,7 +178,7 @@ if __name__ == "__main__":
         "prevalence", None, "Harmful share of traffic; that of the calibration rows if not given."
     )
     CALIBRATOR = flags.DEFINE_enum(
-        "calibrator", "temperature", list(calibration.FITS), "From scores to probabilities."
+        "calibrator", "temperature", list(calibrators.FITS), "From scores to probabilities."
     )
     COST_FALSE_POSITIVE = flags.DEFINE_float(
         "cost-false-positive", None, "With the other cost: `balanced` is the cheapest threshold."

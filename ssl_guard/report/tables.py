@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import bootstrap, calibration, metrics
+from ssl_guard.evaluation import bootstrap, calibrators, metrics
 from ssl_guard.report.results import Result, by_method, check_cohort
 
 SHOWN = {
@@ -289,7 +289,7 @@ def calibrated(result: Result) -> np.ndarray | None:
     policy = result.run["policy"] if result.run else None
     if policy is None or policy["run"]["weights"] != result.cohort["weights"]:
         return None
-    return calibration.apply(policy["calibrator"], result.probabilities)
+    return calibrators.apply(policy["calibrator"], result.probabilities)
 
 
 def overview(parts: list[tuple[list[Result], list[dict]]]) -> Table:

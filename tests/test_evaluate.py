@@ -10,7 +10,15 @@ from ssl_guard.data.contamination import overlap
 from ssl_guard.data.corpora import user_file
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import eval_sets, evaluate, records_io, robustness, scorer
+from ssl_guard.evaluation import (
+    eval_sets,
+    evaluate,
+    operating_point,
+    records_io,
+    robustness,
+    scorer,
+    table,
+)
 from ssl_guard.prepare import read_split
 from ssl_guard.runtime.files import write_json
 from ssl_guard.runtime.writer import read
@@ -68,7 +76,7 @@ def test_dev_and_test_have_the_numbers_of_training_to_the_last_digit(run):
         assert test["scores"][kind] == report["test"][kind]
     # Training has read dev after steps 2 and 4, and test at the end.
     assert (evaluation["times_read"], test["times_read"]) == (3, 2)
-    assert any("test: read 2 times" in note for note in evaluate.notes([test]))
+    assert any("test: read 2 times" in note for note in table.notes([test]))
     mine = read(workdir / "predictions.jsonl")
     lines = read(workdir / "evaluations" / "human_scored_responses.test.dev_best_f1.jsonl")
     assert [{name: line[name] for name in mine[0]} for line in lines] == mine
@@ -124,7 +132,7 @@ def test_a_corpus_of_ones_own(run, tmp_path):
     assert list(refused["scores"]["ema"]) == ["fpr", "fpr_at_half"]
     assert refused["scores"]["ema"]["fpr"]["value"] == (scores >= threshold).mean()
     assert "precision_recall" not in refused["curves"]
-    row = evaluate.table([found, refused]).splitlines()[-1]
+    row = table.table([found, refused]).splitlines()[-1]
     assert row.count(" - ") == 6 and "alarming (over-refusal)" in row and " 0.0 [" not in row
 
     written = records_io.read_evaluations(workdir)
@@ -230,23 +238,25 @@ def test_a_policy_sets_the_threshold_of_its_weights(run, tmp_path):
     policy = policy_of(report)
     path = tmp_path / "policy.json"
     write_json(path, policy)
-    found = evaluate._thresholds(report, path, ("strict", "balanced", evaluate.DEV), None)
+    found = operating_point.run_thresholds(
+        report, path, ("strict", "balanced", operating_point.DEV), None
+    )
     dev = {kind: scores["threshold"] for kind, scores in report["dev"].items()}
     assert found == {
         "dev_best_f1": dev,
         "policy:strict, recall >= 0.9": {"ema": 0.125},
         "policy:balanced": {"ema": 0.5},  # which promises nothing
     }
-    assert evaluate._thresholds(report, None, ("strict",), None) == {"dev_best_f1": dev}
-    given = evaluate._thresholds(report, None, ("strict",), 0.25)
+    assert operating_point.run_thresholds(report, None, ("strict",), None) == {"dev_best_f1": dev}
+    given = operating_point.run_thresholds(report, None, ("strict",), 0.25)
     assert given == {"given": {"raw": 0.25, "ema": 0.25}}
     with pytest.raises(BadInput, match="no threshold for the profile 'permissive'"):
-        evaluate._thresholds(report, path, ("permissive",), None)
+        operating_point.run_thresholds(report, path, ("permissive",), None)
     with pytest.raises(BadInput, match="give one of them"):
-        evaluate._thresholds(report, path, ("strict",), 0.5)
+        operating_point.run_thresholds(report, path, ("strict",), 0.5)
     write_json(path, policy | {"run": policy["run"] | {"selected_step": -1}})
     with pytest.raises(BadInput, match="another run"):
-        evaluate._thresholds(report, path, ("strict",), None)
+        operating_point.run_thresholds(report, path, ("strict",), None)
 
 
 def policy_of(report):

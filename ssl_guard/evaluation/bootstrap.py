@@ -27,8 +27,8 @@ def score_intervals(
     *,
     resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Interval]:
-    """`metrics.binary_scores` with 95% intervals.
+) -> dict[str, dict[str, float]]:
+    """Returns `metrics.binary_scores` with 95% intervals: {metric: {value, low, high}}.
 
     labels: int [rows]; scores: float [rows]; groups: int [rows], of rows that belong together.
     """
@@ -38,7 +38,7 @@ def score_intervals(
         for weights in resampled(labels, groups, resamples, seed)
     ]
     drawn = {name: np.concatenate([part[name] for part in parts]) for name in point}
-    return {name: _interval(value, drawn[name]) for name, value in point.items()}
+    return {name: _interval(value, drawn[name])._asdict() for name, value in point.items()}
 
 
 def mean_interval(

@@ -17,143 +17,27 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict
-from tabulate import tabulate
 
 from ssl_guard.data import pipeline
-from ssl_guard.data.schema import HARMFUL, TASKS, make_corpus
-from ssl_guard.data.shards import Records
+from ssl_guard.data.schema import HARMFUL, make_corpus
 from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import (
     bootstrap,
     eval_sets,
-    inference,
     metrics,
+    operating_point,
     records_io,
     robustness,
     scorer,
+    table,
 )
-from ssl_guard.prepare import Prepared, Source, read_split
+from ssl_guard.prepare import Source, read_split
 from ssl_guard.runtime import cli, compilation, provenance, sharding
-from ssl_guard.runtime.files import write_json
 from ssl_guard.runtime.writer import read
 
-PROFILES = ("strict", "balanced", "permissive")  # of a policy.json, see threshold.py
-DEV = "dev_best_f1"  # the threshold policy of a run without one
 NO_SCORES = np.empty(0)  # of an attack that changes no row
 SLICES = ("source", "adversarial")  # columns of a file to slice by where it has them
-SHOWN = {
-    "f1": "F1",
-    "precision": "precision",
-    "recall": "recall",
-    "fpr": "FPR",
-    "auprc": "AUPRC",
-    "recall_at_1_fpr": "recall at 1% FPR",
-    "ece": "ECE",
-}
-
-
-def test_report(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    threshold: float,
-    groups: np.ndarray,
-    *,
-    resamples: int,
-) -> dict[str, dict[str, float]]:
-    """{metric: {value, low, high}} with 95% bootstrap intervals over prompt groups."""
-    intervals = bootstrap.score_intervals(labels, scores, threshold, groups, resamples=resamples)
-    return {name: interval._asdict() for name, interval in intervals.items()}
-
-
-def write_report(
-    workdir: Path,
-    config: ConfigDict,
-    prepared: Prepared,
-    dev: dict[str, dict[str, float]],
-    scores: dict[str, np.ndarray],
-    *,
-    steps: int,
-    selected_step: int,
-    checkpoint_sha256: str,
-    observatory: dict | None = None,
-) -> dict:
-    """Writes predictions.jsonl and report.json, the last file of a run, and returns the report.
-
-    dev: metrics.dev_scores of the raw and, if kept, the averaged weights, by "raw" and "ema";
-    scores: float64 [test rows] of each, which are judged at their own dev threshold;
-    checkpoint_sha256: of the weights that scored, see `scorer.tree_sha256`; observatory: what
-    `monitor.account` found, nothing for a baseline without steps.
-    """
-    labels, groups = inference.labels_of(prepared.test), prepared.test_groups
-    test = {
-        kind: test_report(
-            labels, values, dev[kind]["threshold"], groups, resamples=config.eval.bootstrap_samples
-        )
-        for kind, values in scores.items()
-    }
-    tasks = pipeline.tasks_of(prepared.test)
-    by_task = {
-        name: {
-            kind: test_report(
-                labels[rows],
-                values[rows],
-                dev[kind]["threshold"],
-                groups[rows],
-                resamples=config.eval.bootstrap_samples,
-            )
-            for kind, values in scores.items()
-        }
-        for number, name in enumerate(TASKS)
-        if len(set(labels[rows := np.flatnonzero(tasks == number)])) == 2 and len(set(tasks)) > 1
-    }
-    write_predictions(workdir / "predictions.jsonl", prepared.test, groups, **scores)
-    report = {
-        "weights": "ema" if "ema" in test else "raw",
-        "dev": dev,
-        "test": test,
-        "test_by_task": by_task,
-        "algorithm": config.algorithm,
-        "seed": config.seed,
-        "selected_step": selected_step,
-        "checkpoint_sha256": checkpoint_sha256,
-        "steps": steps,
-        "data": prepared.summary,
-        "contamination": prepared.contamination,
-        "training": _training_summary(workdir),
-        "observatory": observatory or {},
-        "provenance": provenance.collect(**prepared.hashes),
-    }
-    write_json(workdir / "report.json", report)
-    return report
-
-
-def _training_summary(workdir: Path) -> dict:
-    """Cost of all steps of the run, over however many starts it took."""
-    rows = read(workdir / "metrics.jsonl")
-    cost = {"seconds": round(sum(row["time/seconds"] for row in rows), 1)}
-    speed = [row["time/tokens_per_second"] for row in rows if "time/tokens_per_second" in row]
-    padding = [row["data/padding_share"] for row in rows if "data/padding_share" in row]
-    if speed:  # a run with steps
-        cost |= {
-            "tokens_per_second": round(float(np.median(speed))),
-            "padding_share": round(float(np.mean(padding)), 4),
-        }
-    return cost
-
-
-def write_predictions(path: Path, records: Records, groups: np.ndarray, **scores: np.ndarray):
-    """One JSON line a row: id, group, label, the named scores and, if long texts are scored in
-    windows, how many; never the text."""
-    rows = records.gather(range(len(records)))
-    lines = []
-    for i, row in enumerate(rows):
-        values = {name: round(float(value[i]), 7) for name, value in scores.items()}
-        line = {"id": row["id"], "group": int(groups[i]), "label": int(row["label"]), **values}
-        line |= {"windows": row["windows"]} if "windows" in row else {}
-        lines.append(line)
-    records_io.write_lines(path, lines)
 
 
 def evaluate_run(
@@ -195,7 +79,7 @@ def evaluate_run(
     ]
     if unknown := sorted(set(slices) - set(SLICES) - {n for exam in opened for n in exam.columns}):
         raise BadInput(f"no corpus has the column {unknown[0]!r} of --slices: leave it out.")
-    policies = _thresholds(report, policy, profiles, threshold)
+    policies = operating_point.run_thresholds(report, policy, profiles, threshold)
     run = scorer.load_run(workdir)
     found = []
     for exam in opened:
@@ -296,7 +180,9 @@ def judge(
         curves["precision_recall"] = metrics.precision_recall(labels, mine)
     return {
         "scores": {
-            kind: test_report(labels, scores[kind], limit, groups, resamples=resamples)
+            kind: bootstrap.score_intervals(
+                labels, scores[kind], limit, groups, resamples=resamples
+            )
             for kind, limit in thresholds.items()
         },
         "slices": {
@@ -316,46 +202,6 @@ def judge(
         },
         "curves": curves,
     }
-
-
-def _thresholds(
-    report: dict, policy: str | Path | None, profiles: Sequence[str], given: float | None
-) -> dict[str, dict[str, float]]:
-    """{threshold policy: the threshold of every kind of weights that has one}."""
-    dev = {kind: scores["threshold"] for kind, scores in report["dev"].items()}
-    if policy is not None and given is not None:
-        raise BadInput("--policy and --threshold both set the threshold: give one of them.")
-    if given is not None:
-        if not 0 <= given <= 1:
-            raise BadInput(f"--threshold = {given} is no probability: give one from 0 to 1.")
-        return {"given": {kind: given for kind in dev}}
-    if policy is None:
-        return {DEV: dev}
-    found = {DEV: dev} if DEV in profiles else {}
-    for profile in profiles:
-        if profile != DEV:
-            name, threshold = _of_profile(report, policy, profile)
-            found[name] = {report["weights"]: threshold}
-    return found
-
-
-def _of_profile(report: dict, policy: str | Path, profile: str) -> tuple[str, float]:
-    """The threshold policy's name, and the threshold of the weights that the run reports."""
-    try:
-        content = json.loads(Path(policy).read_text())
-        point = content["thresholds"][profile]
-        threshold, promises = float(point["threshold"]), point["errors_allowed"] is not None
-        name = f"policy:{profile}" + (f", {point['promise']}" if promises else "")
-        names = ("split_sha256", "weights", "selected_step", "algorithm")
-        theirs = [content["run"][key] for key in names]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BadInput(
-            f"{policy} has no threshold for the profile {profile!r}: make it with "
-            f"ssl_guard calibrate, and choose from {', '.join((*PROFILES, DEV))}."
-        ) from error
-    if theirs != [report["provenance"][names[0]], *(report[key] for key in names[1:])]:
-        raise BadInput(f"{policy} was fitted on the scores of another run: fit it on this one.")
-    return name, threshold
 
 
 def _timed_scores(run: scorer.Scorer, records, weights: str) -> tuple[np.ndarray, dict]:
@@ -433,52 +279,6 @@ def _reads_in_training(workdir: Path, source: Source, exam: eval_sets.Exam) -> i
     return sides.get(exam.corpus.sha256, 0)
 
 
-def table(found: Sequence[dict]) -> str:
-    """Corpora against the main numbers, %, as GitHub Markdown; a dash where there is none."""
-    rows = []
-    for evaluation in found:
-        cohort = evaluation["cohort"]
-        scores = evaluation["scores"][cohort["weights"]]
-        kind = "" if evaluation["kind"] != "over_refusal" else " (over-refusal)"
-        row = [cohort["corpus"] + kind, cohort["threshold_policy"].partition(",")[0]]
-        row += [cohort["rows"], cohort["harmful"]]
-        row += [_cell(scores.get(name)) for name in SHOWN]
-        rows.append([*row, evaluation["times_read"]])
-    titles = ["corpus, % [95% interval]", "threshold", "rows", "harmful", *SHOWN.values()]
-    titles += ["times read"]
-    return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
-
-
-def notes(found: Sequence[dict]) -> list[str]:
-    """What a reader of the table must know: rows left out, sets read before, drops of recall."""
-    lines = []
-    for evaluation in found:
-        name, seen = evaluation["cohort"]["corpus"], evaluation["contamination"]
-        if count := seen["exact"] + seen["near_duplicates"]:
-            done = "left out" if seen["removed"] else "KEPT"
-            lines.append(
-                f"{name}: {count} rows are near-duplicates of rows that the run has seen, "
-                f"{seen['exact']} of them equal: {done}"
-            )
-        if evaluation["times_read"] > 1:
-            lines.append(
-                f"{name}: read {evaluation['times_read']} times by this run: if its numbers chose "
-                "anything, they are no test any more"
-            )
-        for op, drop in evaluation["robustness"].items():
-            if drop["rows"]:
-                cell = _cell({"value": drop["drop"], "low": drop["low"], "high": drop["high"]})
-                lines.append(f"{name}: recall drops by {cell} points under {op}")
-    return lines
-
-
-def _cell(interval: dict | None) -> str:
-    if interval is None:
-        return "-"
-    value, low, high = (f"{100 * interval[key]:.1f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
-
-
 def main(argv: list[str]) -> None:
     workdir = cli.required(WORKDIR, "workdir")
     if len(argv) > 1:
@@ -498,7 +298,11 @@ def main(argv: list[str]) -> None:
         slices=SLICE.value,
         keep_seen=KEEP_SEEN.value,
     )
-    print("\n".join([table(found), "", *notes(found), f"written to {workdir}/evaluations"]))
+    print(
+        "\n".join(
+            [table.table(found), "", *table.notes(found), f"written to {workdir}/evaluations"]
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference, metrics, moderation, robustness
 from ssl_guard.evaluation.eval_sets import labelled_rows
-from ssl_guard.evaluation.evaluate import DEV, NO_SCORES, judge, length_names
+from ssl_guard.evaluation.evaluate import NO_SCORES, judge, length_names
+from ssl_guard.evaluation.operating_point import DEV
 from ssl_guard.evaluation.records_io import read_evaluations, record_read, write_evaluation
 from ssl_guard.evaluation.scorer import read_config
 from ssl_guard.models import load_sequence_classifier

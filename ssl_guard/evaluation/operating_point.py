@@ -23,12 +23,19 @@ The promised FPR and recall do not depend on the share of harmful rows in traffi
 cost and the volume of a review band do, and are given for a prevalence.
 """
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 from scipy.stats import binom, binomtest
 
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import calibrators, metrics
 from ssl_guard.evaluation.metrics import Interval
+
+PROFILES = ("strict", "balanced", "permissive")  # thresholds of a policy.json
+DEV = "dev_best_f1"  # the threshold policy of a run without policy.json
 
 
 def errors_allowed(rows: int, rate: float, confidence: float) -> int:
@@ -253,3 +260,46 @@ def policy(
         },
         "abstain": review_band(labels, scores, low=strict, high=permissive, **at),
     }
+
+
+# Thresholds of a run
+
+
+def run_thresholds(
+    report: dict, policy: str | Path | None, profiles: Sequence[str], given: float | None
+) -> dict[str, dict[str, float]]:
+    """{threshold policy: the threshold of every kind of weights that has one}."""
+    dev = {kind: scores["threshold"] for kind, scores in report["dev"].items()}
+    if policy is not None and given is not None:
+        raise BadInput("--policy and --threshold both set the threshold: give one of them.")
+    if given is not None:
+        if not 0 <= given <= 1:
+            raise BadInput(f"--threshold = {given} is no probability: give one from 0 to 1.")
+        return {"given": {kind: given for kind in dev}}
+    if policy is None:
+        return {DEV: dev}
+    found = {DEV: dev} if DEV in profiles else {}
+    for profile in profiles:
+        if profile != DEV:
+            name, threshold = _of_profile(report, policy, profile)
+            found[name] = {report["weights"]: threshold}
+    return found
+
+
+def _of_profile(report: dict, policy: str | Path, profile: str) -> tuple[str, float]:
+    """The threshold policy's name, and the threshold of the weights that the run reports."""
+    try:
+        content = json.loads(Path(policy).read_text())
+        point = content["thresholds"][profile]
+        threshold, promises = float(point["threshold"]), point["errors_allowed"] is not None
+        name = f"policy:{profile}" + (f", {point['promise']}" if promises else "")
+        names = ("split_sha256", "weights", "selected_step", "algorithm")
+        theirs = [content["run"][key] for key in names]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(
+            f"{policy} has no threshold for the profile {profile!r}: make it with "
+            f"ssl_guard calibrate, and choose from {', '.join((*PROFILES, DEV))}."
+        ) from error
+    if theirs != [report["provenance"][names[0]], *(report[key] for key in names[1:])]:
+        raise BadInput(f"{policy} was fitted on the scores of another run: fit it on this one.")
+    return name, threshold

@@ -99,7 +99,7 @@ def test_intervals_are_those_of_the_slow_bootstrap(case):
     )
     assert fast.keys() == slow.keys()
     for name in fast:
-        np.testing.assert_allclose(fast[name], slow[name], atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(list(fast[name].values()), slow[name], atol=1e-12, err_msg=name)
 
 
 def test_groups_are_drawn_whole_and_both_classes_are_there():
@@ -117,8 +117,8 @@ def test_one_class_has_an_interval_of_what_it_has(label, names):
     scores = np.array([0.1, 0.6, 0.9, 0.2, 0.7])
     found = bootstrap.score_intervals(np.full(5, label), scores, 0.65, np.arange(5))
     assert list(found) == [*names, f"{names[0]}_at_half"]
-    assert found[names[0]].value == 0.4 and found[f"{names[0]}_at_half"].value == 0.6
-    assert 0 <= found[names[0]].low < 0.4 < found[names[0]].high <= 1
+    assert found[names[0]]["value"] == 0.4 and found[f"{names[0]}_at_half"]["value"] == 0.6
+    assert 0 <= found[names[0]]["low"] < 0.4 < found[names[0]]["high"] <= 1
 
 
 def test_p_values_by_hand():

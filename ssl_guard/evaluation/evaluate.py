@@ -1,13 +1,8 @@
-"""From scores to numbers with intervals: the end of a training run, and any corpus later.
+"""Evaluates scores: at the end of a training run, and of any corpus later.
 
-    python -m ssl_guard evaluate --workdir=runs/uda --corpora=exam.jsonl,test,dev \\
-        [--over_refusal=xstest.jsonl] [--robustness=leetspeak,spacing] \\
-        [--policy=policy.json --profile=permissive,strict,dev_best_f1]
-
-Scores every corpus (a file, a corpus's name, or a side of the run's own split) with the selected
-checkpoint, writes RUN/evaluations/ (see evaluations.py), a file for every threshold policy, and
-prints a table. Near-duplicates of what the run has seen are left out and counted. Every call is
-noted in reads.jsonl: the second time that a test set is scored, it says so.
+Scores every corpus with the selected checkpoint and writes RUN/evaluations/ (see records_io.py), a
+file for each threshold policy. Near-duplicates of rows that the run has seen are left out and
+counted. Every call is recorded in reads.jsonl, so that a repeated use of a test set is noted.
 """
 
 import json
@@ -16,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from ssl_guard.data import pipeline
 from ssl_guard.data.schema import HARMFUL, make_corpus
@@ -30,11 +24,10 @@ from ssl_guard.evaluation import (
     records_io,
     robustness,
     scorer,
-    table,
 )
 from ssl_guard.prepare import Source, read_split
-from ssl_guard.runtime import cli, compilation, provenance, sharding
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime import compilation, provenance, sharding
+from ssl_guard.runtime.files import read_jsonl
 
 NO_SCORES = np.empty(0)  # of an attack that changes no row
 SLICES = ("source", "adversarial")  # columns of a file to slice by where it has them
@@ -270,52 +263,10 @@ def _rows(exam, records, scores: dict[str, np.ndarray], values: dict[str, list])
 
 def _reads_in_training(workdir: Path, source: Source, exam: eval_sets.Exam) -> int:
     """How often training has scored these rows: test once, dev at every evaluation."""
-    dev_reads = sum("dev/raw/auprc" in row for row in read(workdir / "metrics.jsonl"))
+    dev_reads = sum("dev/raw/auprc" in row for row in read_jsonl(workdir / "metrics.jsonl"))
     reads = {"test": 1, "dev": dev_reads}
     sides = {
         make_corpus("", "", [e for e in source.rows[side] if e.label is not None], "").sha256: times
         for side, times in reads.items()
     }
     return sides.get(exam.corpus.sha256, 0)
-
-
-def main(argv: list[str]) -> None:
-    workdir = cli.required(WORKDIR, "workdir")
-    if len(argv) > 1:
-        raise BadInput(f"{argv[1]!r} is no flag: name corpora with --corpora=a.jsonl,b.csv.")
-    if not CORPORA.value and not OVER_REFUSAL.value:
-        raise BadInput("--corpora is missing: files, names of corpora, or test, dev.")
-    found = evaluate_run(
-        workdir,
-        CORPORA.value,
-        over_refusal=OVER_REFUSAL.value,
-        attacks=ROBUSTNESS.value,
-        policy=POLICY.value,
-        profiles=PROFILE.value,
-        threshold=THRESHOLD.value,
-        columns=cli.pairs("columns", COLUMNS.value),
-        labels={v: 1 for v in HARMFUL_VALUES.value} | {v: 0 for v in SAFE_VALUES.value},
-        slices=SLICE.value,
-        keep_seen=KEEP_SEEN.value,
-    )
-    print(
-        "\n".join(
-            [table.table(found), "", *table.notes(found), f"written to {workdir}/evaluations"]
-        )
-    )
-
-
-if __name__ == "__main__":
-    WORKDIR = flags.DEFINE_string("workdir", None, "A finished run.")
-    CORPORA = flags.DEFINE_list("corpora", [], "Files, names of corpora, or test, dev.")
-    OVER_REFUSAL = flags.DEFINE_list("over_refusal", [], "Corpora whose safe rows look alarming.")
-    ROBUSTNESS = flags.DEFINE_list("robustness", [], "Operations of augment/ that hide words.")
-    POLICY = flags.DEFINE_string("policy", None, "A policy.json of ssl_guard calibrate.")
-    PROFILE = flags.DEFINE_list("profile", ["balanced"], "The policy's thresholds, dev_best_f1.")
-    THRESHOLD = flags.DEFINE_float("threshold", None, "A threshold instead of the one of dev.")
-    COLUMNS = flags.DEFINE_list("columns", [], "Of the files, such as label=is_harmful.")
-    HARMFUL_VALUES = flags.DEFINE_list("harmful_values", [], "Label values of the files: harmful.")
-    SAFE_VALUES = flags.DEFINE_list("safe_values", [], "Label values of the files: safe.")
-    SLICE = flags.DEFINE_list("slices", list(SLICES), "Further columns of files to slice by.")
-    KEEP_SEEN = flags.DEFINE_bool("keep_seen", False, "Keeps near-duplicates of seen rows.")
-    cli.run(main)

@@ -8,12 +8,11 @@ from ml_collections import ConfigDict
 from ssl_guard.data import pipeline
 from ssl_guard.data.schema import TASKS
 from ssl_guard.data.shards import Records
-from ssl_guard.evaluation import inference, records_io
+from ssl_guard.evaluation import inference
 from ssl_guard.evaluation.bootstrap import score_intervals
 from ssl_guard.prepare import Prepared
 from ssl_guard.runtime import provenance
-from ssl_guard.runtime.files import write_json
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl, write_json, write_jsonl
 
 
 def write_report(
@@ -80,7 +79,7 @@ def write_report(
 
 def _training_summary(workdir: Path) -> dict:
     """Cost of all steps of the run, over however many starts it took."""
-    rows = read(workdir / "metrics.jsonl")
+    rows = read_jsonl(workdir / "metrics.jsonl")
     cost = {"seconds": round(sum(row["time/seconds"] for row in rows), 1)}
     speed = [row["time/tokens_per_second"] for row in rows if "time/tokens_per_second" in row]
     padding = [row["data/padding_share"] for row in rows if "data/padding_share" in row]
@@ -102,4 +101,4 @@ def write_predictions(path: Path, records: Records, groups: np.ndarray, **scores
         line = {"id": row["id"], "group": int(groups[i]), "label": int(row["label"]), **values}
         line |= {"windows": row["windows"]} if "windows" in row else {}
         lines.append(line)
-    records_io.write_lines(path, lines)
+    write_jsonl(path, lines)

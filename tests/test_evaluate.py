@@ -299,6 +299,34 @@ def test_every_threshold_has_its_file_and_a_corpus_is_scored_once(run, tmp_path)
     assert set(made[1]["scores"]) == {"ema"} and set(made[0]["scores"]) == {"raw", "ema"}
 
 
+def test_other_scorers_are_judged_on_the_same_rows(run, source, tmp_path):
+    """Rows that the run has seen are left out for all, and each keeps its own cohort."""
+    workdir, report = run
+    seen = {"id": "seen", "prompt": source.rows["dev"][0].prompt, "response": "r", "label": 1}
+    path = write(tmp_path / "others.jsonl", [*exam_rows(), seen])
+
+    def score(examples):
+        return np.array([len(example.prompt) % 97 / 97 for example in examples]), None
+
+    of_run, given, chosen = evaluate.evaluate_run(
+        workdir, [path], attacks=["spacing"], others=[lambda: scorer.Scorer("made up", None, score)]
+    )
+    assert given["cohort"]["threshold_policy"] == "given"
+    for found in (given, chosen):
+        for key in ("corpus", "corpus_sha256", "rows_sha256", "rows", "harmful", "label_map"):
+            assert found["cohort"][key] == of_run["cohort"][key], key
+        assert found["cohort"]["rows"] == 24 and found["cohort"]["split"] is None
+        assert found["slices"].keys() == of_run["slices"].keys()
+        assert found["robustness"]["spacing"]["rows"] == of_run["robustness"]["spacing"]["rows"]
+    others = records_io.read_evaluations(workdir / "peers" / "made_up")
+    assert [e["scorer"]["name"] for e in others] == ["made up"] * 2
+    mine = read_jsonl(workdir / "evaluations" / "others.dev_best_f1.jsonl")
+    shared = ("id", "group", "label", "tokens", "source", "adversarial")
+    for line, other in zip(mine, others[0]["rows"], strict=True):
+        assert [line[key] for key in shared] == [other[key] for key in shared]
+    assert "| made up" in table.table([of_run, given, chosen])
+
+
 def as_example(row):
     return Example(row["id"], row["prompt"], row["response"], row["label"], None, "", "")
 

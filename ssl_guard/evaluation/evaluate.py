@@ -1,35 +1,36 @@
-"""Evaluates scores: at the end of a training run, and of any corpus later.
+"""Evaluates a finished run, and other scorers on the same rows, on any corpus.
 
 Scores every corpus with the selected checkpoint and writes RUN/evaluations/ (see records_io.py), a
-file for each threshold policy. Near-duplicates of rows that the run has seen are left out and
-counted. Every call is recorded in reads.jsonl, so that a repeated use of a test set is noted.
+file for each threshold policy; other scorers have theirs in RUN/peers/<name>/evaluations/.
+Near-duplicates of rows that the run has seen are left out and counted. Every call is recorded in
+reads.jsonl, so that a repeated use of a test set is noted.
 """
 
 import json
+import re
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ssl_guard.data import pipeline
-from ssl_guard.data.schema import HARMFUL, make_corpus
-from ssl_guard.data.windows import Windowed
+from ssl_guard.data.schema import Example, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import (
-    bootstrap,
     eval_sets,
     metrics,
     operating_point,
     records_io,
-    robustness,
-    scorer,
 )
+from ssl_guard.evaluation.judge import Rows, evaluate_rows, rows_of
+from ssl_guard.evaluation.operating_point import DEV, GIVEN
+from ssl_guard.evaluation.scorer import Run, Scorer, load_run, pack_groups, read_config
 from ssl_guard.prepare import Source, read_split
 from ssl_guard.runtime import compilation, provenance, sharding
 from ssl_guard.runtime.files import read_jsonl
 
-NO_SCORES = np.empty(0)  # of an attack that changes no row
 SLICES = ("source", "adversarial")  # columns of a file to slice by where it has them
 
 
@@ -46,17 +47,21 @@ def evaluate_run(
     labels: Mapping[str, int] | None = None,
     slices: Sequence[str] = SLICES,
     keep_seen: bool = False,
+    others: Sequence[Callable[[], Scorer]] = (),
 ) -> list[dict]:
-    """Evaluates a finished run on corpora and on the safe rows of the over_refusal ones.
+    """Evaluates a finished run, and other scorers, on corpora and on the safe rows of over_refusal.
 
-    Writes an evaluation for each and for each threshold, see evaluations.py, and returns them. The
-    thresholds are the one that was best on dev, the given one, or the profiles' of a policy.json of
-    this run, of which DEV is the one of dev. attacks: operations of augment/ops.py; the rest: of
-    `exams.open_exam`. All corpora are read before the first is scored, and each is scored once.
-    Raises BadInput for anything that the user can put right.
+    Writes an evaluation for each scorer, corpus and threshold (see records_io.py) and returns them,
+    those of the run first. The run's thresholds are the one that was best on dev, the given one, or
+    the profiles' of a policy.json of this run, of which DEV is the one of dev. attacks: operations
+    of augment/ops.py; others: functions that open a scorer, see `evaluate_other`; the rest: of
+    `eval_sets.open_exam`. All corpora are read before the first is scored, and each scorer scores
+    each row once. A scorer that fails is reported on stderr and left out.
+
+    Raises BadInput for an unfinished run, other data, an unusable corpus or an unusable threshold.
     """
     workdir = Path(workdir)
-    config = scorer.read_config(workdir)
+    config = read_config(workdir)
     compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
     source = read_split(config)
     report = json.loads((workdir / "report.json").read_text())
@@ -73,131 +78,128 @@ def evaluate_run(
     if unknown := sorted(set(slices) - set(SLICES) - {n for exam in opened for n in exam.columns}):
         raise BadInput(f"no corpus has the column {unknown[0]!r} of --slices: leave it out.")
     policies = operating_point.run_thresholds(report, policy, profiles, threshold)
-    run = scorer.load_run(workdir)
-    found = []
+    run = load_run(workdir)
+    how = {"attacks": attacks, "resamples": config.eval.bootstrap_samples}
+    sets, found = [], []
     for exam in opened:
-        made, rows = evaluate_exam(run, exam, source, policies, attacks=attacks)
-        read_as = made[0]["cohort"] | {"threshold_policy": "; ".join(policies)}
-        before = _reads_in_training(workdir, source, exam)
-        times = before + records_io.record_read(workdir, read_as)
-        for evaluation in made:
-            evaluation["times_read"] = times
-            records_io.write_evaluation(workdir, evaluation, rows)
-        found += made
-    return found
+        records = run.records(exam.examples)
+        rows = rows_of(exam, records, tuple(config.data.buckets))
+        made = _evaluate_run(run, rows, records, source, policies, **how)
+        found += _write(workdir, made, reads=_reads_in_training(workdir, source, exam))
+        sets.append(rows._replace(windows=None))
+    return found + evaluate_others(others, sets, source.rows["dev"], workdir, **how)
 
 
-def evaluate_exam(
-    run: scorer.Scorer,
-    exam: eval_sets.Exam,
-    source: Source,
-    policies: Mapping[str, Mapping[str, float]],
-    *,
-    attacks: Sequence[str] = (),
-) -> tuple[list[dict], list[dict]]:
-    """The evaluations, one a policy, without times_read, and their rows; see evaluations.py.
+def _evaluate_run(
+    run: Run, rows: Rows, records, source: Source, policies: Mapping[str, Mapping], **how
+) -> list[tuple[dict, list[dict]]]:
+    """`evaluate_rows` of the run, with its cost, contamination and provenance.
 
-    policies: {threshold policy: thresholds by the name of the weights}; others are not scored.
+    policies: as for `evaluate_rows`; weights without a threshold are not scored.
     """
-    config, weights = run.config, run.report["weights"]
-    labels = np.array([example.label for example in exam.examples])
-    records = run.records(exam.examples)
+    weights = run.report["weights"]
     scores, cost = _timed_scores(run, records, weights)
     others = {kind for thresholds in policies.values() for kind in thresholds} - {weights}
     scores = {weights: scores} | {kind: run.predict(run.weights[kind], records) for kind in others}
-    values = _slice_values(exam, records, tuple(config.data.buckets))
-    harmful = [example for example in exam.examples if example.label == HARMFUL]
-    attacked = [robustness.attack(harmful, op) for op in (attacks if harmful else ())]
-    views = [attack.views for attack in attacked]
-    after = [run.predict(run.weights[weights], run.records(v)) if v else NO_SCORES for v in views]
-    shared = {
-        "corpus": exam.corpus.name,
-        "corpus_sha256": exam.corpus.sha256,
-        "rows_sha256": make_corpus("", "", exam.examples, "").sha256,
-        "rows": len(labels),
-        "harmful": len(harmful),
-        "task": exam.corpus.task,
-        "label_map": exam.label_map,
-        "split": source.split.name,
-        "split_sha256": source.hashes["split_sha256"],
-        "checkpoint_sha256": run.checkpoint_sha256,
-        "weights": weights,
-        "seed": config.seed,
-    }
-    found = [
-        {
-            "cohort": shared | {"threshold_policy": policy, "threshold": thresholds},
-            "scorer": {"name": config.algorithm, "workdir": str(run.workdir)},
-            "kind": exam.kind,
-            **judge(
-                labels,
-                exam.groups,
-                scores,
-                thresholds,
-                weights=weights,
-                values=values,
-                attacked=list(zip(attacked, after, strict=True)),
-                resamples=config.eval.bootstrap_samples,
-            ),
-            "cost": cost,
-            "contamination": exam.contamination,
-            "provenance": provenance.collect(
-                **{k: v for k, v in run.report["provenance"].items() if k.endswith("_sha256")}
-            ),
+
+    def score(examples):
+        return run.predict(run.weights[weights], run.records(examples)), None
+
+    mine = Scorer(run.config.algorithm, run.checkpoint_sha256, score, weights)
+    made = evaluate_rows(mine, rows, scores, None, policies, folder=run.workdir, **how)
+    hashes = {k: v for k, v in run.report["provenance"].items() if k.endswith("_sha256")}
+    for evaluation, _ in made:
+        evaluation["cohort"] |= {
+            "split": source.split.name,
+            "split_sha256": source.hashes["split_sha256"],
+            "seed": run.config.seed,
         }
-        for policy, thresholds in policies.items()
-    ]
-    return found, _rows(exam, records, scores, values)
+        evaluation |= {
+            "cost": cost,
+            "contamination": rows.exam.contamination,
+            "provenance": provenance.collect(**hashes),
+        }
+    return made
 
 
-def judge(
-    labels: np.ndarray,
-    groups: np.ndarray,
-    scores: Mapping[str, np.ndarray],
-    thresholds: Mapping[str, float],
+def evaluate_others(
+    others: Sequence[Callable[[], Scorer]],
+    sets: Sequence[Rows],
+    dev: Sequence[Example],
+    workdir: Path,
+    **how,
+) -> list[dict]:
+    """`evaluate_other` of each scorer that can be opened; the rest are reported on stderr."""
+    names, found = set(), []
+    for open_scorer in others:
+        try:
+            other = open_scorer()
+            if other.name in names:
+                raise BadInput(f"two scorers are called {other.name}: rename one, or run it alone.")
+            names.add(other.name)
+            found += evaluate_other(other, sets, dev, workdir, **how)
+        except BadInput as error:
+            print(f"ssl_guard: a scorer is left out: {error}", file=sys.stderr)
+    return found
+
+
+def evaluate_other(
+    other: Scorer,
+    sets: Sequence[Rows],
+    dev: Sequence[Example],
+    workdir: Path,
     *,
-    weights: str,
-    values: Mapping[str, list],
-    attacked: Sequence[tuple[robustness.Attack, np.ndarray]],
+    attacks: Sequence[str],
     resamples: int,
-) -> dict:
-    """The parts of an evaluation that follow from scores: scores, slices, robustness, curves.
+) -> list[dict]:
+    """Evaluates a scorer on the rows of a run and writes RUN/peers/<name>/evaluations/.
 
-    labels, groups: int [rows]; scores: float [rows], and thresholds, by the name of the weights;
-    weights: which of them the slices and the rest are of; values: of `metrics.by_value`, by slice;
-    attacked: attacks on the harmful rows, each with the scores of its views.
+    Its threshold policies are GIVEN, for its own verdicts, and DEV, the best F1 on the run's dev
+    rows. Raises BadInput if it scores too few dev rows for a threshold.
     """
-    mine, threshold, harmful = scores[weights], thresholds[weights], labels == HARMFUL
-    curves = {"reliability": metrics.reliability(labels, mine)}
-    if 0 < harmful.sum() < len(labels):
-        curves["precision_recall"] = metrics.precision_recall(labels, mine)
-    return {
-        "scores": {
-            kind: bootstrap.score_intervals(
-                labels, scores[kind], limit, groups, resamples=resamples
-            )
-            for kind, limit in thresholds.items()
-        },
-        "slices": {
-            name: metrics.by_value(labels, mine, threshold, of_row)
-            for name, of_row in values.items()
-        },
-        "robustness": {
-            attack.op: robustness.recall_drop(
-                attack,
-                mine[harmful],
-                after,
-                groups[harmful],
-                threshold=threshold,
-                resamples=resamples,
-            )
-            for attack, after in attacked
-        },
-        "curves": curves,
-    }
+    labels = np.array([example.label for example in dev])
+    scores, _ = other.score(dev)
+    known = np.isfinite(scores)
+    if len(set(labels[known])) < 2:
+        raise BadInput(
+            f"{other.name} has scores of too few dev rows to choose a threshold: see its log."
+        )
+    best = metrics.best_f1_threshold(labels[known], scores[known])
+    policies = {GIVEN: {other.weights: 0.5}, DEV: {other.weights: best}}
+    # A model may be called ORGANISATION/NAME.
+    folder, found = workdir / "peers" / re.sub(r"[^\w.-]", "_", other.name), []
+    for rows in sets:
+        began = time.monotonic()
+        scores, verdicts = other.score(rows.exam.examples)
+        cost = {"texts_per_second": round(len(scores) / (time.monotonic() - began), 2)}
+        made = evaluate_rows(
+            other,
+            rows,
+            {other.weights: scores},
+            verdicts,
+            policies,
+            folder=folder,
+            attacks=attacks,
+            resamples=resamples,
+        )
+        for evaluation, _ in made:
+            evaluation["cost"] = cost
+        found += _write(folder, made)
+    return found
 
 
-def _timed_scores(run: scorer.Scorer, records, weights: str) -> tuple[np.ndarray, dict]:
+def _write(folder: Path, made: list[tuple[dict, list[dict]]], reads: int = 0) -> list[dict]:
+    """Writes the evaluations of one scoring; reads: earlier ones that reads.jsonl does not have."""
+    found = [evaluation for evaluation, _ in made]
+    policies = "; ".join(evaluation["cohort"]["threshold_policy"] for evaluation in found)
+    reads += records_io.record_read(folder, found[0]["cohort"] | {"threshold_policy": policies})
+    for evaluation, lines in made:
+        evaluation["times_read"] = reads
+        records_io.write_evaluation(folder, evaluation, lines)
+    return found
+
+
+def _timed_scores(run: Run, records, weights: str) -> tuple[np.ndarray, dict]:
     """The scores of one kind of weights, and what they cost once the programs are compiled."""
     base, buckets = getattr(records, "windows", records), tuple(run.config.data.buckets)
     _, firsts = np.unique(np.searchsorted(buckets, base.lengths), return_index=True)
@@ -211,7 +213,7 @@ def _timed_scores(run: scorer.Scorer, records, weights: str) -> tuple[np.ndarray
         batch_size=run.config.eval.batch,
         buckets=buckets,
         pad_id=run.tokenizer.pad_id,
-        pack_groups=scorer.pack_groups(run.config, sharding.make_mesh()),
+        pack_groups=pack_groups(run.config, sharding.make_mesh()),
     )
     computed = sum(batch["attention_mask"].size for batch, _ in batches)
     tokens = int(base.lengths.sum())
@@ -220,45 +222,6 @@ def _timed_scores(run: scorer.Scorer, records, weights: str) -> tuple[np.ndarray
         "tokens_per_second": round(tokens / seconds),
         "padding_share": round(1 - tokens / computed, 4),
     }
-
-
-def _slice_values(exam, records, buckets: tuple[int, ...]) -> dict[str, list]:
-    """{slice: the value of every row, None where it has none}."""
-    found = {
-        "category": [example.category for example in exam.examples],
-        "source": [example.source for example in exam.examples],
-        "length": length_names(_token_counts(records), buckets),
-    }
-    for name, values in exam.columns.items():
-        found[name] = [values.get(example.id) for example in exam.examples]
-    return found
-
-
-def length_names(tokens: np.ndarray, buckets: Sequence[int]) -> list[str]:
-    """The slice of every length, int [rows], in tokens."""
-    names = [f"up to {bound} tokens" for bound in buckets] + [f"over {buckets[-1]} tokens"]
-    return [names[place] for place in np.searchsorted(buckets, tokens)]
-
-
-def _token_counts(records) -> np.ndarray:
-    """int [rows]: tokens of every text before any cut, special tokens included."""
-    rows = records.gather(range(len(records)))
-    return np.array([len(row["input_ids"]) + row["cut"] for row in rows])
-
-
-def _rows(exam, records, scores: dict[str, np.ndarray], values: dict[str, list]) -> list[dict]:
-    """The lines of the evaluation's .jsonl, see evaluations.py."""
-    tokens = _token_counts(records)
-    lines = []
-    for i, example in enumerate(exam.examples):
-        line = {"id": example.id, "group": int(exam.groups[i]), "label": example.label}
-        line |= {kind: round(float(of_kind[i]), 7) for kind, of_kind in scores.items()}
-        line |= {name: of_row[i] for name, of_row in values.items() if name != "length"}
-        line["tokens"] = int(tokens[i])
-        if isinstance(records, Windowed):
-            line["windows"] = int(records.counts[i])
-        lines.append(line)
-    return lines
 
 
 def _reads_in_training(workdir: Path, source: Source, exam: eval_sets.Exam) -> int:

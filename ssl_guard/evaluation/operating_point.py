@@ -35,6 +35,7 @@ from ssl_guard.evaluation import calibrators, metrics
 from ssl_guard.evaluation.metrics import Interval
 
 PROFILES = ("strict", "balanced", "permissive")  # thresholds of a policy.json
+GIVEN = "given"  # the threshold policy of a given threshold, or of a scorer's own verdicts
 DEV = "dev_best_f1"  # the threshold policy of a run without policy.json
 
 
@@ -275,7 +276,7 @@ def run_thresholds(
     if given is not None:
         if not 0 <= given <= 1:
             raise BadInput(f"--threshold = {given} is no probability: give one from 0 to 1.")
-        return {"given": {kind: given for kind in dev}}
+        return {GIVEN: {kind: given for kind in dev}}
     if policy is None:
         return {DEV: dev}
     found = {DEV: dev} if DEV in profiles else {}

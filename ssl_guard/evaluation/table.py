@@ -32,30 +32,34 @@ def table(found: Sequence[dict]) -> str:
         cohort = evaluation["cohort"]
         scores = evaluation["scores"][cohort["weights"]]
         kind = "" if evaluation["kind"] != "over_refusal" else " (over-refusal)"
-        row = [cohort["corpus"] + kind, cohort["threshold_policy"].partition(",")[0]]
+        row = [evaluation["scorer"]["name"], cohort["corpus"] + kind]
+        row += [cohort["threshold_policy"].partition(",")[0]]
         row += [cohort["rows"], cohort["harmful"]]
         row += [cell(scores.get(name)) for name in SHOWN]
         rows.append([*row, evaluation["times_read"]])
-    titles = ["corpus, % [95% interval]", "threshold", "rows", "harmful", *SHOWN.values()]
+    titles = ["scorer", "corpus, % [95% interval]", "threshold", "rows", "harmful", *SHOWN.values()]
     titles += ["times read"]
     return tabulate(rows, titles, tablefmt="github", disable_numparse=True)
 
 
 def notes(found: Sequence[dict]) -> list[str]:
-    """What a reader of the table must know: rows left out, sets read before, drops of recall."""
+    """Lists rows that were left out or failed, sets that were read before, and drops of recall."""
     lines = []
     for evaluation in found:
-        name, seen = evaluation["cohort"]["corpus"], evaluation["contamination"]
-        if count := seen["exact"] + seen["near_duplicates"]:
+        scorer, seen = evaluation["scorer"]["name"], evaluation["contamination"]
+        name = f"{scorer}, {evaluation['cohort']['corpus']}"
+        if seen and (count := seen["exact"] + seen["near_duplicates"]):
             done = "left out" if seen["removed"] else "KEPT"
             lines.append(
                 f"{name}: {count} rows are near-duplicates of rows that the run has seen, "
                 f"{seen['exact']} of them equal: {done}"
             )
+        if missing := evaluation["missing"]:
+            lines.append(f"{name}: {len(missing)} rows failed: not comparable with other scorers")
         if evaluation["times_read"] > 1:
             lines.append(
-                f"{name}: read {evaluation['times_read']} times by this run: if its numbers chose "
-                "anything, they are no test any more"
+                f"{name}: read {evaluation['times_read']} times: a number that was used to choose "
+                "something is no test result any more"
             )
         for op, drop in evaluation["robustness"].items():
             if drop["rows"]:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import bootstrap, calibration, metrics
+from ssl_guard.evaluation import bootstrap, calibrators, metrics
+from ssl_guard.evaluation.table import cell
 from ssl_guard.report.results import Result, by_method, check_cohort
 
 SHOWN = {
@@ -182,16 +183,6 @@ def _gain_cells(gain: dict) -> list[str]:
     return [cell(gain, sign="+"), f"{gain['holm']:.3f}", better, verdict(gain)]
 
 
-def cell(score: dict | None, sign: str = "") -> str:
-    """A number in percent with its interval or its spread over seeds, a dash if there is none."""
-    if score is None:
-        return "-"
-    if "spread" in score:
-        return f"{100 * score['value']:.1f} ± {100 * score['spread']:.1f}"
-    value, low, high = (f"{100 * score[key]:{sign}.1f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
-
-
 def _dash(value) -> str:
     return "-" if value is None else str(value)
 
@@ -229,7 +220,7 @@ def policy_table(policies: dict[str, dict]) -> Table:
         for name, profile in policy["thresholds"].items():
             cells = [run, name, f"{profile['threshold']:.4f}", f"{profile['probability']:.3f}"]
             measured = [profile["measured"][k] for k in ("fpr", "recall", "precision", "flagged")]
-            rows.append([*cells, profile["promise"], *map(_percent, measured)])
+            rows.append([*cells, profile["promise"], *map(cell, measured)])
     return Table(titles, rows)
 
 
@@ -240,7 +231,7 @@ def review(policy: dict) -> str:
         return "review: nothing, one threshold keeps both promises"
     text = (
         f"review: scores from {band['low']:.4f} to {band['high']:.4f}, "
-        f"{_percent(band['volume'])}% of traffic"
+        f"{cell(band['volume'])}% of traffic"
     )
     if band["harmful_share"] is not None:
         text += f", {100 * band['harmful_share']:.1f}% of it harmful"
@@ -258,13 +249,6 @@ def policy_facts(policy: dict) -> str:
         f"are for traffic that is {100 * policy['prevalence']:.3g}% harmful. Brackets: "
         f"{policy['confidence']:.4g} Clopper-Pearson, on the rows that chose the thresholds."
     )
-
-
-def _percent(interval: dict) -> str:
-    """As `cell`, of a number that may be None."""
-    value, low, high = (interval[key] for key in ("value", "low", "high"))
-    shown = "-" if value is None else f"{100 * value:.1f}"
-    return f"{shown} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def calibration_table(results: list[Result]) -> Table:
@@ -289,7 +273,7 @@ def calibrated(result: Result) -> np.ndarray | None:
     policy = result.run["policy"] if result.run else None
     if policy is None or policy["run"]["weights"] != result.cohort["weights"]:
         return None
-    return calibration.apply(policy["calibrator"], result.probabilities)
+    return calibrators.apply(policy["calibrator"], result.probabilities)
 
 
 def overview(parts: list[tuple[list[Result], list[dict]]]) -> Table:

@@ -1,4 +1,4 @@
-"""The optax chain: AdamW, layer-wise learning-rate decay, frozen parameters."""
+"""Builds the optimiser: AdamW, layer-wise learning-rate decay, frozen parameters."""
 
 import re
 
@@ -22,9 +22,9 @@ def trainable_mask(params, freeze: tuple[str, ...]):
 
 
 def stop_frozen(params, freeze: tuple[str, ...]):
-    """The same values, with frozen leaves cut off from differentiation.
+    """Returns the same values and stops the gradient of frozen leaves.
 
-    The compiler then drops the backward pass below the lowest parameter that learns.
+    The compiler then drops the backward pass below the lowest trainable parameter.
     """
     return jax.tree.map(
         lambda leaf, learns: leaf if learns else jax.lax.stop_gradient(leaf),
@@ -65,9 +65,10 @@ def adamw(
     b2: float = 0.999,
     eps: float = 1e-8,
 ) -> optax.GradientTransformation:
-    """AdamW (decoupled decay, none on biases and norms) under `schedule(step) -> learning rate`.
+    """Returns AdamW (decoupled decay, none on biases and norms) with layer-wise learning rates.
 
-    clip_norm: global gradient norm, 0 for no clipping. Frozen parameters have no optimiser state.
+    schedule(step) -> learning rate; freeze: as for `trainable_mask`, frozen parameters have no
+    optimiser state; clip_norm: global gradient norm, 0 for no clipping.
     `params` may be shapes (jax.eval_shape).
     """
     factors = layer_factors(params, layer_decay, num_layers)
@@ -96,10 +97,10 @@ def update_average(average, params, decay: float):
 
 
 def warmup_cosine(step, *, peak: float, warmup_steps: int, total_steps: int) -> Float[Array, ""]:
-    """Learning rate after `step` updates: linear warm-up, then peak * cos(7/16 pi progress).
+    """Returns the learning rate after `step` updates: linear warm-up, then cosine decay.
 
-    The cosine of FixMatch (arXiv 2001.07685, section 2.4) ends at cos(7 pi / 16) = 0.195 peak.
-    The first update already moves: warm-up gives (step + 1) / warmup_steps.
+    Warm-up is peak * (step + 1) / warmup_steps, so that the first update is not 0. The cosine of
+    FixMatch (arXiv 2001.07685, section 2.4), peak * cos(7/16 pi progress), ends at 0.195 peak.
     """
     step = jnp.asarray(step, jnp.float32)
     warmup = (step + 1) / max(warmup_steps, 1)

@@ -117,9 +117,8 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         labelled_batch=config.mlm.batch,
         unlabelled_batch=0,
         window_steps=config.data.window_steps,
-        **sharding.own_slice(mesh),
         num_shapes=config.data.num_shapes,
-        **batching,
+        **(batching | sharding.own_slice(mesh)),
     )
 
     model = models.build_masked_lm(

@@ -276,6 +276,6 @@ def agreement_cutoffs(
 def is_drawn(
     index: Int[Array, " batch"], seed: Int[Array, ""], share: float | Float[Array, ""]
 ) -> Bool[Array, " batch"]:
-    """Tells which pool examples are in the random set of this seed, each with probability `share`."""
+    """Draws the pool examples of this seed's random set, each with probability `share`."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), index)
     return jax.vmap(jax.random.uniform)(keys) < share

@@ -16,7 +16,7 @@ from ssl_guard.evaluation import inference, metrics, scorer
 from ssl_guard.prepare import Prepared, prepare
 from ssl_guard.runtime import processes, sharding
 from ssl_guard.runtime.checkpoint import Checkpoints
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import optim
 from ssl_guard.steps.state import TrainState
 from ssl_guard.steps.training import NOT_PACKED
@@ -195,7 +195,7 @@ def _fit(
     """
     best, state, meta = train(files=files, checkpoints=checkpoints)
     weights = _weights(state)
-    rows = read(files / "metrics.jsonl")
+    rows = read_jsonl(files / "metrics.jsonl")
     score = functools.partial(predict_fn, weights.get("ema", weights["raw"]))
     return Result(
         dev=meta["dev"],

@@ -1,6 +1,8 @@
 """Builds the optimiser: AdamW, layer-wise learning-rate decay, frozen parameters."""
 
+import functools
 import re
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,18 @@ import optax
 from jaxtyping import Array, Float
 
 from ssl_guard.runtime.sharding import leaf_name
+
+
+class Settings(NamedTuple):
+    """The keys of config.optim."""
+
+    lr: float
+    layer_lr_decay: float
+    weight_decay: float
+    warmup_steps: int
+    clip_norm: float
+    ema_decay: float
+    freeze: tuple[str, ...]
 
 
 def path_names(params) -> list[str]:
@@ -85,6 +99,28 @@ def adamw(
         scale_layers,
         optax.scale_by_learning_rate(schedule),
     )
+
+
+def from_settings(
+    settings: Settings, params, *, total_steps: int, num_layers: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Returns AdamW and its schedule, warm-up and cosine decay. num_layers: of the encoder."""
+    schedule = functools.partial(
+        warmup_cosine,
+        peak=settings.lr,
+        warmup_steps=settings.warmup_steps,
+        total_steps=total_steps,
+    )
+    tx = adamw(
+        params,
+        schedule=schedule,
+        weight_decay=settings.weight_decay,
+        layer_decay=settings.layer_lr_decay,
+        num_layers=num_layers,
+        clip_norm=settings.clip_norm,
+        freeze=settings.freeze,
+    )
+    return tx, schedule
 
 
 def _is_matrix(leaf) -> bool:

@@ -130,21 +130,12 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     row = {"input_ids": token, "attention_mask": token, "token_type_ids": token, "row": token[0]}
     key = jax.random.key(config.seed)
     params = model.init(jax.random.fold_in(key, 1), row)
-    schedule = functools.partial(
-        optim.warmup_cosine,
-        peak=config.optim.lr,
-        warmup_steps=config.optim.warmup_steps,
-        total_steps=config.train.steps,
-    )
-    freeze = tuple(config.optim.freeze)
-    tx = optim.adamw(
+    settings = optim.Settings(**config.optim)
+    tx, schedule = optim.from_settings(
+        settings,
         params,
-        schedule=schedule,
-        weight_decay=config.optim.weight_decay,
-        layer_decay=config.optim.layer_lr_decay,
+        total_steps=config.train.steps,
         num_layers=model.config.num_hidden_layers,
-        clip_norm=config.optim.clip_norm,
-        freeze=freeze,
     )
     vocabulary = masked_lm.Vocabulary(
         tokenizer.vocab_size, tokenizer.mask_id, tokenizer.special_ids
@@ -159,7 +150,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         return masked_lm.State(jnp.zeros((), jnp.int32), params, tx.init(params), key)
 
     def mlm_step(state, batch):
-        return masked_lm.mlm_step(state, batch["labelled"], tx=tx, freeze=freeze, **words)
+        return masked_lm.mlm_step(state, batch["labelled"], tx=tx, freeze=settings.freeze, **words)
 
     compiled = loop.compile_step(mlm_step, init, params, mesh)
     guess = jax.jit(

@@ -66,8 +66,8 @@ def mask_words(batch: dict, key: jax.Array, vocabulary: Vocabulary, rate: float)
     ids, seeds = batch["input_ids"], seeds_of(batch, key)
     shape = (*ids.shape, 1)  # what keep_mask takes for hidden states
     special = jnp.isin(ids, jnp.array(vocabulary.special_ids, jnp.int32))
-    open_to_choice = (batch["attention_mask"] > 0) & ~special
-    chosen = open_to_choice & ~keep_mask(shape, rate, seeds, 0)[..., 0]
+    eligible = (batch["attention_mask"] > 0) & ~special
+    chosen = eligible & ~keep_mask(shape, rate, seeds, 0)[..., 0]
     # The chosen places, in their order, first; top_k keeps the order of equal numbers.
     weight, places = jax.lax.top_k(chosen.astype(jnp.float32), capacity(ids.shape[1], rate))
 
@@ -81,7 +81,7 @@ def mask_words(batch: dict, key: jax.Array, vocabulary: Vocabulary, rate: float)
     return Masked(jnp.where(used, read, ids), places, words, weight)
 
 
-def guess(params, batch: dict, key, *, apply, vocabulary, rate: float, train: bool):
+def loss_fn(params, batch: dict, key, *, apply, vocabulary, rate: float, train: bool):
     """Returns (loss, metrics) of a batch. apply: of models.MaskedLM. metrics: loss/mlm and
     mlm/accuracy over the chosen words, as (sum, weight)."""
     masked = mask_words(batch, jax.random.fold_in(key, 0), vocabulary, rate)
@@ -108,7 +108,7 @@ def _per_place(batch: dict, places):
     return mine.astype(jnp.float32) @ batch["weight"]
 
 
-def mlm_step(
+def train_step(
     state: State,
     batch: dict,
     *,
@@ -123,7 +123,9 @@ def mlm_step(
 
     def objective(params):
         params = optim.stop_frozen(params, freeze)
-        return guess(params, batch, key, apply=apply, vocabulary=vocabulary, rate=rate, train=True)
+        return loss_fn(
+            params, batch, key, apply=apply, vocabulary=vocabulary, rate=rate, train=True
+        )
 
     (loss, metrics), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)

@@ -149,12 +149,14 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     def init(params):
         return masked_lm.State(jnp.zeros((), jnp.int32), params, tx.init(params), key)
 
-    def mlm_step(state, batch):
-        return masked_lm.mlm_step(state, batch["labelled"], tx=tx, freeze=settings.freeze, **words)
+    def train_step(state, batch):
+        return masked_lm.train_step(
+            state, batch["labelled"], tx=tx, freeze=settings.freeze, **words
+        )
 
-    compiled = loop.compile_step(mlm_step, init, params, mesh)
-    guess = jax.jit(
-        functools.partial(masked_lm.guess, train=False, **words),
+    compiled = loop.compile_step(train_step, init, params, mesh)
+    loss_fn = jax.jit(
+        functools.partial(masked_lm.loss_fn, train=False, **words),
         out_shardings=sharding.replicated(mesh),
     )
 
@@ -166,7 +168,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         ):
             preemption.check()
             batch = sharding.put_global_batch(batch, mesh)
-            _, part = guess(state.params, batch, jax.random.fold_in(key, number))
+            _, part = loss_fn(state.params, batch, jax.random.fold_in(key, number))
             parts.append(jax.device_get(part))
         found = merge(parts)
         scores = {"loss": found["loss/mlm"], "accuracy": found["mlm/accuracy"]}

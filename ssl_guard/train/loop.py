@@ -260,7 +260,7 @@ def _diverged(files: Path, records: tuple, last: int, count: int, recent) -> Bad
     write_json(files / "skipped.json", rows)
     first: list[str] = next(iter(rows.values()), [])
     return BadInput(
-        f"the loss or its gradient is not finite in steps {last - count + 1} to {last}: lower "
+        f"the loss or its gradient is not a number in steps {last - count + 1} to {last}: lower "
         f"config.optim.lr, or check the rows of these batches ({', '.join(first)} in the first, "
         f"all in {files}/skipped.json); they did not change the last checkpoint."
     )

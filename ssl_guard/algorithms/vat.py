@@ -106,7 +106,7 @@ def random_direction(
 def adversarial_direction(
     logits_of, words: Float[Array, "batch length width"], direction, power_iterations: int
 ) -> Float[Array, "batch length width"]:
-    """The unit direction per text that power iteration turns `direction` into."""
+    """Runs power iteration from `direction` and returns a unit direction per text."""
     logits, jacobian = jax.linearize(logits_of, words)
     transposed = jax.linear_transpose(jacobian, words)
     p = jax.nn.softmax(logits)

@@ -1,6 +1,8 @@
-"""The optax chain: AdamW, layer-wise learning-rate decay, frozen parameters."""
+"""Builds the optimiser: AdamW, layer-wise learning-rate decay, frozen parameters."""
 
+import functools
 import re
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,18 @@ import optax
 from jaxtyping import Array, Float
 
 from ssl_guard.runtime.sharding import leaf_name
+
+
+class Settings(NamedTuple):
+    """The keys of config.optim."""
+
+    lr: float
+    layer_lr_decay: float
+    weight_decay: float
+    warmup_steps: int
+    clip_norm: float
+    ema_decay: float
+    freeze: tuple[str, ...]
 
 
 def path_names(params) -> list[str]:
@@ -22,9 +36,9 @@ def trainable_mask(params, freeze: tuple[str, ...]):
 
 
 def stop_frozen(params, freeze: tuple[str, ...]):
-    """The same values, with frozen leaves cut off from differentiation.
+    """Returns the same values and stops the gradient of frozen leaves.
 
-    The compiler then drops the backward pass below the lowest parameter that learns.
+    The compiler then drops the backward pass below the lowest trainable parameter.
     """
     return jax.tree.map(
         lambda leaf, learns: leaf if learns else jax.lax.stop_gradient(leaf),
@@ -65,9 +79,10 @@ def adamw(
     b2: float = 0.999,
     eps: float = 1e-8,
 ) -> optax.GradientTransformation:
-    """AdamW (decoupled decay, none on biases and norms) under `schedule(step) -> learning rate`.
+    """Returns AdamW (decoupled decay, none on biases and norms) with layer-wise learning rates.
 
-    clip_norm: global gradient norm, 0 for no clipping. Frozen parameters have no optimiser state.
+    schedule(step) -> learning rate; freeze: as for `trainable_mask`, frozen parameters have no
+    optimiser state; clip_norm: global gradient norm, 0 for no clipping.
     `params` may be shapes (jax.eval_shape).
     """
     factors = layer_factors(params, layer_decay, num_layers)
@@ -86,6 +101,28 @@ def adamw(
     )
 
 
+def from_settings(
+    settings: Settings, params, *, total_steps: int, num_layers: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Returns AdamW and its schedule, warm-up and cosine decay. num_layers: of the encoder."""
+    schedule = functools.partial(
+        warmup_cosine,
+        peak=settings.lr,
+        warmup_steps=settings.warmup_steps,
+        total_steps=total_steps,
+    )
+    tx = adamw(
+        params,
+        schedule=schedule,
+        weight_decay=settings.weight_decay,
+        layer_decay=settings.layer_lr_decay,
+        num_layers=num_layers,
+        clip_norm=settings.clip_norm,
+        freeze=settings.freeze,
+    )
+    return tx, schedule
+
+
 def _is_matrix(leaf) -> bool:
     return jnp.ndim(leaf) > 1
 
@@ -96,10 +133,10 @@ def update_average(average, params, decay: float):
 
 
 def warmup_cosine(step, *, peak: float, warmup_steps: int, total_steps: int) -> Float[Array, ""]:
-    """Learning rate after `step` updates: linear warm-up, then peak * cos(7/16 pi progress).
+    """Returns the learning rate after `step` updates: linear warm-up, then cosine decay.
 
-    The cosine of FixMatch (arXiv 2001.07685, section 2.4) ends at cos(7 pi / 16) = 0.195 peak.
-    The first update already moves: warm-up gives (step + 1) / warmup_steps.
+    Warm-up is peak * (step + 1) / warmup_steps, so that the first update is not 0. The cosine of
+    FixMatch (arXiv 2001.07685, section 2.4), peak * cos(7/16 pi progress), ends at 0.195 peak.
     """
     step = jnp.asarray(step, jnp.float32)
     warmup = (step + 1) / max(warmup_steps, 1)

@@ -245,8 +245,8 @@ def test_names_follow_the_layers(model):
     factors = jax.tree.leaves(optim.layer_factors({"encoder": params}, 0.5, 2))
     for path, factor in zip(names, factors, strict=True):
         depth = {"embeddings": 0, "layer_0": 1, "layer_1": 2, "final_norm": 3}
-        expected = depth[path.split("/")[1].split("_relative")[0].split("_projection")[0]]
-        assert factor == 0.5 ** (3 - expected), path
+        depth |= {"embeddings_projection": 0, "embeddings_relative": 3}
+        assert factor == 0.5 ** (3 - depth[path.split("/")[1]]), path
     assert params["embeddings"]["word"]["embedding"].shape[0] == 40
 
 

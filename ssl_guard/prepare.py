@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from ssl_guard import algorithms
-from ssl_guard import config as config_module
-from ssl_guard.augment import recipe, sets
+from ssl_guard.augment import recipe
+from ssl_guard.augment.job import Job, plan
+from ssl_guard.augment.make import make_set
+from ssl_guard.augment.text_set import TextSet, open_set
 from ssl_guard.data import contamination, corpora, duplicates, splits, windows
 from ssl_guard.data.schema import Corpus, Example, commercial_use, make_corpus
 from ssl_guard.data.shards import Records, open_shards, write_shards
@@ -37,7 +38,6 @@ from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.data.view_mixture import Mixture
 from ssl_guard.errors import BadInput
 from ssl_guard.models import pretrained
-from ssl_guard.runtime import cli
 from ssl_guard.runtime.files import sha256_file
 
 Row = tuple[Example, int, str, str | None]  # example, copy, prompt, response
@@ -226,14 +226,14 @@ def _named_apart(corpus: Corpus, more: Corpus) -> Corpus:
     return make_corpus(more.name, more.task, rows, more.licence)
 
 
-def set_job(config: ConfigDict, source: Source, *, judges=None) -> sets.Job:
-    """How the set that the config describes is made, see augment/sets.py.
+def set_job(config: ConfigDict, source: Source, *, judges=None) -> Job:
+    """How the set that the config describes is made, see augment/job.py.
 
     judges: opens the gates that `model_gates` asks for. Raises BadInput for a bad recipe.
     """
     augment = config.augment
     names = recipe.names(recipe.parse(tuple(augment.ops)))
-    return sets.plan(
+    return plan(
         _set_folder(config, source, augment.name),
         rows=len(source.rows["unlabelled"]),
         ops=tuple(augment.ops),
@@ -266,7 +266,7 @@ def _set_folder(config: ConfigDict, source: Source, name: str) -> Path:
     return Path(config.data.dir) / "augmented" / source.split.name / name
 
 
-def _text_sets(config: ConfigDict, source: Source, overwrite: bool) -> dict[str, sets.TextSet]:
+def _text_sets(config: ConfigDict, source: Source, overwrite: bool) -> dict[str, TextSet]:
     """The sets to train on, by name. The config's own is made if it is missing; of the others the
     config does not know how."""
     found = {}
@@ -280,18 +280,18 @@ def _text_sets(config: ConfigDict, source: Source, overwrite: bool) -> dict[str,
                 "config.seed are the same"
             )
             folder = _set_folder(config, source, name)
-            found[name] = sets.open_set(folder, pool=source.hashes, again=again)
+            found[name] = open_set(folder, pool=source.hashes, again=again)
     return found
 
 
-def sets_used(config: ConfigDict, source: Source) -> dict[str, sets.TextSet]:
+def sets_used(config: ConfigDict, source: Source) -> dict[str, TextSet]:
     """The sets that a finished run was trained on, by name, of those that are still there."""
     if "strong" not in views_of(config):
         return {}
     names = tuple(config.augment.sets) or (config.augment.name,)
     folders = {name: _set_folder(config, source, name) for name in names}
     return {
-        name: sets.open_set(folder, pool=source.hashes, again=f"make it with: {set_command()}")
+        name: open_set(folder, pool=source.hashes, again=f"make it with: {set_command()}")
         for name, folder in folders.items()
         if (folder / "manifest.json").exists()
     }
@@ -304,7 +304,7 @@ def pretraining(model_folder: Path) -> duplicates.Shingles | None:
 
 
 def _near_test(
-    config: ConfigDict, source: Source, text_sets: dict[str, sets.TextSet], model_folder: Path
+    config: ConfigDict, source: Source, text_sets: dict[str, TextSet], model_folder: Path
 ) -> dict[str, np.ndarray]:
     """{pool: bool [its prompts], is it near a test prompt?} of all that the run may learn from or
     be chosen by, and of the rows that the split left out.
@@ -348,10 +348,10 @@ def _without(views: Iterable[Row], removed: np.ndarray) -> Iterator[Row]:
         yield example, copy, *((example.prompt, example.response) if gone else text)
 
 
-def _own_set(config: ConfigDict, source: Source, overwrite: bool) -> sets.TextSet:
+def _own_set(config: ConfigDict, source: Source, overwrite: bool) -> TextSet:
     job, pool = set_job(config, source), source.rows["unlabelled"]
-    open_set = functools.partial(
-        sets.open_set,
+    open_own = functools.partial(
+        open_set,
         job.folder,
         pool=source.hashes,
         made_from=job.made_from,
@@ -360,7 +360,7 @@ def _own_set(config: ConfigDict, source: Source, overwrite: bool) -> sets.TextSe
     there = (job.folder / "manifest.json").exists()
     if there:
         try:
-            return open_set()
+            return open_own()
         except BadInput:
             if not overwrite:
                 raise
@@ -369,14 +369,14 @@ def _own_set(config: ConfigDict, source: Source, overwrite: bool) -> sets.TextSe
             f"the set {job.folder.name!r} is judged by a model (config.augment.gates), so it has "
             f"to be made by itself: {set_command()}{' --overwrite' if there else ''}"
         )
-    sets.make(
+    make_set(
         job,
         pool,
         fit_on=source.rows["labelled"] + pool,
         overwrite=overwrite,
         progress=sys.stderr.isatty(),
     )
-    return open_set()
+    return open_own()
 
 
 def _summary(source: Source, records: dict[str, Records], strong: Mixture | None, groups) -> dict:
@@ -436,7 +436,13 @@ def set_command() -> str:
 
 
 def _command(module: str) -> str:
-    given = [argument for argument in sys.argv[1:] if argument.startswith("--config")]
+    words = iter(sys.argv[1:])
+    # "--config FILE" is two words.
+    given = [
+        f"--config={next(words, 'CONFIG')}" if word == "--config" else word
+        for word in words
+        if word.startswith("--config")
+    ]
     return " ".join([f"python -m {module}", *(given or ["--config=CONFIG"])])
 
 
@@ -479,16 +485,3 @@ def encode_windows(tokenizer: Tokenizer, rows: list[Example], stride: int) -> It
                 "index": index,
                 "copy": copy,
             }
-
-
-def main(argv: list[str]) -> None:
-    config = cli.required(CONFIG, "config")
-    config_module.check(config)
-    prepared = prepare(config, views=views_of(config), overwrite=OVERWRITE.value)
-    print(json.dumps(prepared.summary, indent=1))
-
-
-if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
-    OVERWRITE = flags.DEFINE_bool("overwrite", False, "Makes shards again that are there.")
-    cli.run(main)

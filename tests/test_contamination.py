@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from configs import fixmatch, tfidf_logistic
 from ssl_guard import prepare
-from ssl_guard.augment import sets
+from ssl_guard.augment import text_set
 from ssl_guard.data import contamination
 from ssl_guard.data.duplicates import Shingles
 from ssl_guard.errors import BadInput
@@ -91,7 +91,7 @@ def test_a_view_near_a_test_prompt_is_replaced_by_its_row(folder, monkeypatch):
     config = config_for(folder)
     source = prepare.read_split(config)
     exam, pool = source.rows["test"][4].prompt, source.rows["unlabelled"]
-    whole = sets.TextSet.views
+    whole = text_set.TextSet.views
 
     def views(self, examples):
         for example, copy, prompt, response in whole(self, examples):
@@ -99,7 +99,7 @@ def test_a_view_near_a_test_prompt_is_replaced_by_its_row(folder, monkeypatch):
 
     before = prepare.prepare(config, views=("weak", "strong"))
     assert before.contamination["augmented/tfidf"] == {"rows": 74, "near_test": 0, "removed": 0}
-    monkeypatch.setattr(sets.TextSet, "views", views)
+    monkeypatch.setattr(text_set.TextSet, "views", views)
     monkeypatch.setattr(prepare, "read_split", lambda config: source)
     with pytest.raises(BadInput, match="near_test: absent there, 1 now"):
         prepare.prepare(config, views=("weak", "strong"))

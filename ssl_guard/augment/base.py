@@ -1,4 +1,4 @@
-"""What every augmentation operation gives back, and what several of them need."""
+"""Defines the type of augmentation operations, and checks that several of them share."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ Rewrite = Callable[[Sequence[str], Sequence[np.random.Generator]], list[str | No
 
 
 def each(change: Callable[[str, np.random.Generator], str | None]) -> Rewrite:
-    """The rewrite that applies change(text, rng) to one text after the other."""
+    """Returns the rewrite that applies change(text, rng) to each text."""
 
     def rewrite(texts: Sequence[str], rngs: Sequence[np.random.Generator]) -> list[str | None]:
         return [change(text, rng) for text, rng in zip(texts, rngs, strict=True)]
@@ -19,7 +19,7 @@ def each(change: Callable[[str, np.random.Generator], str | None]) -> Rewrite:
 
 
 def check_share(op: str, name: str, value: float) -> None:
-    """Raises BadInput for an argument of an operation that is not a share from 0 to 1."""
+    """Raises BadInput unless an argument of an operation is between 0 and 1."""
     if not 0 <= value <= 1:
         raise BadInput(
             f"the argument {name} of the augmentation {op!r} is {value}; give a share, 0 to 1."
@@ -27,7 +27,7 @@ def check_share(op: str, name: str, value: float) -> None:
 
 
 def check_part(op: str, part: str) -> None:
-    """Raises BadInput for a part of a row that is neither "prompt" nor "response"."""
+    """Raises BadInput unless part is "prompt" or "response"."""
     if part not in ("prompt", "response"):
         raise BadInput(
             f"the argument part of the augmentation {op!r} is {part!r}; give 'prompt' or "

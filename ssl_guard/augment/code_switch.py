@@ -1,4 +1,4 @@
-"""Single words in another language, as people who speak both write."""
+"""Replaces single words by translations (code-switching)."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ from ssl_guard.augment.words import cased_like, change_some
 
 
 def _read_translations(path: Path) -> dict[str, dict[str, str]]:
-    """{language: {English word: its translation}} of a tab-separated table with a heading."""
+    """Reads {language: {English word: translation}} from a tab-separated table with a heading."""
     heading, *rows = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
     return {
         language: {row[0]: row[column] for row in rows}
@@ -23,12 +23,12 @@ TRANSLATIONS = _read_translations(Path(__file__).with_name("tables") / "translat
 
 
 def code_switch(texts: Iterable[str], *, p: float) -> Rewrite:
-    """A share p, and at least one, of a text's words that tables/translations.tsv knows.
+    """Translates a share p, and at least one, of the words in tables/translations.tsv.
 
     One language, Spanish, German, French or Portuguese, is drawn for each text. For prompts and
-    responses alike. The label survives because a word means the same in the other language. It may
-    not where the table's sense is not the text's, or the encoder knows English only and the word
-    counted. Raises BadInput for a p that is no share.
+    responses. The label survives because the translation has the same meaning. It may not if the
+    text uses a word in another sense, or if it depends on a word that an English encoder does not
+    know in translation. Raises BadInput unless p is in [0, 1].
     """
     check_share("code_switch", "p", p)
     languages = list(TRANSLATIONS.values())

@@ -1,13 +1,12 @@
 """EDA, easy data augmentation: Wei and Zou 2019, arXiv 1901.11196.
 
-One of four changes is drawn for each text, sized alpha times its words, at least one: synonyms in
-place of words, synonyms inserted, words swapped, words left out. Unlike EDA's own code, casing and
-punctuation stay, and so do negations, without which a refusal would read as compliance. Synonyms
-come from a small table of common words, tables/synonyms.txt, in place of WordNet.
+One of four changes is drawn for each text: synonym replacement, synonym insertion, word swap, or
+word deletion, of alpha times its words, at least one. Unlike the reference code, this keeps casing,
+punctuation and negations; a refusal without its negation would read as compliance. Synonyms come
+from tables/synonyms.txt, a small table of common words, and not from WordNet.
 
-For prompts and responses alike. The label survives because nearly all words do. It may not where
-the one word that carried the harm is left out, where a swap turns who does what to whom, or where a
-synonym is taken from another sense of the word.
+For prompts and responses. The label survives because nearly all words do. It may not if the one
+harmful word is deleted, if a swap exchanges subject and object, or if a synonym has another sense.
 """
 
 from collections.abc import Iterable
@@ -24,7 +23,7 @@ NEGATIONS |= {"cannot", "unable", "refuse", "decline"}
 
 
 def _read_synonyms(path: Path) -> dict[str, list[str]]:
-    """{word: its synonyms} of a file of one group of words on a line; words may be in several."""
+    """Reads {word: synonyms} from a file with one group a line; a word may be in several groups."""
     groups: dict[str, dict[str, None]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         words = line.split()
@@ -39,11 +38,11 @@ SYNONYMS = _read_synonyms(Path(__file__).with_name("tables") / "synonyms.txt")
 def eda(
     texts: Iterable[str], *, replacement: float, insertion: float, swap: float, deletion: float
 ) -> Rewrite:
-    """EDA; each argument is the alpha of one change, a share of the words, 0 to never draw it.
+    """Returns the EDA rewrite. Each argument is the alpha of one change; 0 turns the change off.
 
-    The paper advises 0.1 for all, 0.05 for large training sets. Of the changes with an alpha, the
-    first in a random order that the text allows is made; None for a text that allows none. Raises
-    BadInput for an alpha that is no share and where all are 0.
+    alpha: share of the words, 0 to 1. The paper recommends 0.1, and 0.05 for large training sets.
+    The changes are tried in random order until one applies; None if none does. Raises BadInput for
+    an alpha outside [0, 1], or if all are 0.
     """
     alphas = {
         "replacement": replacement,
@@ -68,11 +67,11 @@ def eda(
     return each(change)
 
 
-# Each change takes the pieces of WORD.split: words at odd places, the rest at even ones.
+# Each change takes the pieces of WORD.split: words at odd indices, the rest at even ones.
 
 
 def _replace(pieces: list[str], rng: np.random.Generator, alpha: float) -> str | None:
-    """Every occurrence of alpha * words distinct words becomes one synonym of the word."""
+    """Replaces alpha * words distinct words, each by one synonym in all its occurrences."""
     known = list(dict.fromkeys(w for word in pieces[1::2] if (w := word.lower()) in SYNONYMS))
     if not known:
         return None
@@ -90,7 +89,7 @@ def _replace(pieces: list[str], rng: np.random.Generator, alpha: float) -> str |
 
 
 def _insert(pieces: list[str], rng: np.random.Generator, alpha: float) -> str | None:
-    """alpha * words times, a synonym of a random word of the text comes after a random word."""
+    """Inserts a synonym of a random word after a random word, alpha * words times."""
     known = [w for word in pieces[1::2] if (w := word.lower()) in SYNONYMS]
     if not known:
         return None
@@ -102,7 +101,7 @@ def _insert(pieces: list[str], rng: np.random.Generator, alpha: float) -> str | 
 
 
 def _swap(pieces: list[str], rng: np.random.Generator, alpha: float) -> str | None:
-    """alpha * words times, two different words of the text change places, casing and all."""
+    """Swaps two words with their casing, alpha * words times."""
     count = len(pieces) // 2
     if len(set(pieces[1::2])) < 2:
         return None
@@ -110,14 +109,14 @@ def _swap(pieces: list[str], rng: np.random.Generator, alpha: float) -> str | No
     for first, second in rng.random((max(1, int(alpha * count)), 2)).tolist():
         a, b = 2 * int(first * count) + 1, 2 * int(second * count) + 1
         pieces[a], pieces[b] = pieces[b], pieces[a]
-    if pieces == before:  # a word met itself or its equal: the first meets another one
+    if pieces == before:  # only equal words were swapped: swap the first with another
         b = next(place for place in range(3, len(pieces), 2) if pieces[place] != pieces[1])
         pieces[1], pieces[b] = pieces[b], pieces[1]
     return "".join(pieces)
 
 
 def _delete(pieces: list[str], rng: np.random.Generator, alpha: float) -> str | None:
-    """Every word but a negation is left out with probability alpha, but never all of them."""
+    """Deletes each word except negations with probability alpha, but never all words."""
     able = [
         place
         for place in range(1, len(pieces), 2)
@@ -132,7 +131,7 @@ def _delete(pieces: list[str], rng: np.random.Generator, alpha: float) -> str | 
     for number in gone:
         place = able[number]
         pieces[place] = ""
-        if pieces[place - 1][-1:].isspace():  # the white space before the word goes with it
+        if pieces[place - 1][-1:].isspace():  # delete the white space before it too
             pieces[place - 1] = pieces[place - 1][:-1]
     new = "".join(pieces)
     return new if indented else new.lstrip()

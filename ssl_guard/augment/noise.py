@@ -1,22 +1,23 @@
-"""Character noise: the mistakes of a hand on a keyboard, and of a machine that reads a scan.
+"""Adds character noise: typing mistakes, and mistakes of optical character recognition.
 
-For prompts and responses alike. The label survives because a reader still knows each word. It may
-not where one letter makes another word ("bomb", "comb"), so keep p small.
+For prompts and responses. The label survives because each word stays recognisable. It may not where
+one letter makes another word ("bomb", "comb"), so keep p small.
 """
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from ssl_guard.augment.base import Rewrite, check_share, each
 from ssl_guard.augment.words import change_some, some
 
-ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # each is half a key to the right of the one above
+ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # each row is offset by half a key
 
 
 def _neighbours() -> dict[str, str]:
-    """{letter: the letters whose keys touch its key}, in both cases."""
+    """Returns {letter: letters of adjacent keys}, in both cases."""
     at = {key: (x + row / 2, row) for row, keys in enumerate(ROWS) for x, key in enumerate(keys)}
     near = {
         key: "".join(o for o, (u, v) in at.items() if 0 < (u - x) ** 2 + (v - y) ** 2 < 2)
@@ -28,49 +29,17 @@ def _neighbours() -> dict[str, str]:
 NEIGHBOURS = _neighbours()
 LETTER = re.compile("[A-Za-z]")
 
-# What optical character recognition takes for what.
-CONFUSED = {
-    "rn": "m",
-    "m": "rn",
-    "cl": "d",
-    "d": "cl",
-    "vv": "w",
-    "w": "vv",
-    "li": "h",
-    "h": "b",
-    "e": "c",
-    "c": "e",
-    "u": "v",
-    "v": "u",
-    "n": "r",
-    "i": "l",
-    "l": "1",
-    "1": "l",
-    "o": "0",
-    "0": "O",
-    "O": "0",
-    "I": "l",
-    "S": "5",
-    "5": "S",
-    "s": "8",
-    "B": "8",
-    "8": "B",
-    "Z": "2",
-    "2": "Z",
-    "G": "6",
-    "6": "G",
-    "T": "7",
-    "g": "9",
-    "9": "g",
-}
+# Confusions of optical character recognition.
+TABLE = (Path(__file__).with_name("tables") / "ocr.tsv").read_text(encoding="utf-8")
+CONFUSED = dict(line.split("\t") for line in TABLE.splitlines())
 CONFUSABLE = re.compile("(" + "|".join(sorted(CONFUSED, key=len, reverse=True)) + ")")
 
 
 def keyboard(texts: Iterable[str], *, p: float) -> Rewrite:
-    """One slip of the finger in a share p of the words that have a Latin letter, at least in one.
+    """Makes one typing mistake in a share p, and at least one, of the words with a Latin letter.
 
-    A letter comes out as its neighbour on a QWERTY keyboard, doubled, left out, or after the letter
-    that follows it. Raises BadInput for a p that is no share.
+    A letter is replaced by a neighbour on a QWERTY keyboard, doubled, omitted, or swapped with the
+    next letter. Raises BadInput unless p is in [0, 1].
     """
     check_share("keyboard", "p", p)
 
@@ -102,10 +71,10 @@ def _slip(word: str, rng: np.random.Generator) -> str:
 
 
 def ocr(texts: Iterable[str], *, p: float) -> Rewrite:
-    """A share p of the characters that a scanner confuses, at least one, is confused.
+    """Confuses a share p, and at least one, of the characters that OCR confuses.
 
-    Pairs of letters count as one where they look like one ("rn", m). Raises BadInput for a p that
-    is no share.
+    A pair of letters that looks like one letter counts as one ("rn", m). Raises BadInput unless p
+    is in [0, 1].
     """
     check_share("ocr", "p", p)
 

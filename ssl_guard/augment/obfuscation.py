@@ -1,9 +1,8 @@
-"""Words written so that a filter misses them and a reader does not.
+"""Obfuscates words the way attackers evade filters; people can still read them.
 
-For prompts and responses alike: these are what people do to get past a filter, and what a model
-that was asked to do so answers with. The label survives because the words are the same to whoever
-reads them; it may not where p is so large that the encoder sees no known word, for then the view
-says "obfuscated" and nothing else. Odd spellings cost tokens: a long text may be cut sooner.
+For prompts and responses. The label survives because a reader recovers the words. It may not if p
+is so large that the encoder sees no known word: such a view only shows that it is obfuscated.
+Unusual spellings need more tokens, so long texts may be truncated.
 """
 
 import base64
@@ -45,12 +44,12 @@ def _some_words(op: str, p: float, able: Callable, change: Callable) -> Rewrite:
 
 
 def leetspeak(texts: Iterable[str], *, p: float) -> Rewrite:
-    """Digits in place of letters (l33t) in a share p of the words that have such a letter."""
+    """Replaces letters by digits (l33t) in a share p of the words that have such a letter."""
     return _some_words("leetspeak", p, LEETABLE.search, lambda word, _: word.translate(LEET))
 
 
 def spacing(texts: Iterable[str], *, p: float) -> Rewrite:
-    """A share p of the words of 3 to 20 Latin letters comes letter by letter: w o r d, w-o-r-d."""
+    """Spaces out a share p of the words of 3 to 20 Latin letters: w o r d, w-o-r-d."""
 
     def spread(word: str, draw: float) -> str:
         return SEPARATORS[int(draw * len(SEPARATORS))].join(word)
@@ -59,7 +58,7 @@ def spacing(texts: Iterable[str], *, p: float) -> Rewrite:
 
 
 def homoglyphs(texts: Iterable[str], *, p: float) -> Rewrite:
-    """A share p of the Latin letters that look like a Cyrillic or Greek one becomes that one."""
+    """Replaces a share p of the Latin letters that have a Cyrillic or Greek look-alike by it."""
     check_share("homoglyphs", "p", p)
 
     def change(text: str, rng: np.random.Generator) -> str | None:
@@ -75,10 +74,10 @@ def homoglyphs(texts: Iterable[str], *, p: float) -> Rewrite:
 
 
 def zero_width(texts: Iterable[str], *, p: float) -> Rewrite:
-    """An invisible character inside a share p of the words of 3 to 20 Latin letters.
+    """Puts an invisible character into a share p of the words of 3 to 20 Latin letters.
 
-    BERT's own tokenizer drops these characters, so that for BERT and its kin the view has the
-    tokens of the text; byte-level tokenizers see them.
+    BERT's tokenizer drops these characters, so its tokens do not change; byte-level tokenizers see
+    them.
     """
 
     def split(word: str, draw: float) -> str:
@@ -89,7 +88,7 @@ def zero_width(texts: Iterable[str], *, p: float) -> Rewrite:
 
 
 def masking(texts: Iterable[str], *, p: float) -> Rewrite:
-    """The inner vowels of a share p of the words are masked: w*rd, w#rd."""
+    """Masks the inner vowels of a share p of the words: w*rd, w#rd."""
 
     def mask(word: str, draw: float) -> str:
         return INNER_VOWEL.sub(MASKS[int(draw * len(MASKS))], word)
@@ -111,11 +110,11 @@ NOTES = (
 
 
 def encoded(texts: Iterable[str], *, words: int) -> Rewrite:
-    """The longest words of a text, so many, in base64 or in rot13, below a note that says so.
+    """Encodes the longest words in base64 or rot13, below a note that names the encoding.
 
-    Words are Latin, of 4 to 20 letters; the first of equals is taken. The whole text in base64
-    would tell an encoder nothing and take thousands of tokens. The label may not survive where all
-    that told it is in the brackets. Raises BadInput for less than one word.
+    words: number of encoded words, of 4 to 20 Latin letters; of equal lengths the first is taken.
+    A whole text in base64 would tell an encoder nothing and take thousands of tokens. The label may
+    not survive if it depends on the encoded words alone. Raises BadInput if words < 1.
     """
     if words < 1:
         raise BadInput(

@@ -1,14 +1,13 @@
-"""The augmentation operations, by name, behind one interface for word swaps and models alike.
+"""Lists the augmentation operations by name, with one interface for word swaps and models.
 
-An operation is fitted once on the training pool's texts, op(texts, **arguments), and gives a
-`Rewrite`: from a batch of texts, and a generator for each, to one rewrite for each text in order,
-None where there is none to give: a word that is not there to be changed, a refusal, a failed
-request. What becomes of a text depends on it and on its own generator only, never on the rest of
-the batch.
+An operation is fitted once on the texts of the training pool, op(texts, **arguments), and returns a
+`Rewrite`. A rewrite takes a batch of texts and a random generator for each, and returns one view
+per text in order, or None: no word to change, a refusal, a failed request. A view depends only on
+its text and generator, not on the rest of the batch.
 
-Operations that read differently in a prompt and in a response take the argument part, "prompt"
-(the default) or "response". None of them sees a label; each says why the label survives it, and
-when it may not.
+Operations that treat prompts and responses differently take the argument part, "prompt" (the
+default) or "response". None of them sees a label. Each docstring gives the reason why the label
+survives, and when it may not.
 """
 
 import inspect
@@ -17,7 +16,6 @@ from collections.abc import Iterable
 from ssl_guard.augment.backtranslate import back_translation
 from ssl_guard.augment.base import Rewrite, each
 from ssl_guard.augment.code_switch import code_switch
-from ssl_guard.augment.context import multi_turn, quoting
 from ssl_guard.augment.eda import eda
 from ssl_guard.augment.llm.rewrite import llm
 from ssl_guard.augment.noise import keyboard, ocr
@@ -29,13 +27,13 @@ from ssl_guard.augment.obfuscation import (
     spacing,
     zero_width,
 )
-from ssl_guard.augment.role_play import framing, persona
 from ssl_guard.augment.tfidf import tfidf
+from ssl_guard.augment.wrappers import framing, multi_turn, persona, quoting
 from ssl_guard.errors import BadInput
 
 
 def identity(texts: Iterable[str]) -> Rewrite:
-    """Changes nothing; the strong view then differs from the weak one by dropout only."""
+    """Returns each text unchanged; strong and weak views then differ by dropout only."""
     return each(lambda text, rng: text)
 
 
@@ -62,7 +60,7 @@ OPS = {
 
 
 def build(name: str, texts: Iterable[str], arguments: dict) -> Rewrite:
-    """The named operation, fitted. Raises BadInput for an unknown name or argument."""
+    """Fits the named operation. Raises BadInput for an unknown name or argument."""
     if name not in OPS:
         raise BadInput(f"there is no augmentation {name!r}; choose one of {', '.join(OPS)}.")
     try:

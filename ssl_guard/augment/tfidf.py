@@ -1,11 +1,11 @@
-"""UDA's TF-IDF word replacement: words that carry little of a text's content are replaced.
+"""UDA's TF-IDF word replacement: replaces words that carry little of a text's content.
 
-arXiv 1904.12848, appendix A.2. A word of low TF-IDF in its text is likely to be replaced, and its
-replacement is drawn from words of low score in the corpus, so that the topic of the text survives.
+arXiv 1904.12848, appendix A.2. A word with a low TF-IDF in its text is likely to be replaced, by a
+word with a low score in the corpus, so that the topic of the text survives.
 
-The label is not guaranteed to survive. A negation ("not", "cannot", "unable") is a frequent word of
-low TF-IDF: replacing it can turn a refusal into compliance. Keep p moderate, and look at the
-agreement of pseudo-labels on strong views before trusting a larger one.
+The label may not survive. Negations ("not", "cannot", "unable") are frequent words of low TF-IDF:
+replacing one can turn a refusal into compliance. Keep p moderate, and check the agreement of
+pseudo-labels on strong views before increasing it.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from ssl_guard.augment.words import WORD, cased_like
 
 
 def tfidf(texts: Iterable[str], *, p: float) -> Rewrite:
-    """The operation; p is the expected share of words replaced, from 0 to 1."""
+    """Returns the rewrite, fitted on texts. p: expected share of words replaced, 0 to 1."""
     check_share("tfidf", "p", p)
     model = fit(texts)
     return each(lambda text, rng: replace(model, text, p=p, rng=rng))
@@ -28,11 +28,11 @@ def tfidf(texts: Iterable[str], *, p: float) -> Rewrite:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TfIdf:
-    """Statistics of a corpus; words are lower-case, without the punctuation around them.
+    """Statistics of a corpus. Words are lower-case, without the punctuation around them.
 
     words: the vocabulary, sorted.
     idf: {word: log(texts / texts with the word)}; unknown_idf: log(texts), for any other word.
-    cumulative: float64 [vocab], running sum of the words' chances to be a replacement, up to 1.
+    cumulative: float64 [vocab], cumulative probability of the words as replacements, up to 1.
     """
 
     words: tuple[str, ...]
@@ -42,7 +42,7 @@ class TfIdf:
 
 
 def fit(texts: Iterable[str]) -> TfIdf:
-    """Counts words and the texts they occur in.
+    """Counts words and the texts that contain them.
 
     A word w is drawn as a replacement with probability proportional to max S - S(w), where
     S(w) = freq(w) idf(w); uniformly if all S are equal.
@@ -64,10 +64,10 @@ def fit(texts: Iterable[str]) -> TfIdf:
 
 
 def replacement_probability(model: TfIdf, words: list[str], p: float) -> np.ndarray:
-    """float64 [words]: min(p (C - tfidf) / Z, 1) for the lower-case words of one text.
+    """Returns float64 [words]: min(p (C - tfidf) / Z, 1) for the lower-case words of one text.
 
     C is the largest tfidf in the text and Z the mean of C - tfidf, so p is the expected share of
-    words replaced while none is capped at 1. All zero where every word has the same tfidf, for
+    words replaced unless some are capped at 1. All zeros if every word has the same tfidf, for
     example in a text of one word.
     """
     counts = Counter(words)
@@ -80,10 +80,10 @@ def replacement_probability(model: TfIdf, words: list[str], p: float) -> np.ndar
 
 
 def replace(model: TfIdf, text: str, *, p: float, rng: np.random.Generator) -> str:
-    """The text with about a share p of its words replaced; punctuation and white space stay.
+    """Replaces about a share p of the words, 0 to 1, and keeps punctuation and white space.
 
-    A replacement takes over the casing of the word (UPPER, Capitalised, else lower case), and can
-    by chance be the same word again. p: from 0 to 1.
+    A replacement has the casing of the word (UPPER, Capitalised, else lower case). It can be the
+    same word by chance.
     """
     pieces = WORD.split(text)
     words = pieces[1::2]
@@ -91,7 +91,7 @@ def replace(model: TfIdf, text: str, *, p: float, rng: np.random.Generator) -> s
         return text
     probability = replacement_probability(model, [word.lower() for word in words], p)
     replaced = rng.random(len(words)) < probability
-    # Drawn for every word, so that one decision does not shift the draws after it.
+    # Drawn for every word, so that later draws do not depend on earlier decisions.
     drawn = np.searchsorted(model.cumulative, rng.random(len(words)), side="right")
     for i in np.flatnonzero(replaced).tolist():
         pieces[2 * i + 1] = cased_like(words[i], model.words[drawn[i]])

@@ -1,4 +1,4 @@
-"""Words of a text, changed where they stand: the white space and punctuation around them stay."""
+"""Changes words of a text in place and keeps the white space and punctuation around them."""
 
 import re
 from collections.abc import Callable
@@ -6,19 +6,19 @@ from collections.abc import Callable
 import numpy as np
 
 # From a word character to the last word character before white space: "(don't)," -> don't.
-# WORD.split(text) has the words at odd places and what is between them at even ones.
+# WORD.split(text) has the words at odd indices and the text between them at even ones.
 WORD = re.compile(r"(\w(?:\S*\w)?)")
 
 
 def cased_like(old: str, new: str) -> str:
-    """new in the casing of old: UPPER, Capitalised, else as it is."""
+    """Returns new in the casing of old: UPPER, Capitalised, else unchanged."""
     if old.isupper() and len(old) > 1:
         return new.upper()
     return new.capitalize() if old[:1].isupper() else new
 
 
 def some(rng: np.random.Generator, count: int, p: float) -> list[int]:
-    """Rising places below count (at least 1): each is drawn with probability p, at least one is."""
+    """Draws each index below count with probability p, but at least one. Sorted; count >= 1."""
     drawn = np.flatnonzero(rng.random(count) < p).tolist()
     return drawn or [int(rng.integers(count))]
 
@@ -31,9 +31,10 @@ def change_some(
     able: Callable[[str], bool],
     change: Callable[[str, float], str],
 ) -> str | None:
-    """The text with change(word, draw) in place of a share p, at least one, of its able words.
+    """Replaces a share p, and at least one, of the words for which able(word) holds.
 
-    draw: from 0 to below 1, a random number for the word. None if no word is able.
+    The replacement is change(word, draw), with draw uniform in [0, 1). None if there is no such
+    word.
     """
     pieces = WORD.split(text)
     candidates = [place for place in range(1, len(pieces), 2) if able(pieces[place])]

@@ -1,5 +1,7 @@
 """What every operation that needs no model promises."""
 
+import hashlib
+import json
 import math
 import re
 import time
@@ -138,3 +140,38 @@ def test_arguments_out_of_range_are_refused():
         build("multi_turn", [], {"exchanges": 1000})
     with pytest.raises(BadInput, match="all four are 0"):
         build("eda", [], dict.fromkeys(ARGUMENTS["eda"], 0))
+
+
+GOLDEN = {
+    ("eda", "prompt"): "eefbebb0c041b21a",
+    ("keyboard", "prompt"): "2600131e22b66997",
+    ("ocr", "prompt"): "7a8ca440d681211f",
+    ("framing", "prompt"): "47a1230ee60c8087",
+    ("persona", "prompt"): "830d6baf7f6c1830",
+    ("leetspeak", "prompt"): "747ee040ca6cffb0",
+    ("spacing", "prompt"): "33400f1ef5a6a0d3",
+    ("homoglyphs", "prompt"): "9aa9f85e7881e7b8",
+    ("zero_width", "prompt"): "dc046d4085b5d1fd",
+    ("encoded", "prompt"): "0d11ab558bb690f2",
+    ("masking", "prompt"): "7633e36ebc3d7008",
+    ("code_switch", "prompt"): "0ad012f516282129",
+    ("quoting", "prompt"): "ec8624b0086ad44a",
+    ("multi_turn", "prompt"): "10ed0b58cab9e2b6",
+    ("framing", "response"): "ec51f3a62d16152e",
+    ("multi_turn", "response"): "053ba9ada80c640b",
+    ("persona", "response"): "7667aa35750957c9",
+    ("quoting", "response"): "9f01331fa96aa05a",
+    ("tfidf", "prompt"): "55969d7a32f1a7a0",
+}
+
+
+@pytest.mark.parametrize("name, part", GOLDEN)
+def test_views_are_those_of_earlier_versions(name, part):
+    arguments = ARGUMENTS.get(name, {"p": 0.5}) | ({"part": part} if name in RESPONSE else {})
+    texts = [TEXT, "modern clay, 80 old rooms", "Don't buy milk and bread"] * 20
+    views = build(name, texts, arguments)(texts, rngs(60))
+    digest = hashlib.sha256(json.dumps(views).encode()).hexdigest()[:16]
+    assert digest == GOLDEN[name, part], (
+        "The same seed gives other views, so existing sets cannot be reproduced. Change the number "
+        "only if that is intended."
+    )

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from ssl_guard.augment import sets
+from ssl_guard.augment import make as make_lib
+from ssl_guard.augment import text_set
 from ssl_guard.augment.gates import Gate
+from ssl_guard.augment.job import plan
 from ssl_guard.augment.ops import OPS, each
 from ssl_guard.data import tfrecord_io
 from ssl_guard.data.schema import Example
@@ -48,12 +50,12 @@ def job_of(folder, **changes):
         judged={},
         pool=POOL_HASHES,
     )
-    return sets.plan(Path(folder) / "tfidf", **(settings | changes))
+    return plan(Path(folder) / "tfidf", **(settings | changes))
 
 
 def make(folder, examples=EXAMPLES, how=None, **changes):
     job = job_of(folder, **changes)
-    return job, sets.make(job, examples, fit_on=examples, **(how or {}))
+    return job, make_lib.make_set(job, examples, fit_on=examples, **(how or {}))
 
 
 def shards_of(folder):
@@ -66,7 +68,7 @@ def made(tmp_path_factory):
 
 
 def open_set(folder, **changes):
-    return sets.open_set(folder, pool=POOL_HASHES, again="make it again", **changes)
+    return text_set.open_set(folder, pool=POOL_HASHES, again="make it again", **changes)
 
 
 def test_the_views_come_back_in_the_order_of_the_pool(made):
@@ -90,7 +92,7 @@ def test_what_is_on_the_disk(made):
         "manifest.json",
         *(f"tfidf.tfrecord-{i:05d}-of-00004" for i in range(4)),
     }
-    assert not job.making.exists()
+    assert not job.partial.exists()
     assert json.loads((job.folder / "manifest.json").read_text()) == manifest
     assert manifest["made_from"]["arguments"] == {"tfidf": {"p": 0.5}}, "of what is used alone"
     seen = {}
@@ -118,7 +120,7 @@ def test_the_account_is_in_the_manifest(made):
 
 def test_chunks_and_processes_leave_no_trace(made, tmp_path, monkeypatch):
     job, manifest = made
-    monkeypatch.setattr(sets, "CHUNK", 7)
+    monkeypatch.setattr(make_lib, "CHUNK", 7)
     chunked, _ = make(tmp_path / "chunks")
     assert shards_of(chunked.folder) == shards_of(job.folder)
     how = {"workers": 2}
@@ -145,7 +147,7 @@ def test_the_order_of_the_pool_decides_nothing_but_the_order(made, tmp_path):
 KILLED = """
 import pathlib, sys, time
 sys.path.insert(0, {here!r})
-from ssl_guard.augment import ops, sets
+from ssl_guard.augment import make, ops
 from tests.augment import test_sets as t
 
 def slow(texts, *, p):
@@ -156,7 +158,7 @@ def slow(texts, *, p):
     return rewrite
 
 FAST, ops.OPS["tfidf"] = ops.OPS["tfidf"], slow
-sets.CHUNK = 1
+make.CHUNK = 1
 t.make(pathlib.Path({folder!r}))
 """
 
@@ -166,18 +168,18 @@ def test_kill_9_and_again_gives_the_same_bytes(made, tmp_path, monkeypatch):
     code = KILLED.format(here=os.getcwd(), folder=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", code])
     job = job_of(tmp_path)
-    first, second = (job.making / job.file(shard) for shard in range(2))
+    first, second = (job.partial / job.file(shard) for shard in range(2))
     until = time.monotonic() + 60
-    while not list(job.making.glob(f".{second.name}.*")):
+    while not list(job.partial.glob(f".{second.name}.*")):
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert first.exists() and not second.exists() and not job.folder.exists()
     kept, made_again = first.stat().st_mtime_ns, []
-    real = sets.make_shard
+    real = make_lib.make_shard
     monkeypatch.setattr(
-        sets, "make_shard", lambda job, tools, shard, *a: made_again.append(shard) or
+        make_lib, "make_shard", lambda job, tools, shard, *a: made_again.append(shard) or
         real(job, tools, shard, *a)
     )  # fmt: skip
     make(tmp_path)
@@ -187,7 +189,7 @@ def test_kill_9_and_again_gives_the_same_bytes(made, tmp_path, monkeypatch):
     assert {path.name for path in job.folder.iterdir()} == {
         p.name for p in made[0].folder.iterdir()
     }
-    assert not job.making.exists()
+    assert not job.partial.exists()
 
 
 class Stop(Exception):
@@ -196,7 +198,7 @@ class Stop(Exception):
 
 def interrupted(folder, monkeypatch, after=2, **changes):
     """A set of which `after` shards are finished."""
-    job, real, calls = job_of(folder, **changes), sets.make_shard, itertools.count()
+    job, real, calls = job_of(folder, **changes), make_lib.make_shard, itertools.count()
 
     def stops(*args):
         if next(calls) == after:
@@ -204,7 +206,7 @@ def interrupted(folder, monkeypatch, after=2, **changes):
         real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sets, "make_shard", stops)
+        patch.setattr(make_lib, "make_shard", stops)
         with pytest.raises(Stop):
             make(folder, **changes)
     return job
@@ -213,7 +215,7 @@ def interrupted(folder, monkeypatch, after=2, **changes):
 @pytest.mark.parametrize("damage", ["shard", "missing", "account", "account missing"])
 def test_a_damaged_shard_is_made_again(made, tmp_path, monkeypatch, damage):
     job = interrupted(tmp_path, monkeypatch)
-    path = job.making / job.file(1)
+    path = job.partial / job.file(1)
     beside = path.with_name(f"{path.name}.json")
     if damage == "shard":
         path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -223,7 +225,7 @@ def test_a_damaged_shard_is_made_again(made, tmp_path, monkeypatch, damage):
         beside.write_text(beside.read_text()[:50])
     else:
         beside.unlink()
-    assert sets.finished(job, 0) is not None and sets.finished(job, 1) is None
+    assert make_lib.finished(job, 0) is not None and make_lib.finished(job, 1) is None
     make(tmp_path)
     assert shards_of(job.folder) == shards_of(made[0].folder)
 
@@ -233,7 +235,7 @@ def test_a_set_under_way_of_other_arguments_is_not_mixed_in(made, tmp_path, monk
     other = {"arguments": {"tfidf": {"p": 0.1}}}
     with pytest.raises(BadInput, match=r"arguments.tfidf.p: 0.5 there, 0.1 now\); finish that one"):
         make(tmp_path, **other)
-    assert (job.making / job.file(0)).exists(), "nothing is lost"
+    assert (job.partial / job.file(0)).exists(), "nothing is lost"
     _, manifest = make(tmp_path, how={"overwrite": True}, **other)
     assert manifest["made_from"]["arguments"] == {"tfidf": {"p": 0.1}}
 
@@ -241,7 +243,7 @@ def test_a_set_under_way_of_other_arguments_is_not_mixed_in(made, tmp_path, monk
 def test_finish_wants_every_shard(tmp_path, monkeypatch):
     job = interrupted(tmp_path, monkeypatch)
     with pytest.raises(BadInput, match="shard 2 of 4 is missing or damaged"):
-        sets.finish(job)
+        make_lib.finish(job)
 
 
 def test_overwriting_replaces_at_the_end(made, tmp_path, monkeypatch):
@@ -258,7 +260,7 @@ def test_sets_that_do_not_fit_are_refused(made, tmp_path):
     with pytest.raises(BadInput, match="no augmentation set 'eda' in .*; make it again"):
         open_set(tmp_path / "eda")
     with pytest.raises(BadInput, match="corpus_sha256: .*c0.* there, .*c1.* now"):
-        sets.open_set(job.folder, pool={"corpus_sha256": "c1"}, again="")
+        text_set.open_set(job.folder, pool={"corpus_sha256": "c1"}, again="")
     other = job_of(tmp_path, copies=4)
     with pytest.raises(BadInput, match="copies: 3 there, 4 now"):
         open_set(job.folder, made_from=other.made_from)
@@ -276,16 +278,16 @@ def test_sets_that_do_not_fit_are_refused(made, tmp_path):
             open_set(folder)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     there = open_set(folder)
-    sets.check(there, again="")
+    text_set.check(there, again="")
     path = folder / manifest["shards"][2]["file"]
     path.write_bytes(path.read_bytes().replace(b"salt", b"sand"))
     with pytest.raises(BadInput, match="has changed since it was written"):
-        sets.check(there, again="")
+        text_set.check(there, again="")
     with pytest.raises(BadInput, match="record .* is corrupt"):
         list(there.views(EXAMPLES))
     path.unlink()
     with pytest.raises(BadInput, match="missing"):
-        sets.check(there, again="")
+        text_set.check(there, again="")
 
 
 def test_rows_that_the_set_does_not_have(made):
@@ -330,12 +332,11 @@ def test_operations_that_read_a_response_otherwise_are_built_for_both(tmp_path, 
 
 def test_what_a_worker_cannot_use_ends_in_its_own_sentence(tmp_path, monkeypatch):
     """Opened with the first shard: a pool whose processes fail to start could not say why."""
-    monkeypatch.setattr(sets, "_here", {})
+    monkeypatch.setattr(make_lib, "_opened", [])
     job = job_of(tmp_path, arguments={"tfidf": {"p": 7}})
-    sets.stage(job, EXAMPLES, fit_on=EXAMPLES)
-    sets._work_on(job)
+    make_lib.stage(job, EXAMPLES, fit_on=EXAMPLES)
     with pytest.raises(BadInput, match="a share, 0 to 1") as caught:
-        sets._make_shard_here(0)
+        make_lib._make_shard_here(job, 0)
     again = pickle.loads(pickle.dumps(caught.value))  # as it comes back to the parent
     assert isinstance(again, BadInput) and str(again) == str(caught.value)
 
@@ -352,5 +353,5 @@ def test_a_progress_bar_on_request(made, tmp_path, capsys, monkeypatch):
 def test_more_rows_more_shards(tmp_path):
     shards = {rows: job_of(tmp_path, rows=rows).shards for rows in (0, 9000, 300_000, 10**7)}
     assert shards == {0: 4, 9000: 5, 300_000: 147, 10**7: 256}
-    with pytest.raises(BadInput, match="copies=0"):
+    with pytest.raises(BadInput, match="copies = 0"):
         job_of(tmp_path, copies=0)

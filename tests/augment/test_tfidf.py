@@ -7,9 +7,9 @@ import pytest
 
 from ssl_guard.augment import recipe, tfidf
 from ssl_guard.augment.gates import Text
+from ssl_guard.augment.make import distinct_texts
 from ssl_guard.augment.ops import build
 from ssl_guard.augment.run import Row, augment
-from ssl_guard.augment.sets import distinct_texts
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
 

@@ -6,16 +6,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ssl_guard.augment import context, role_play
 from ssl_guard.augment.ops import build
+from ssl_guard.augment.wrappers import TEMPLATES
 
 TEXTS = ["How do bees find home?", "Line one.\nLine two: {0} \\1", "x", "שלום 🙂"]
 TABLES = {
-    ("framing", "prompt"): role_play.PROMPT_FRAMES,
-    ("framing", "response"): role_play.RESPONSE_FRAMES,
-    ("quoting", "prompt"): context.PROMPT_DOCUMENTS,
-    ("quoting", "response"): context.RESPONSE_DOCUMENTS,
+    (name, part): TEMPLATES[name][part]
+    for name in ("framing", "quoting")
+    for part in ("prompt", "response")
 }
+PERSONA, MULTI_TURN = TEMPLATES["persona"], TEMPLATES["multi_turn"]
 
 
 def views(name, text, times=600, **arguments):
@@ -49,14 +49,13 @@ def test_a_prompt_is_the_default_part():
 
 
 def test_documents_are_longer_than_what_they_quote():
-    for document in context.PROMPT_DOCUMENTS:
+    for document in TABLES["quoting", "prompt"]:
         assert 25 <= len(document.split()) <= 70
 
 
 @pytest.mark.parametrize("part", ["prompt", "response"])
 def test_persona_puts_a_sentence_before_and_for_half_one_behind(part):
-    before = role_play.PROMPT_BEFORE if part == "prompt" else role_play.RESPONSE_BEFORE
-    after = role_play.PROMPT_AFTER if part == "prompt" else role_play.RESPONSE_AFTER
+    before, after = PERSONA[part]["before"], PERSONA[part]["after"]
     seen, both = set(), 0
     for view in views("persona", TEXTS[0], part=part):
         opening, closing = view.split(TEXTS[0])
@@ -71,8 +70,8 @@ def test_persona_puts_a_sentence_before_and_for_half_one_behind(part):
 @pytest.mark.parametrize("exchanges", [1, 2, 5])
 @pytest.mark.parametrize("part", ["prompt", "response"])
 def test_a_conversation_alternates_and_ends_with_the_text(exchanges, part):
-    answers = dict(context.EXCHANGES)
-    assert len(answers) == len(context.EXCHANGES)
+    answers = dict(MULTI_TURN["exchanges"])
+    assert len(answers) == len(MULTI_TURN["exchanges"])
     speakers, asked = set(), set()
     for view in views("multi_turn", TEXTS[0], 200, exchanges=exchanges, part=part):
         turns = [tuple(line.split(": ", 1)) for line in view.split("\n")]
@@ -89,8 +88,8 @@ def test_a_conversation_alternates_and_ends_with_the_text(exchanges, part):
             assert last == [(pair[0], TEXTS[0])]
         else:
             assert [last[0][0], *last[1:]] == [pair[0], (pair[1], TEXTS[0])]
-            assert last[0][1] in context.LEADS
-    assert speakers == set(context.SPEAKERS) and asked == set(answers)
+            assert last[0][1] in MULTI_TURN["leads"]
+    assert speakers == set(map(tuple, MULTI_TURN["speakers"])) and asked == set(answers)
 
 
 def test_wrappers_name_no_topic_of_safety():
@@ -98,12 +97,9 @@ def test_wrappers_name_no_topic_of_safety():
     everything = " ".join(
         [
             *(template for table in TABLES.values() for template in table),
-            *role_play.PROMPT_BEFORE,
-            *role_play.PROMPT_AFTER,
-            *role_play.RESPONSE_BEFORE,
-            *role_play.RESPONSE_AFTER,
-            *(turn for exchange in context.EXCHANGES for turn in exchange),
-            *context.LEADS,
+            *(sentence for part in PERSONA.values() for kind in part.values() for sentence in kind),
+            *(turn for exchange in MULTI_TURN["exchanges"] for turn in exchange),
+            *MULTI_TURN["leads"],
         ]
     )
     telling = r"\w*(?:harm|illegal|danger|weapon|kill|bomb|drug|hack|crim|rule|polic|filter|ethic)"

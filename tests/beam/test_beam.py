@@ -5,7 +5,8 @@ make beam
 
 import pytest
 
-from ssl_guard.augment import beam, sets
+from ssl_guard.augment import beam
+from ssl_guard.augment import make as make_lib
 from tests.augment.test_sets import EXAMPLES, job_of, make, shards_of
 
 RECIPE = {"ops": ("framing+leetspeak|persona", "tfidf"), "gates": {"overlap": 1.0}}
@@ -20,12 +21,12 @@ def local(tmp_path_factory):
 def on_beam(folder):
     job = job_of(folder, **RECIPE)
     beam.make_shards(job, runner="direct", options=["--direct_num_workers=1"])
-    return job, sets.finish(job)
+    return job, make_lib.finish(job)
 
 
 def test_shards_are_byte_identical(local, tmp_path):
     job = job_of(tmp_path, **RECIPE)
-    sets.stage(job, EXAMPLES, fit_on=EXAMPLES)
+    make_lib.stage(job, EXAMPLES, fit_on=EXAMPLES)
     job, manifest = on_beam(tmp_path)
     assert shards_of(job.folder) == shards_of(local[0].folder)
     assert manifest["account"] == local[1]["account"]
@@ -34,8 +35,8 @@ def test_shards_are_byte_identical(local, tmp_path):
 
 def test_beam_goes_on_with_a_set_that_was_begun_locally(local, tmp_path):
     job = job_of(tmp_path, **RECIPE)
-    sets.stage(job, EXAMPLES, fit_on=EXAMPLES)
-    sets.make_shard(job, sets.open_tools(job), 2)
+    make_lib.stage(job, EXAMPLES, fit_on=EXAMPLES)
+    make_lib.make_shard(job, make_lib.open_tools(job), 2)
     kept = (job.making / job.file(2)).stat().st_mtime_ns
     job, _ = on_beam(tmp_path)
     assert (job.folder / job.file(2)).stat().st_mtime_ns == kept

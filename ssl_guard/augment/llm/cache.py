@@ -9,7 +9,6 @@ killed process loses the requests in flight, a machine without power the last se
 import collections
 import dataclasses
 import errno
-import fcntl
 import json
 import os
 import time
@@ -17,6 +16,7 @@ import weakref
 import zlib
 from pathlib import Path
 
+import filelock
 from absl import logging
 
 from ssl_guard.augment.llm.chat import EMPTY, OK, OUTCOMES, REFUSED, TRUNCATED, UNREACHABLE
@@ -109,10 +109,11 @@ class Cache:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError as error:
             raise BadInput(f"the cache {path} cannot be opened: {error.strerror}.") from error
-        self.close = weakref.finalize(self, os.close, self._fd)
+        lock = filelock.FileLock(f"{path}.lock", thread_local=False)
+        self.close = weakref.finalize(self, _close, self._fd, lock)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
             self.close()
             raise BadInput(
                 f"the cache {path} is in use: wait for the other run to end, or give this one "
@@ -193,6 +194,11 @@ class Cache:
             len(torn),
             aside,
         )
+
+
+def _close(fd: int, lock: filelock.BaseFileLock) -> None:
+    os.close(fd)
+    lock.release()
 
 
 def _crc(entry: dict) -> int:

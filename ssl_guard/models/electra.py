@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from ssl_guard.models.bert import HF_NAMES
+from ssl_guard.models.bert import BertConfig
 from ssl_guard.models.encoder import Encoder
 from ssl_guard.models.encoder_config import EncoderConfig
 
@@ -12,7 +12,9 @@ from ssl_guard.models.encoder_config import EncoderConfig
 class ElectraConfig(EncoderConfig):
     """ELECTRA's config."""
 
-    hf_names: ClassVar[dict[str, str]] = HF_NAMES | {"embeddings_projection": "embeddings_project"}
+    hf_names: ClassVar[dict[str, str]] = BertConfig.hf_names | {
+        "embeddings_projection": "embeddings_project"
+    }
     hf_head: ClassVar[dict[str, str]] = {  # generators only; a discriminator has none
         "dense": "generator_predictions.dense",
         "norm": "generator_predictions.LayerNorm",

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from ssl_guard.models.encoder import Encoder
 from ssl_guard.models.encoder_config import EncoderConfig, option
 from ssl_guard.models.layers import embed, shift
+from ssl_guard.models.roberta import RobertaConfig
 
 PADDING = 1  # fixed by the architecture, independent of pad_token_id
 BUCKETS, LONGEST = 32, 128  # of distances, also fixed
@@ -21,25 +22,15 @@ BUCKETS, LONGEST = 32, 128  # of distances, also fixed
 class MPNetConfig(EncoderConfig):
     """MPNet's config."""
 
-    hf_names: ClassVar[dict[str, str]] = {
-        "embeddings/word": "embeddings.word_embeddings",
-        "embeddings/position": "embeddings.position_embeddings",
-        "embeddings/norm": "embeddings.LayerNorm",
+    hf_names: ClassVar[dict[str, str]] = RobertaConfig.hf_names | {
         "embeddings_relative/table": "encoder.relative_attention_bias",
         "layer_{}/attention/query": "encoder.layer.{}.attention.attn.q",
         "layer_{}/attention/key": "encoder.layer.{}.attention.attn.k",
         "layer_{}/attention/value": "encoder.layer.{}.attention.attn.v",
         "layer_{}/attention/output": "encoder.layer.{}.attention.attn.o",
         "layer_{}/attention_norm": "encoder.layer.{}.attention.LayerNorm",
-        "layer_{}/feed_forward/up": "encoder.layer.{}.intermediate.dense",
-        "layer_{}/feed_forward/down": "encoder.layer.{}.output.dense",
-        "layer_{}/feed_forward_norm": "encoder.layer.{}.output.LayerNorm",
     }
-    hf_head: ClassVar[dict[str, str]] = {
-        "dense": "lm_head.dense",
-        "norm": "lm_head.layer_norm",
-        "": "lm_head",
-    }
+    hf_head: ClassVar[dict[str, str]] = RobertaConfig.hf_head
 
     vocab_size: int = 30527
     relative_attention_num_buckets: int = option(BUCKETS, minimum=BUCKETS)

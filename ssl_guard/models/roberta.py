@@ -3,7 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
-from ssl_guard.models.bert import HF_NAMES
+from ssl_guard.models.bert import BertConfig
 from ssl_guard.models.encoder import Encoder
 from ssl_guard.models.encoder_config import EncoderConfig, option
 
@@ -12,7 +12,7 @@ from ssl_guard.models.encoder_config import EncoderConfig, option
 class RobertaConfig(EncoderConfig):
     """RoBERTa's config."""
 
-    hf_names: ClassVar[dict[str, str]] = HF_NAMES
+    hf_names: ClassVar[dict[str, str]] = BertConfig.hf_names
     hf_head: ClassVar[dict[str, str]] = {
         "dense": "lm_head.dense",
         "norm": "lm_head.layer_norm",

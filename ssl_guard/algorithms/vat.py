@@ -58,12 +58,12 @@ def make(
         rows, key = batch["weak"], dropout_key(clock.rng, "weak")
 
         def logits_of(params, words):
-            features = stages.features(params, rows, key, True, words=words)
+            features = stages.features(params, rows, key, True, word_embeddings=words)
             return stages.classify(params, features, rows["row"], key, True)
 
         labelled, labelled_key = batch["labelled"], dropout_key(clock.rng, "labelled")
         features = stages.features(params, labelled, labelled_key, True)
-        words = stages.words(params, rows)
+        words = stages.word_embeddings(params, rows)
         # No gradient goes through the search: its inputs are stopped, so none is even traced.
         direction = adversarial_direction(
             lambda words: logits_of(jax.lax.stop_gradient(params), words),

@@ -30,7 +30,13 @@ def path_names(params) -> list[str]:
 
 
 def trainable_mask(params, freeze: tuple[str, ...]):
-    """True for parameters that learn: no regex of `freeze` matches at the start of their name."""
+    """Returns False for parameters whose name starts with a match of a regex in `freeze`.
+
+    A match may not end inside a number (encoder/layer_1 does not freeze layer_10) or before
+    _relative: encoder/embeddings freezes ELECTRA's projection of the embeddings, but not the
+    relative positions of DeBERTa and MPNet, which all layers share.
+    """
+    freeze = tuple(rf"(?:{pattern})(?!(?<=\d)\d|_relative)" for pattern in freeze)
     mask = [not any(re.match(pattern, name) for pattern in freeze) for name in path_names(params)]
     return jax.tree.unflatten(jax.tree.structure(params), mask)
 
@@ -48,10 +54,12 @@ def stop_frozen(params, freeze: tuple[str, ...]):
 
 
 def layer_factors(params, layer_decay: float, num_layers: int):
-    """Factor on the learning rate of every parameter: layer_decay ** (num_layers + 1 - depth).
+    """Returns the learning-rate factor of every parameter: layer_decay ** (num_layers + 1 - depth).
 
-    depth is 0 for embeddings, i + 1 for encoder layer i and num_layers + 1 for the rest (heads),
-    as in ELECTRA and the safety paper's code (0.75 for 12 layers: embeddings 0.024, head 1).
+    depth is 0 for embeddings and their projection, i + 1 for encoder layer i and num_layers + 1 for
+    the rest: heads, final norms and the relative positions that all layers share. Depths are those
+    of ELECTRA and the safety paper's code (0.75 for 12 layers: embeddings 0.024, head 1), for
+    relative positions those of BEiT (Bao et al. 2022).
     """
 
     def factor(name):
@@ -59,7 +67,8 @@ def layer_factors(params, layer_decay: float, num_layers: int):
         if layer:
             depth = int(layer[1]) + 1
         else:
-            depth = 0 if name.startswith("encoder/embeddings") else num_layers + 1
+            inputs = re.match("encoder/embeddings(_projection)?/", name)
+            depth = 0 if inputs else num_layers + 1
         return layer_decay ** (num_layers + 1 - depth)
 
     factors = [factor(name) for name in path_names(params)]

@@ -1,7 +1,5 @@
 """Continued pre-training: which words are hidden, the loss, and a run that other runs build on."""
 
-import importlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +15,10 @@ from ssl_guard.runtime import preemption
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import masked_lm as masked_lm_step
 from ssl_guard.train import masked_lm
+from tests import tiny
 from tests.tiny import final_checkpoint, timeless
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 CLS, SEP, PAD, MASK = 1, 2, 0, 3
 VOCABULARY = masked_lm_step.Vocabulary(size=5000, mask_id=MASK, special_ids=(PAD, CLS, SEP, MASK))
@@ -196,10 +197,7 @@ def test_a_step_that_is_not_finite_changes_only_the_count():
 
 
 def smoke(folder, **changes):
-    config = importlib.import_module("configs.mlm").get_config("smoke")
-    config.data.dir = str(folder / "data")
-    config.update_from_flattened_dict(changes)
-    return config
+    return tiny.smoke(folder, "mlm", **changes)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +210,7 @@ def test_the_encoder_is_a_model_that_other_configs_take(run):
     folder, report = run
     encoder = folder / "run" / "encoder"
     assert models.resolve(str(encoder)) == encoder
-    source = models.resolve("all-MiniLM-L6-v2")
+    source = folder / "encoder"
     assert Tokenizer(encoder, 64).sha256 == Tokenizer(source, 64).sha256
     classifier = models.build(encoder)
     assert classifier.config.num_hidden_layers == 1

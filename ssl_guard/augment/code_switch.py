@@ -35,12 +35,10 @@ def code_switch(texts: Iterable[str], *, p: float) -> Rewrite:
 
     def change(text: str, rng: np.random.Generator) -> str | None:
         words = languages[rng.integers(len(languages))]
-        return change_some(
-            text,
-            rng,
-            p=p,
-            able=lambda word: word.lower() in words,
-            change=lambda word, _: cased_like(word, words[word.lower()]),
-        )
+
+        def translate(word: str, _: float) -> str:
+            return cased_like(word, words[word.lower()])
+
+        return change_some(text, rng, p, lambda word: word.lower() in words, translate)
 
     return each(change)

@@ -44,13 +44,7 @@ def keyboard(texts: Iterable[str], *, p: float) -> Rewrite:
     check_share("keyboard", "p", p)
 
     def change(text: str, rng: np.random.Generator) -> str | None:
-        return change_some(
-            text,
-            rng,
-            p=p,
-            able=lambda word: LETTER.search(word) is not None,
-            change=lambda word, _: _slip(word, rng),
-        )
+        return change_some(text, rng, p, LETTER.search, lambda word, _: _slip(word, rng))
 
     return each(change)
 

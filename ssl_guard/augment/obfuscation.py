@@ -40,7 +40,7 @@ LONG_LETTERS = re.compile("[A-Za-z]{4,20}")
 
 def _some_words(op: str, p: float, able: Callable, change: Callable) -> Rewrite:
     check_share(op, "p", p)
-    return each(lambda text, rng: change_some(text, rng, p=p, able=able, change=change))
+    return each(lambda text, rng: change_some(text, rng, p, able, change))
 
 
 def leetspeak(texts: Iterable[str], *, p: float) -> Rewrite:

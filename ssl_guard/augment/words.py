@@ -28,9 +28,8 @@ def some(rng: np.random.Generator, count: int, p: float) -> list[int]:
 def change_some(
     text: str,
     rng: np.random.Generator,
-    *,
     p: float,
-    able: Callable[[str], bool],
+    able: Callable[[str], object],
     change: Callable[[str, float], str],
 ) -> str | None:
     """Replaces a share p, and at least one, of the words for which able(word) holds.

@@ -24,11 +24,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from ssl_guard import algorithms
-from ssl_guard import config as config_module
 from ssl_guard.augment import recipe
 from ssl_guard.augment.job import Job
 from ssl_guard.augment.make import make_set
@@ -40,7 +38,6 @@ from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.data.view_mixture import Mixture
 from ssl_guard.errors import BadInput
 from ssl_guard.models import pretrained
-from ssl_guard.runtime import cli
 from ssl_guard.runtime.files import sha256_file
 
 Row = tuple[Example, int, str, str | None]  # example, copy, prompt, response
@@ -439,7 +436,13 @@ def set_command() -> str:
 
 
 def _command(module: str) -> str:
-    given = [argument for argument in sys.argv[1:] if argument.startswith("--config")]
+    words = iter(sys.argv[1:])
+    # "--config FILE" is two words.
+    given = [
+        f"--config={next(words, 'CONFIG')}" if word == "--config" else word
+        for word in words
+        if word.startswith("--config")
+    ]
     return " ".join([f"python -m {module}", *(given or ["--config=CONFIG"])])
 
 
@@ -482,16 +485,3 @@ def encode_windows(tokenizer: Tokenizer, rows: list[Example], stride: int) -> It
                 "index": index,
                 "copy": copy,
             }
-
-
-def main(argv: list[str]) -> None:
-    config = cli.required(CONFIG, "config")
-    config_module.check(config)
-    prepared = prepare(config, views=views_of(config), overwrite=OVERWRITE.value)
-    print(json.dumps(prepared.summary, indent=1))
-
-
-if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
-    OVERWRITE = flags.DEFINE_bool("overwrite", False, "Makes shards again that are there.")
-    cli.run(main)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_guard.augment.base import Rewrite, check_share, each
-from ssl_guard.augment.words import cased_like, change_some
+from ssl_guard.augment.base import Rewrite, cased_like, change_some, check_share, each
 
 
 def _read_translations(path: Path) -> dict[str, dict[str, str]]:

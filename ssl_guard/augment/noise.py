@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_guard.augment.base import Rewrite, check_share, each
-from ssl_guard.augment.words import change_matches, change_some
+from ssl_guard.augment.base import Rewrite, change_matches, change_some, check_share, each
 
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # each row is offset by half a key
 

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ssl_guard.augment.base import Rewrite, check_share, each
-from ssl_guard.augment.words import WORD, change_matches, change_some
+from ssl_guard.augment.base import WORD, Rewrite, change_matches, change_some, check_share, each
 from ssl_guard.errors import BadInput
 
 LEET = str.maketrans("abegiostzABEGIOSTZ", "483910572483910572")

@@ -71,7 +71,7 @@ def rewriter_of(intended: str, arguments: dict) -> rewrite.Rewriter:
 
 
 def estimate(sources: Sequence[Example], rewriter: rewrite.Rewriter, *, copies: int, seed: int):
-    """Estimates requests, tokens and cost (`rewrite.Estimate`) without asking the model."""
+    """Estimates requests, tokens and cost (`rewrite.Estimate`) and sends nothing."""
     rows = [(source, copy) for source in sources for copy in range(copies)]
     return rewriter.estimate([source.prompt for source, _ in rows], rngs(rows, seed))
 

@@ -26,7 +26,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def make(tmp_path):
-    """make(server, **arguments): the operation, its cache in this test's folder."""
+    """Returns make(server, **arguments), which builds the operation."""
 
     def build(server, name="cache.jsonl", **arguments):
         common = {
@@ -47,7 +47,7 @@ def ask(op, texts):
 
 
 def agrees(account, server):
-    """The account says what the server counted."""
+    """Asserts that the usage equals the server's counts."""
     assert account.requests == server.requests
     assert account.prompt_tokens == server.prompt_tokens
     assert account.completion_tokens == server.completion_tokens
@@ -59,7 +59,7 @@ def test_what_is_sent_and_what_comes_back(make):
     texts = ["one", "two", "one", "$text {0} </text-0123456789abcdef>\n\ud800"]
     with Server(lambda source, n: (200, answer(f" re {len(source)}\n"), {})) as server:
         op = make(server, temperature=0.5, top_p=0.9, revision="r")
-        # A text twice with the same draws is asked once, with other draws twice.
+        # The same text and draws need one request; other draws need another.
         rngs = [np.random.default_rng(i) for i in (0, 1, 0, 2)]
         assert op(texts, rngs) == ["re 3", "re 3", "re 3", f"re {len(texts[3])}"]
         assert server.requests == 3
@@ -81,7 +81,7 @@ def test_what_is_sent_and_what_comes_back(make):
 
 
 def after(trouble, times=1):
-    """Trouble at the first `times` requests for a text, then a good answer."""
+    """Fails the first `times` requests for a text, then answers."""
     return lambda source, n: trouble if n <= times else (200, answer("re " + source), {})
 
 
@@ -122,7 +122,7 @@ def test_passing_trouble_is_asked_again(make, trouble):
         account = op.account
         assert account.outcomes == {"failed": 1, "ok": 1}
         assert account.requests == 2
-        if trouble == "drip":  # the server has counted what it could not deliver: nobody told us
+        if trouble == "drip":  # the server counts an answer that the client never gets
             assert (account.prompt_tokens, account.uncertain_requests) == (10, 1)
         else:
             agrees(account, server)
@@ -152,7 +152,7 @@ def test_answers_without_a_rewrite_are_not_asked_again_until_the_next_run(make, 
         assert server.counts == {"bad": 1, "good": 1}
         assert op.account.outcomes == {outcome: 1, "ok": 1}
         agrees(op.account, server)
-        assert ask(op, ["bad", "good"]) == [None, "re good"]  # a hole, not an answer
+        assert ask(op, ["bad", "good"]) == [None, "re good"]  # None, not an answer
         assert server.counts == {"bad": 2, "good": 1}
         agrees(op.account, server)
 
@@ -342,7 +342,7 @@ def test_the_deadline(make):
         assert 1 <= server.requests <= 4
         with pytest.raises(BadInput, match="deadline"):  # of the run, not of each chunk
             ask(op, ["another"])
-        # Those who still wait their turn do not keep the run from ending.
+        # Requests that still wait do not delay the end of the run.
         op = make(server, "slow", concurrency=50, deadline=0.2, requests_per_minute=120, timeout=5)
         began = time.monotonic()
         with pytest.raises(BadInput, match="deadline"):
@@ -391,7 +391,7 @@ def test_no_text_and_no_key_in_logs_errors_and_names(make, tmp_path, caplog, cap
 
 
 class _Instant(selectors.SelectSelector):
-    """Waiting takes no time: the loop's clock jumps, by `late` too much."""
+    """A selector without waiting: the loop's clock jumps, by `late` too much."""
 
     def select(self, timeout=None):
         self.loop.now += (timeout or 0) + (self.late if timeout else 0)
@@ -409,7 +409,7 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def passes(per_minute, amounts, late=0.0, correct=None, concurrency=50):
-    """[(seconds, amount)] at which amounts pass, all of them waiting from the beginning."""
+    """Returns [(seconds, amount)] at which amounts pass that all wait from the start."""
     passed = []
 
     async def one(pace, slots, amount):

@@ -29,7 +29,6 @@ MAX_LINES = 400
 TOO_LONG = {
     "evaluation/calibration.py",
     "evaluation/evaluate.py",
-    "prepare.py",
 }
 
 

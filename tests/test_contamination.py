@@ -121,11 +121,11 @@ def test_an_encoder_that_has_read_test_prompts_is_refused(folder, minilm, tmp_pa
     config = config_for(folder, **{"model.name": str(encoder)})
     source = prepare.read_split(config)
     learned = [e.prompt for e in source.rows["unlabelled"]]
-    Shingles.of(learned).save(encoder / prepare.PRETRAINING)
+    Shingles.of(learned).save(encoder / contamination.PRETRAINING)
     found = prepare.prepare(config, views=()).contamination["pretraining"]
     assert found == {"rows": 74, "near_test": 0, "removed": 0}
     seen = [e.prompt for e in source.rows["test"][:3]]
-    Shingles.of([*learned, *seen]).save(encoder / prepare.PRETRAINING)
+    Shingles.of([*learned, *seen]).save(encoder / contamination.PRETRAINING)
     with pytest.raises(
         BadInput, match="pre-trained on 3 prompts that are near test prompts"
     ) as error:
@@ -135,7 +135,7 @@ def test_an_encoder_that_has_read_test_prompts_is_refused(folder, minilm, tmp_pa
 
 def test_a_leak_that_is_still_used_is_said():
     near = {"dev": np.array([True, False]), "augmented/rules": np.array([True, True])}
-    counts = prepare._contamination(near)
+    counts = contamination.counts(near)
     assert counts["dev"] == {"rows": 2, "near_test": 1, "removed": 0}
     assert contamination.note(counts) == (
         "near a test prompt and removed: 1 of 2 in dev (STILL USED), 2 of 2 in augmented/rules"

@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from ssl_guard import config as config_module
 from ssl_guard import prepare as prepare_module
-from ssl_guard.augment import make, recipe, run, stats, text_set
+from ssl_guard.augment import make, recipe, run, select, stats, text_set
 from ssl_guard.augment.gates import Text
 from ssl_guard.augment.job import Job
 from ssl_guard.data.schema import Example
@@ -34,10 +34,11 @@ def main(argv: list[str]) -> None:
     config_module.check(config)
     compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
     source = prepare_module.read_split(config)
-    settings = prepare_module.model_gates(config)
+    spec = prepare_module.DataSpec(config).sets
+    settings = spec.model_gates
     asked = settings["similarity"] or settings["classifier"]
-    job = prepare_module.set_job(
-        config, source, judges=functools.partial(model_gates.build, **settings) if asked else None
+    job = select.own_job(
+        spec, source, judges=functools.partial(model_gates.build, **settings) if asked else None
     )
     pool = source.rows["unlabelled"]
     fit_on = source.rows["labelled"] + pool
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> None:
     if WORKERS.value < 1:
         raise BadInput(f"--workers={WORKERS.value} must be at least 1.")
     if (job.folder / "manifest.json").exists() and not OVERWRITE.value:
-        again = f"make it again with: {prepare_module.set_command()} --overwrite"
+        again = f"make it again with: {cli.again('augment')} --overwrite"
         there = text_set.open_set(
             job.folder, pool=source.hashes, made_from=job.made_from, again=again
         )

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ssl_guard.data import corpora, describe
 from ssl_guard.data.corpora import CORPORA, Published, human_scored_responses, user_file
 from ssl_guard.data.corpora.parse import CLASSES
-from ssl_guard.data.schema import TASKS, Corpus, Example, commercial_use, make_corpus
+from ssl_guard.data.schema import TASKS, Corpus, Example, commercial_use, label_map, make_corpus
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
 from ssl_guard.report import plots
@@ -108,7 +108,7 @@ def build(name: str) -> None:
 
 def load(name: str) -> Corpus:
     """The corpus of a file, of a split, or of all splits of a corpus together."""
-    labels = {v: 1 for v in HARMFUL.value} | {v: 0 for v in SAFE.value}
+    labels = label_map(HARMFUL.value, SAFE.value)
     how = {"data_dir": DIR.value, "labels": labels or None}
     how["columns"] = cli.pairs("columns", COLUMNS.value)
     if user_file.reads(name):

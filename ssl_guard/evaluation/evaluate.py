@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from ssl_guard.data import pipeline
+from ssl_guard.data.assemble import Source
 from ssl_guard.data.schema import HARMFUL, TASKS, make_corpus
 from ssl_guard.data.shards import Records
 from ssl_guard.data.windows import Windowed
@@ -34,7 +35,7 @@ from ssl_guard.evaluation import (
     robustness,
     scorer,
 )
-from ssl_guard.prepare import Prepared, Source, read_split
+from ssl_guard.prepare import Prepared, read_split
 from ssl_guard.runtime import cli, compilation, provenance, sharding
 from ssl_guard.runtime.files import write_json
 from ssl_guard.runtime.writer import read

@@ -30,6 +30,8 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
+from ssl_guard.data.assemble import Source
+from ssl_guard.data.encode import encode
 from ssl_guard.data.records import Rows
 from ssl_guard.data.schema import HARMFUL, Example, make_corpus
 from ssl_guard.data.tokenizer import Tokenizer
@@ -41,7 +43,7 @@ from ssl_guard.evaluation.records_io import read_evaluations, record_read, write
 from ssl_guard.evaluation.scorer import read_config
 from ssl_guard.models import load_sequence_classifier
 from ssl_guard.models.sequence_classification import probabilities
-from ssl_guard.prepare import Source, encode, read_split
+from ssl_guard.prepare import read_split
 from ssl_guard.runtime import cli, compilation, provenance, sharding
 from ssl_guard.runtime.files import sha256_file
 

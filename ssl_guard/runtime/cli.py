@@ -37,6 +37,12 @@ def required(flag: flags.FlagHolder, name: str):
     return value
 
 
+def again(command: str) -> str:
+    """The command line that runs another command with the config of this one."""
+    given = [argument for argument in sys.argv[1:] if argument.startswith("--config")]
+    return " ".join([f"python -m ssl_guard {command}", *(given or ["--config=CONFIG"])])
+
+
 def pairs(flag: str, given: list[str]) -> dict[str, str]:
     """name=value,name=value of the command line."""
     if wrong := [pair for pair in given if "=" not in pair]:

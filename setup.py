@@ -15,6 +15,7 @@ setup(
         "ssl_guard.augment": ["tables/*"],
         "ssl_guard.augment.llm": ["templates/*.toml"],
     },
+    entry_points={"console_scripts": ["ssl-guard = ssl_guard.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",

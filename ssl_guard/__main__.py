@@ -1,4 +1,4 @@
-"""Runs a command: python -m ssl_guard COMMAND [flags]."""
+"""Runs a command: python -m ssl_guard COMMAND [flags], or ssl-guard COMMAND [flags]."""
 
 import difflib
 import runpy
@@ -6,14 +6,15 @@ import sys
 
 COMMANDS = {
     "train": ("ssl_guard.main", "train and evaluate one run"),
-    "prepare": ("ssl_guard.prepare", "draw the split and write the shards of a run"),
-    "augment": ("ssl_guard.commands.augment", "make an augmentation set of the unlabelled rows"),
+    "mlm": ("ssl_guard.main", "pre-train an encoder on unlabelled text (configs/mlm.py)"),
+    "prepare": ("ssl_guard.commands.prepare", "draw the split and write the shards of a run"),
+    "augment": ("ssl_guard.commands.augment", "make strong views of the unlabelled rows"),
     "generate": ("ssl_guard.commands.generate", "write new prompts with a chat model"),
     "data": ("ssl_guard.commands.data", "list, build and describe corpora"),
-    "evaluate": ("ssl_guard.evaluation.evaluate", "score corpora with a finished run"),
-    "external": ("ssl_guard.evaluation.external", "score the same rows with other classifiers"),
-    "calibrate": ("ssl_guard.commands.calibrate", "fit thresholds with promises"),
-    "report": ("ssl_guard.report.build", "compare runs in tables and on a page"),
+    "evaluate": ("ssl_guard.commands.evaluate", "score corpora with a finished run"),
+    "external": ("ssl_guard.commands.external", "score the same rows with other classifiers"),
+    "calibrate": ("ssl_guard.commands.calibrate", "fit thresholds with guarantees"),
+    "report": ("ssl_guard.commands.report", "compare runs in tables and on a page"),
 }
 
 

@@ -1,9 +1,13 @@
 """Trains and evaluates one run.
 
     python -m ssl_guard.main --config=configs/uda.py --workdir=runs/uda
+    python -m ssl_guard.main --config=configs/uda.py --workdir=runs/uda-1 \\
+        --config.seed=1 --config.train.steps=200 --config.data.corpus=my.jsonl
 
-The same command resumes an interrupted run and returns at once from a finished one. SIGTERM and
-Ctrl-C save a checkpoint and end with exit code 143 or 130: a scheduler may start the command again.
+Every key of the config can be overridden so; ssl_guard/config.py explains them. The same command
+resumes an interrupted run and returns at once from a finished one. SIGTERM and Ctrl-C save a
+checkpoint and end with exit code 143 or 130, after which a scheduler may start the command again.
+configs/mlm.py pre-trains an encoder instead.
 """
 
 import json
@@ -12,23 +16,21 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from ssl_guard.data import contamination
-from ssl_guard.data.schema import licence_notes
-from ssl_guard.runtime import cli, compilation, preemption, processes
-from ssl_guard.train import masked_lm
-from ssl_guard.train.run import train_and_evaluate
+from ssl_guard.runtime import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; the same one resumes it.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing one is resumed.")
 
 # TPU pods, SLURM and GKE need none of these.
 COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of the first process.")
-PROCESSES = flags.DEFINE_integer("num_processes", None, "How many run this command.")
-PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes of the run.")
+PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 
 def main(argv: list[str]) -> None:
     config, workdir = cli.required(CONFIG, "config"), cli.required(WORKDIR, "workdir")
+    from ssl_guard.runtime import compilation, preemption, processes
+
     processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     preemption.listen()
     compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
@@ -40,7 +42,12 @@ def main(argv: list[str]) -> None:
 
 
 def _run(config, workdir: str) -> str:
-    """Runs to the end; the line that says how it went."""
+    """Runs to the end and returns a summary."""
+    from ssl_guard.data import contamination
+    from ssl_guard.data.schema import licence_notes
+    from ssl_guard.train import masked_lm
+    from ssl_guard.train.run import train_and_evaluate
+
     if config.algorithm == "mlm":
         report = masked_lm.pretrain(config, workdir)
         return f"{workdir}/encoder: held out {json.dumps(report['held_out'])}"

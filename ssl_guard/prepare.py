@@ -1,9 +1,7 @@
-"""The offline half of a run: corpus -> frozen split -> augmented, tokenised TFRecord shards.
+"""Prepares the data of a run: corpus -> frozen split -> augmented, tokenised TFRecord shards.
 
-    python -m ssl_guard prepare --config=configs/uda.py [--overwrite]
-
-`main` does the same by itself where something is missing. What is there and fits is used as it is;
-what was made with other settings is refused, until --overwrite makes it again.
+Existing data that fits the config is used. Data made with other settings is refused, or made again
+with overwrite.
 
     data/<corpus>/...                          TFDS, prepared once
     data/splits/<corpus>.<task>.<seed>@<n>.json
@@ -19,11 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from ssl_guard import algorithms
-from ssl_guard import config as config_module
 from ssl_guard.augment import select
 from ssl_guard.augment.ops import OPS
 from ssl_guard.augment.select import SetsSpec
@@ -254,16 +250,3 @@ def _summary(source: Source, records: dict, strong: Mixture | None, groups: np.n
         "repeated_views": repeated,
         "test_groups": int(groups.max()) + 1,
     }
-
-
-def main(argv: list[str]) -> None:
-    config = cli.required(CONFIG, "config")
-    config_module.check(config)
-    prepared = prepare(config, views=views_of(config), overwrite=OVERWRITE.value)
-    print(json.dumps(prepared.summary, indent=1))
-
-
-if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
-    OVERWRITE = flags.DEFINE_bool("overwrite", False, "Makes shards again that are there.")
-    cli.run(main)

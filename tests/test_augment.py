@@ -10,10 +10,12 @@ import pytest
 from configs import uda
 from configs.augment import rules
 from ssl_guard import prepare
-from ssl_guard.augment import make, ops, select, text_set
+from ssl_guard.augment import estimate, make, ops, select, text_set
 from ssl_guard.augment.ops import each
 from ssl_guard.commands import augment as command
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import model_gates
+from ssl_guard.runtime import compilation
 from tests.test_own_data import write_rows
 
 
@@ -49,7 +51,7 @@ def run_command(monkeypatch, capsys, config, **flags):
     for name, value in (values | {"BEAM_OPTIONS": [], "CONFIG": config} | flags).items():
         flag = types.SimpleNamespace(value=value)
         monkeypatch.setattr(command, name, flag, raising=False)
-    monkeypatch.setattr(command.compilation, "configure", lambda **settings: None)
+    monkeypatch.setattr(compilation, "configure", lambda **settings: None)
     command.main([])
     return capsys.readouterr().out
 
@@ -125,7 +127,7 @@ def test_a_dry_run_counts_and_makes_nothing(folder, prepared, monkeypatch, capsy
     config = training(folder, **changes)
     source = prepare.read_split(config)
     pool = source.rows["unlabelled"]
-    found = command.dry_run(select.own_job(prepare.DataSpec(config).sets, source), pool, pool)
+    found = estimate.estimate(select.own_job(prepare.DataSpec(config).sets, source), pool, pool)
     characters = 2 * sum(len(e.prompt) + len(e.response) for e in pool)
     assert found == {
         "set": "dry", "rows": 100, "views": 200, "texts": 400, "characters": characters,
@@ -138,9 +140,9 @@ def test_a_dry_run_counts_and_makes_nothing(folder, prepared, monkeypatch, capsy
 def test_classes_of_rows_without_a_label_are_the_classifiers(folder, prepared, monkeypatch):
     pool = prepare.read_split(training(folder)).rows["unlabelled"]
     monkeypatch.setattr(
-        command.model_gates, "open_classifier", lambda run: lambda texts: ["harmful"] * len(texts)
+        model_gates, "open_classifier", lambda run: lambda texts: ["harmful"] * len(texts)
     )
-    found = list(command.kinds(pool, "runs/some"))
+    found = list(model_gates.kinds(pool, "runs/some"))
     assert len({*found}) == 2 and any(e.label is None for e in pool)
     for example, kind in zip(pool, found, strict=True):
         assert kind == ("safe" if example.label == 0 else "harmful")

@@ -11,7 +11,7 @@ from pyarrow import parquet
 from configs import fixmatch, tfidf_logistic
 from ssl_guard import prepare
 from ssl_guard.augment import text_set
-from ssl_guard.data import contamination
+from ssl_guard.data import assemble, contamination
 from ssl_guard.data.duplicates import Shingles
 from ssl_guard.errors import BadInput
 from ssl_guard.train import run
@@ -100,7 +100,7 @@ def test_a_view_near_a_test_prompt_is_replaced_by_its_row(folder, monkeypatch):
     before = prepare.prepare(config, views=("weak", "strong"))
     assert before.contamination["augmented/tfidf"] == {"rows": 74, "near_test": 0, "removed": 0}
     monkeypatch.setattr(text_set.TextSet, "views", views)
-    monkeypatch.setattr(prepare, "read_split", lambda config: source)
+    monkeypatch.setattr(assemble, "read_split", lambda corpora, split: source)
     with pytest.raises(BadInput, match="near_test: absent there, 1 now"):
         prepare.prepare(config, views=("weak", "strong"))
     after = prepare.prepare(config, views=("weak", "strong"), overwrite=True)

@@ -12,8 +12,7 @@ from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import eval_sets, evaluate, records_io, robustness, scorer
 from ssl_guard.prepare import read_split
-from ssl_guard.runtime.files import write_json
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl, write_json
 from ssl_guard.train import run as train_run
 
 
@@ -69,8 +68,8 @@ def test_dev_and_test_have_the_numbers_of_training_to_the_last_digit(run):
     # Training has read dev after steps 2 and 4, and test at the end.
     assert (evaluation["times_read"], test["times_read"]) == (3, 2)
     assert any("test: read 2 times" in note for note in evaluate.notes([test]))
-    mine = read(workdir / "predictions.jsonl")
-    lines = read(workdir / "evaluations" / "human_scored_responses.test.dev_best_f1.jsonl")
+    mine = read_jsonl(workdir / "predictions.jsonl")
+    lines = read_jsonl(workdir / "evaluations" / "human_scored_responses.test.dev_best_f1.jsonl")
     assert [{name: line[name] for name in mine[0]} for line in lines] == mine
     assert test["cohort"]["label_map"] is None  # the corpus's own labels
     assert test["contamination"] == {"exact": 0, "near_duplicates": 0, "removed": True}
@@ -92,7 +91,7 @@ def test_a_corpus_of_ones_own(run, tmp_path):
     assert found["times_read"] == refused["times_read"] == 1
     assert cohort["label_map"] == user_file.LABELS
 
-    lines = read(workdir / "evaluations" / "exam.dev_best_f1.jsonl")
+    lines = read_jsonl(workdir / "evaluations" / "exam.dev_best_f1.jsonl")
     assert [line["id"] for line in lines] == [row["id"] for row in rows]
     assert {line["source"] for line in lines} == {"exam.jsonl"}
     scores = np.array([line["ema"] for line in lines])
@@ -276,7 +275,7 @@ def test_every_threshold_has_its_file_and_a_corpus_is_scored_once(run, tmp_path)
     folder = workdir / "evaluations"
     names = ["policies.dev_best_f1", "policies.policy-strict"]
     assert [p.stem for p in sorted(folder.glob("policies.*.json"))] == names
-    scores = np.array([line["ema"] for line in read(folder / f"{names[1]}.jsonl")])
+    scores = np.array([line["ema"] for line in read_jsonl(folder / f"{names[1]}.jsonl")])
     views = robustness.attack([as_example(row) for row in exam_rows() if row["label"]], "leetspeak")
     after = scorer.load_run(workdir).score(views.views)["ema"]
     for name, threshold in zip(names, (report["dev"]["ema"]["threshold"], 0.125), strict=True):

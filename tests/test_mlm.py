@@ -14,7 +14,7 @@ from ssl_guard.data import packing, pipeline
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import preemption
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import masked_lm as masked_lm_step
 from ssl_guard.train import masked_lm
 from tests.tiny import final_checkpoint, timeless
@@ -307,6 +307,6 @@ def test_a_tokenizer_without_a_mask_token(run, monkeypatch, tmp_path):
 
 def test_metrics_are_json_lines(run):
     folder, _ = run
-    rows = read(folder / "run" / "metrics.jsonl")
+    rows = read_jsonl(folder / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert {"loss/mlm", "mlm/accuracy", "held_out/loss", "held_out/accuracy"} <= rows[-1].keys()

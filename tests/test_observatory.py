@@ -16,7 +16,7 @@ from ssl_guard.algorithms import Target
 from ssl_guard.augment import ops
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import sharding
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import diagnostics
 from ssl_guard.train import gradient, monitor
 from ssl_guard.train import run as train_run
@@ -302,7 +302,7 @@ def run(folder, name, corpus="even", module=fixmatch, **changes):
     config.monitor.window_steps = 12
     config.update_from_flattened_dict(changes)
     report = train_run.train_and_evaluate(config, folder / name)
-    return report["observatory"], read(folder / name / "metrics.jsonl")
+    return report["observatory"], read_jsonl(folder / name / "metrics.jsonl")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from ssl_guard import steps
 from ssl_guard.errors import BadInput
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import run as train_run
 
 
@@ -29,7 +29,7 @@ def test_a_packed_run_trains_in_few_shapes_and_pads_little(tmp_path, monkeypatch
     result = train_run.train_and_evaluate(config, tmp_path / "run")
     assert len(traced) == len(set(traced)) <= len(config.data.buckets) + 1
     assert 0 <= result["test"]["raw"]["f1"]["value"] <= 1
-    assert all("loss/supervised" in row for row in read(tmp_path / "run" / "metrics.jsonl"))
+    assert all("loss/supervised" in row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl"))
 
 
 def test_a_method_inside_the_model_is_refused_before_it_claims_the_workdir(tmp_path):

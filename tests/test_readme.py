@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_guard.commands import data as data_command
+from ssl_guard.data import catalogue
 from ssl_guard.report import build, results, tables, writers
 
 RECORDS = Path("experiments/first_light")
@@ -34,7 +34,7 @@ def test_a_table_of_non_commercial_rows_says_so():
 
 
 def test_the_corpora_are_those_that_there_are():
-    assert table_in(Path("README.md"), of="ssl_guard data list") == data_command.table(
+    assert table_in(Path("README.md"), of="ssl_guard data list") == catalogue.table(
         "", status=False
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_curve
 
+from ssl_guard.commands import report as report_command
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import calibration, metrics
 from ssl_guard.evaluation.records_io import write_evaluation
@@ -207,7 +208,7 @@ def test_verdict_follows_from_the_corrected_p_value(value, holm, word):
 def test_terminal_markdown_and_page_state_the_same_verdict(tmp_path, capsys):
     """A pair whose F1 interval lies above zero, and whose p value does not survive Holm's test."""
     records = [f"experiments/methods/short/{name}-0" for name in ("uda", "supervised")]
-    build.show(records, out=str(tmp_path))
+    report_command.show(records, out=str(tmp_path))
     printed, text = capsys.readouterr().out, (tmp_path / "report.md").read_text()
     page_text = html.unescape((tmp_path / "report.html").read_text())
     gain = tables.summarise([results.own_test(results.load(r)) for r in records], "supervised")[0]
@@ -662,7 +663,7 @@ def test_bad_folders_and_names(folders, tmp_path):
     with pytest.raises(BadInput, match="not whole"):
         results.load(tmp_path)
     with pytest.raises(BadInput, match="usage"):
-        build.show([])
+        report_command.show([])
 
 
 def test_one_run_alone_has_a_report(folders, tmp_path):

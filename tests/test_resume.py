@@ -13,7 +13,7 @@ from ssl_guard import steps
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import preemption
 from ssl_guard.runtime.checkpoint import Checkpoints
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import gradient, loop
 from ssl_guard.train import run as train_run
 from tests.tiny import final_checkpoint, smoke, timeless
@@ -104,7 +104,7 @@ def test_a_signal_saves_and_the_run_goes_on_bit_equal(runs, folder, monkeypatch,
     assert stopped.value.code == 143
     saved = {"step": 3, "evaluation": 2}[where]
     assert (workdir / "checkpoints" / str(saved) / "manifest.json").exists()
-    rows = [row["step"] for row in read(workdir / "metrics.jsonl")]
+    rows = [row["step"] for row in read_jsonl(workdir / "metrics.jsonl")]
     assert rows == {"step": [2], "evaluation": [1]}[where]
     result = train_run.train_and_evaluate(config, workdir)
     assert timeless(workdir) == timeless(whole)
@@ -135,7 +135,7 @@ def test_a_kill_after_the_row_of_a_saved_step_makes_no_second_row(runs, folder, 
     with pytest.raises(KeyboardInterrupt):
         train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
     monkeypatch.undo()
-    assert [row["step"] for row in read(workdir / "metrics.jsonl")] == [1, 2]
+    assert [row["step"] for row in read_jsonl(workdir / "metrics.jsonl")] == [1, 2]
     train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
     assert timeless(workdir) == timeless(runs["uda"][0])
 
@@ -216,4 +216,4 @@ def test_skipped_steps_in_a_row_are_counted_across_rows_of_metrics(folder, monke
     config = smoke(folder, "supervised", **changes, **{"train.max_nonfinite_steps": 3})
     with pytest.raises(BadInput, match="steps 2 to 4"):
         train_run.train_and_evaluate(config, folder / "skipped-3-of-3")
-    assert [row["step"] for row in read(folder / "skipped-3-of-3" / "metrics.jsonl")] == [2]
+    assert [row["step"] for row in read_jsonl(folder / "skipped-3-of-3" / "metrics.jsonl")] == [2]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from ssl_guard import prepare, steps
+from ssl_guard.commands import report as report_command
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import scorer
-from ssl_guard.report import build
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import optim
 from ssl_guard.train import run as train_run
 from tests.tiny import smoke
@@ -69,7 +69,7 @@ def test_the_report_names_the_checkpoint_that_it_measured(runs, folder):
 
 
 def test_learning_rate_and_spikes_are_in_the_metrics(runs, folder):
-    rows = read(runs["uda"][0] / "metrics.jsonl")
+    rows = read_jsonl(runs["uda"][0] / "metrics.jsonl")
     config = smoke(folder, "uda")
     for i, row in enumerate(rows):
         peak = optim.warmup_cosine(
@@ -140,7 +140,7 @@ def test_bfloat16_is_compared_with_float32_on_dev(folder):
     changes = {"model.dtype": "bfloat16", "train.float32_check": True, "train.steps": 2}
     config = smoke(folder, "supervised", **changes)
     train_run.train_and_evaluate(config, folder / "bfloat16")
-    rows = read(folder / "bfloat16" / "metrics.jsonl")
+    rows = read_jsonl(folder / "bfloat16" / "metrics.jsonl")
     assert [row["step"] for row in rows if "bfloat16/score" in row] == [2]
     assert 0 < rows[-1]["bfloat16/score"] < 0.02 and abs(rows[-1]["bfloat16/loss"]) < 0.02
 
@@ -151,7 +151,7 @@ def test_ema_and_raw_weights_are_both_reported(folder):
     result = train_run.train_and_evaluate(config, folder / "ema")
     assert result["weights"] == "ema"
     assert result["test"].keys() == result["dev"].keys() == {"raw", "ema"}
-    rows = [read(folder / "ema" / f"{name}.jsonl") for name in ("calibration", "predictions")]
+    rows = [read_jsonl(folder / "ema" / f"{name}.jsonl") for name in ("calibration", "predictions")]
     assert [len(lines) for lines in rows] == [20, 30]
     assert all(line.keys() == {"id", "group", "label", "raw", "ema"} for line in sum(rows, []))
     assert not {line["id"] for line in rows[0]} & {line["id"] for line in rows[1]}
@@ -166,7 +166,7 @@ def test_too_long_for_the_encoder(folder):
 
 def test_report_compares_a_run_with_its_twin(runs, capsys):
     (uda, _), (twin, _) = runs["uda"], runs["supervised"]
-    build.show([str(uda), str(twin)])
+    report_command.show([str(uda), str(twin)])
     printed = capsys.readouterr().out
     assert (uda / "report" / "report.md").read_text() in printed
     assert "\nunlabelled data: " in printed
@@ -175,4 +175,4 @@ def test_report_compares_a_run_with_its_twin(runs, capsys):
 
 def test_report_of_an_unfinished_run(tmp_path):
     with pytest.raises(BadInput, match="no report.json"):
-        build.show([str(tmp_path)])
+        report_command.show([str(tmp_path)])

@@ -14,7 +14,8 @@ from ssl_guard import prepare
 from ssl_guard.commands import calibrate
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import calibration
-from ssl_guard.runtime.writer import read
+from ssl_guard.evaluation.policy import make_policy
+from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import run as train_run
 
 SETTINGS = {"target_fpr": 0.1, "target_recall": 0.8, "confidence": 0.9, "prevalence": 0.05}
@@ -47,9 +48,9 @@ def sides(config):
 
 def test_the_policy_of_a_runs_own_rows(run):
     workdir, config = run
-    policy = calibrate.make_policy(workdir, **SETTINGS)
+    policy = make_policy(workdir, **SETTINGS)
     assert json.loads((workdir / "policy.json").read_text()) == policy
-    lines = read(workdir / "calibration.jsonl")
+    lines = read_jsonl(workdir / "calibration.jsonl")
     held = sides(config)
     assert [line["id"] for line in lines] == [e.id for e in held["calibration"]]
     assert [line["label"] for line in lines] == [e.label for e in held["calibration"]]
@@ -69,11 +70,11 @@ def test_the_policy_of_a_runs_own_rows(run):
 def test_a_file_of_the_same_rows_gives_the_same_thresholds(run, tmp_path):
     """Scored from the workdir as they were at the end of training, in whatever order."""
     workdir, config = run
-    own = calibrate.make_policy(workdir, **SETTINGS)
+    own = make_policy(workdir, **SETTINGS)
     rows = sides(config)
     again = rows["calibration"][::-1]
     file = write_rows(tmp_path / "mine.jsonl", again + rows["test"] + rows["labelled"][:7])
-    theirs = calibrate.make_policy(workdir, file, **SETTINGS)
+    theirs = make_policy(workdir, file, **SETTINGS)
     assert theirs["left_out"] == len(rows["test"]) + 7 and theirs["data"] == "mine.jsonl"
     assert theirs["rows_read"] == 240 + theirs["left_out"]
     told = {"data", "left_out", "rows_read"}
@@ -84,12 +85,12 @@ def test_a_file_of_the_same_rows_gives_the_same_thresholds(run, tmp_path):
 def test_the_data_hash_is_of_labels_and_scores(run, tmp_path):
     workdir, _ = run
     copy = shutil.copytree(workdir, tmp_path / "copy")
-    before = calibrate.make_policy(copy, **SETTINGS)
-    lines = read(copy / "calibration.jsonl")
+    before = make_policy(copy, **SETTINGS)
+    lines = read_jsonl(copy / "calibration.jsonl")
     for line in lines:
         line["raw"] = round(line["raw"] / 2, 7)
     (copy / "calibration.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    after = calibrate.make_policy(copy, **SETTINGS)
+    after = make_policy(copy, **SETTINGS)
     assert len(before["data_sha256"]) == 64 and before["data_sha256"] != after["data_sha256"]
 
 
@@ -98,7 +99,7 @@ def test_without_calibration_rows_neither_dev_nor_test_is_used(run, tmp_path):
     (copy / "calibration.jsonl").unlink()
     (copy / "policy.json").unlink(missing_ok=True)
     with pytest.raises(BadInput, match=r"--config.data.calibration=500.*dev rows chose the step"):
-        calibrate.make_policy(copy, **SETTINGS)
+        make_policy(copy, **SETTINGS)
     assert not (copy / "policy.json").exists()
 
 
@@ -112,7 +113,7 @@ def test_rows_of_the_run_are_refused(run, tmp_path, side):
     rows = [row | {"id": f"new{i}", "prompt": row["prompt"] + " !"} for i, row in enumerate(rows)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(BadInput, match="near-duplicate of a row of the run"):
-        calibrate.make_policy(workdir, str(file), **SETTINGS)
+        make_policy(workdir, str(file), **SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -126,12 +127,12 @@ def test_unusable_files(run, tmp_path, rows, words):
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(BadInput, match=words):
-        calibrate.make_policy(run[0], str(file), **SETTINGS)
+        make_policy(run[0], str(file), **SETTINGS)
 
 
 def test_an_unfinished_run(tmp_path):
     with pytest.raises(BadInput, match="no finished run"):
-        calibrate.make_policy(tmp_path, **SETTINGS)
+        make_policy(tmp_path, **SETTINGS)
 
 
 def test_the_command_prints_what_it_writes(run):
@@ -150,5 +151,5 @@ def test_the_command_prints_what_it_writes(run):
     assert "5% harmful" in done.stdout and "Calibrator: none" in done.stdout
 
     with pytest.raises(BadInput, match="needs 2302 safe rows"):
-        calibrate.make_policy(workdir, **SETTINGS | {"target_fpr": 0.001})
+        make_policy(workdir, **SETTINGS | {"target_fpr": 0.001})
     assert json.loads((workdir / "policy.json").read_text()) == policy

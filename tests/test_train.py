@@ -10,7 +10,7 @@ import pytest
 
 from ssl_guard import algorithms
 from ssl_guard.report import build
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import run as train_run
 from tests.tiny import smoke
 
@@ -49,7 +49,7 @@ def check_files(name, workdir, result, *, unlabelled):
     scores = result["test"][result["weights"]]
     for metric in ("f1", "auprc", "recall_at_1_fpr", "ece"):
         assert 0 <= scores[metric]["low"] <= scores[metric]["high"] <= 1
-    rows = read(workdir / "metrics.jsonl")
+    rows = read_jsonl(workdir / "metrics.jsonl")
     fitted = result["algorithm"] in algorithms.CLOSED_FORM
     assert [row["step"] for row in rows] == ([0] if fitted else [1, 2, 3, 4])
     assert all(np.isfinite(value).all() for row in rows for value in row.values())

@@ -4,19 +4,19 @@ import json
 
 import pytest
 
-from ssl_guard.runtime.files import write_json
-from ssl_guard.runtime.writer import Writer, read
+from ssl_guard.runtime.files import read_jsonl, write_json
+from ssl_guard.runtime.writer import Writer
 
 
 def steps(path):
-    return [row["step"] for row in read(path / "metrics.jsonl")]
+    return [row["step"] for row in read_jsonl(path / "metrics.jsonl")]
 
 
 def test_rows_are_read_back(tmp_path):
     writer = Writer(tmp_path, resume_step=0)
     writer.write(5, {"loss/total": 0.25})
     writer.close()
-    assert read(tmp_path / "metrics.jsonl") == [{"step": 5, "loss/total": 0.25}]
+    assert read_jsonl(tmp_path / "metrics.jsonl") == [{"step": 5, "loss/total": 0.25}]
 
 
 def test_resume_drops_what_will_be_done_again(tmp_path):

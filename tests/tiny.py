@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from ssl_guard import models
 from ssl_guard.models import convert
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!'"
@@ -127,5 +127,5 @@ def final_checkpoint(workdir: Path) -> list[np.ndarray]:
 
 def timeless(workdir: Path) -> list[dict]:
     """The rows of metrics.jsonl without the times."""
-    rows = read(workdir / "metrics.jsonl")
+    rows = read_jsonl(workdir / "metrics.jsonl")
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]

@@ -20,7 +20,6 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -33,7 +32,7 @@ from ssl_guard.data.schema import HARMFUL, Example
 from ssl_guard.data.shards import differences_of
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import provenance
-from ssl_guard.runtime.files import sha256_file
+from ssl_guard.runtime.files import sha256_file, write_json
 
 CHUNK = 256  # rows that an operation gets at a time
 
@@ -210,7 +209,7 @@ def make_shard(
             },
         }
         os.replace(temporary, path)
-        _write_json(path.with_name(f"{path.name}.json"), entry)
+        write_json(path.with_name(f"{path.name}.json"), entry)
 
 
 def finished(job: Job, shard: int) -> dict | None:
@@ -273,7 +272,7 @@ def finish(job: Job) -> dict:
                 shutil.rmtree(path)
             elif path.name not in keep and not path.name.endswith(".json"):
                 path.unlink()
-        _write_json(job.partial / "manifest.json", manifest)
+        write_json(job.partial / "manifest.json", manifest)
         shutil.rmtree(replaced, ignore_errors=True)
         if job.folder.exists():
             os.replace(job.folder, replaced)
@@ -303,12 +302,3 @@ def _cost(rewrites: Sequence[dict[str, ops.Rewrite]]) -> str:
 
 def _row(row: dict) -> run.Row:
     return run.Row(row["id"].decode(), text_of(row), row["kind"].decode())
-
-
-def _write_json(path: Path, value: dict) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(value, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

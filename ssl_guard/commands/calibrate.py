@@ -1,147 +1,28 @@
-"""The operating point of a finished run: thresholds with promises, written to RUN/policy.json.
+"""Fits the thresholds of a finished run, with guarantees, and writes RUN/policy.json.
 
-    python -m ssl_guard calibrate --workdir=RUN --target-fpr=0.01 [--prevalence=0.01] [my.jsonl]
+    python -m ssl_guard calibrate --workdir=runs/uda --target-fpr=0.01
+    python -m ssl_guard calibrate --workdir=runs/uda --prevalence=0.01 my.jsonl
 
-Fits on the run's calibration rows (config.data.calibration), or on a file of labelled rows that are
-scored here. Rows of the file whose prompts are near-duplicates of any that the run holds are left
-out: the model, its step or its test number depend on those. Near-duplicates among the rows count
-once. The file has the columns and label values of the run's config.
-
-policy.json is what `calibration.policy` returns, and
-
-    run          {"algorithm", "seed", "selected_step", "weights", "split_sha256"}: whose scores
-    data         name of the rows; data_sha256: of their ids, labels and scores
-    rows_read    before near-duplicates were taken out; rows are those that were used
-    left_out     rows of the file that are near-duplicates of the run's
-
-`calibration.py` says what is promised; a row is harmful if its score is at least the threshold.
+The rows are the run's calibration rows (config.data.calibration), or those of a file of labelled
+rows that the run has not seen. See ssl_guard/evaluation/policy.py.
 """
 
-import hashlib
-import json
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 from absl import flags
-from ml_collections import ConfigDict
-from tabulate import tabulate
 
-from ssl_guard.data import duplicates
-from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import calibration, scorer
-from ssl_guard.prepare import DataSpec, read_split
-from ssl_guard.report import tables
-from ssl_guard.runtime import cli, compilation
-from ssl_guard.runtime.files import write_json
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime import cli
 
-
-class Rows(NamedTuple):
-    """Labelled rows with their scores: ids, int groups of near-duplicates, int labels, scores."""
-
-    name: str
-    ids: list[str]
-    groups: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-    left_out: int
-
-
-def make_policy(workdir: str | Path, file: str | None = None, **settings) -> dict:
-    """Fits, writes RUN/policy.json, and returns it; settings: those of `calibration.policy`.
-
-    Raises BadInput for an unfinished run, for rows that cannot keep a promise, and for a run
-    without calibration rows if no file is given.
-    """
-    workdir = Path(workdir)
-    config = scorer.read_config(workdir)
-    report = json.loads((workdir / "report.json").read_text())
-    if file is None:
-        rows = _rows_of_the_run(workdir, report)
-    else:
-        rows = _rows_of_a_file(workdir, config, file)
-    kept = calibration.independent(rows.groups, rows.labels, rows.ids)
-    labels, scores = rows.labels[kept], rows.scores[kept]
-    used = [[rows.ids[i], int(rows.labels[i]), float(rows.scores[i])] for i in kept]
-    policy = {
-        "run": {
-            "algorithm": config.algorithm,
-            "seed": config.seed,
-            "selected_step": report["selected_step"],
-            "weights": report["weights"],
-            "split_sha256": report["provenance"]["split_sha256"],
-        },
-        "data": rows.name,
-        "data_sha256": hashlib.sha256(json.dumps(used).encode()).hexdigest(),
-        "rows_read": len(rows.ids) + rows.left_out,
-        "left_out": rows.left_out,
-        **calibration.policy(labels, scores, **settings),
-    }
-    write_json(workdir / "policy.json", policy)
-    return policy
-
-
-def _rows_of_the_run(workdir: Path, report: dict) -> Rows:
-    lines = read(workdir / "calibration.jsonl")
-    if not lines:
-        raise BadInput(
-            f"{workdir} has no calibration rows: give a file of labelled rows that the run has not "
-            "seen, or train it with --config.data.calibration=500. Its dev rows chose the step, "
-            "and its test rows are for the number that is reported: a threshold fitted on either "
-            "would promise more than it keeps."
-        )
-    return Rows(
-        f"{report['data']['split']}, calibration",
-        [line["id"] for line in lines],
-        np.array([line["group"] for line in lines]),
-        np.array([line["label"] for line in lines]),
-        np.array([line[report["weights"]] for line in lines]),
-        left_out=0,
-    )
-
-
-def _rows_of_a_file(workdir: Path, config: ConfigDict, file: str) -> Rows:
-    mine, source = _labelled(config, file), read_split(config)
-    held = set(source.split.calibration)
-    seen = [example.prompt for example in source.corpus.examples if example.id not in held]
-    groups = duplicates.group_numbers([*seen, *(example.prompt for example in mine)])
-    taken, groups = set(groups[: len(seen)].tolist()), groups[len(seen) :]
-    kept = [i for i in range(len(mine)) if groups[i] not in taken]
-    if not kept:
-        raise BadInput(
-            f"{file}: every labelled row is a near-duplicate of a row of the run, and says nothing "
-            "about new ones: give rows that the run has not seen."
-        )
-    compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
-    run, examples = scorer.load_run(workdir), [mine[i] for i in kept]
-    return Rows(
-        Path(file).name,
-        [example.id for example in examples],
-        groups[kept],
-        np.array([example.label for example in examples]),
-        # as many decimals as the files of scores have
-        run.score(examples)[run.report["weights"]].round(7),
-        left_out=len(mine) - len(kept),
-    )
-
-
-def _labelled(config: ConfigDict, file: str) -> list[Example]:
-    """The rows of a file that have a label, read as the run reads a file."""
-    try:
-        corpus = DataSpec(config).corpora.load(file)
-    except BadInput as error:
-        columns = ", ".join(dict(config.data.columns).values())
-        raise BadInput(f"{error} (Of a finished run they are set: {columns}.)") from error
-    examples = [example for example in corpus.examples if example.label is not None]
-    if not examples:
-        raise BadInput(f"{file} has no row with a label: thresholds need harmful and safe rows.")
-    return examples
+CALIBRATORS = ("temperature", "platt", "isotonic", "none")  # from scores to probabilities
 
 
 def table(policy: dict) -> str:
-    """What the command prints: the profiles, the band for review, and what they were fitted on."""
+    """Formats the profiles, the band for review, and the rows that they were fitted on."""
+    from tabulate import tabulate
+
+    from ssl_guard.report import tables
+
     titles, rows = tables.policy_table({"": policy})
     rows = [row[1:] for row in rows]
     shown = tabulate(rows, titles[1:], tablefmt="github", disable_numparse=True)
@@ -155,6 +36,8 @@ def main(argv: list[str]) -> None:
     costs = (COST_FALSE_POSITIVE.value, COST_FALSE_NEGATIVE.value)
     if (costs[0] is None) != (costs[1] is None):
         raise BadInput("give both --cost-false-positive and --cost-false-negative, or neither.")
+    from ssl_guard.evaluation.policy import make_policy
+
     policy = make_policy(
         workdir,
         argv[1] if len(argv) == 2 else None,
@@ -171,17 +54,17 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "A finished run.")
-    TARGET_FPR = flags.DEFINE_float("target-fpr", 0.01, "FPR that `permissive` promises.")
-    TARGET_RECALL = flags.DEFINE_float("target-recall", 0.9, "Recall that `strict` promises.")
-    CONFIDENCE = flags.DEFINE_float("confidence", 0.95, "Of each promise by itself.")
+    TARGET_FPR = flags.DEFINE_float("target-fpr", 0.01, "Largest FPR of `permissive`.")
+    TARGET_RECALL = flags.DEFINE_float("target-recall", 0.9, "Least recall of `strict`.")
+    CONFIDENCE = flags.DEFINE_float("confidence", 0.95, "Of each guarantee by itself.")
     PREVALENCE = flags.DEFINE_float(
         "prevalence", None, "Harmful share of traffic; that of the calibration rows if not given."
     )
     CALIBRATOR = flags.DEFINE_enum(
-        "calibrator", "temperature", list(calibration.FITS), "From scores to probabilities."
+        "calibrator", "temperature", CALIBRATORS, "From scores to probabilities."
     )
     COST_FALSE_POSITIVE = flags.DEFINE_float(
         "cost-false-positive", None, "With the other cost: `balanced` is the cheapest threshold."
     )
     COST_FALSE_NEGATIVE = flags.DEFINE_float("cost-false-negative", None, "See the other cost.")
-    cli.run(main)
+    cli.run(main, words="[ROWS.jsonl]")

@@ -10,14 +10,26 @@ from tqdm import tqdm
 from ssl_guard.data import duplicates
 from ssl_guard.data.corpora.parse import CLASSES
 from ssl_guard.data.schema import Corpus, Example, normalised
+from ssl_guard.data.tokenizer import Tokenizer
 
 PERCENTILES = (0, 50, 90, 99, 100)
 COMMONEST = 20  # categories listed
+CHUNK = 1024  # rows tokenised at once
 
 
 def words(examples: Sequence[Example]) -> list[int]:
     """How many words the prompt and the response of each have together."""
     return [len(f"{e.prompt} {e.response or ''}".split()) for e in examples]
+
+
+def count_tokens(folder: str, examples: Sequence[Example], progress: bool) -> list[int]:
+    """Counts the tokens of every example's prompt and response; folder: of the tokenizer."""
+    tokenizer, found = Tokenizer(folder, max_length=2**31 - 1), []
+    for start in tqdm(range(0, len(examples), CHUNK), "tokens", disable=not progress):
+        part = examples[start : start + CHUNK]
+        ids = tokenizer.ids([e.prompt for e in part], [e.response for e in part])
+        found += [len(prompt) + len(response or ()) for prompt, response in ids]
+    return found
 
 
 def describe(corpus: Corpus, lengths: np.ndarray, *, progress: bool = False) -> dict:

@@ -14,13 +14,13 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterator, Set
 from pathlib import Path
 
 from ssl_guard.data.duplicates import near_duplicate_groups
 from ssl_guard.data.schema import HARMFUL, SAFE, Corpus
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime.files import atomic_write
 
 SCHEMA_VERSION = 1
 SIDES = ("labelled", "unlabelled", "dev", "test", "calibration")
@@ -295,13 +295,7 @@ def freeze(split: Split, folder: str | Path) -> Path:
                 "config.data.dir or seed, or delete the file yourself."
             )
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    atomic_write(path, text)
     return path
 
 

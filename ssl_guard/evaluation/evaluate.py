@@ -1,13 +1,8 @@
-"""From scores to numbers with intervals: the end of a training run, and any corpus later.
+"""Evaluates scores: at the end of a training run, and of any corpus later.
 
-    python -m ssl_guard evaluate --workdir=runs/uda --corpora=exam.jsonl,test,dev \\
-        [--over_refusal=xstest.jsonl] [--robustness=leetspeak,spacing] \\
-        [--policy=policy.json --profile=permissive,strict,dev_best_f1]
-
-Scores every corpus (a file, a corpus's name, or a side of the run's own split) with the selected
-checkpoint, writes RUN/evaluations/ (see evaluations.py), a file for every threshold policy, and
-prints a table. Near-duplicates of what the run has seen are left out and counted. Every call is
-noted in reads.jsonl: the second time that a test set is scored, it says so.
+Scores every corpus with the selected checkpoint and writes RUN/evaluations/ (see records_io.py), a
+file for each threshold policy. Near-duplicates of rows that the run has seen are left out and
+counted. Every call is recorded in reads.jsonl, so that a repeated use of a test set is noted.
 """
 
 import json
@@ -16,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
@@ -36,9 +30,8 @@ from ssl_guard.evaluation import (
     scorer,
 )
 from ssl_guard.prepare import Prepared, read_split
-from ssl_guard.runtime import cli, compilation, provenance, sharding
-from ssl_guard.runtime.files import write_json
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime import compilation, provenance, sharding
+from ssl_guard.runtime.files import read_jsonl, write_json, write_jsonl
 
 PROFILES = ("strict", "balanced", "permissive")  # of a policy.json, see threshold.py
 DEV = "dev_best_f1"  # the threshold policy of a run without one
@@ -132,7 +125,7 @@ def write_report(
 
 def _training_summary(workdir: Path) -> dict:
     """Cost of all steps of the run, over however many starts it took."""
-    rows = read(workdir / "metrics.jsonl")
+    rows = read_jsonl(workdir / "metrics.jsonl")
     cost = {"seconds": round(sum(row["time/seconds"] for row in rows), 1)}
     speed = [row["time/tokens_per_second"] for row in rows if "time/tokens_per_second" in row]
     padding = [row["data/padding_share"] for row in rows if "data/padding_share" in row]
@@ -154,7 +147,7 @@ def write_predictions(path: Path, records: Records, groups: np.ndarray, **scores
         line = {"id": row["id"], "group": int(groups[i]), "label": int(row["label"]), **values}
         line |= {"windows": row["windows"]} if "windows" in row else {}
         lines.append(line)
-    records_io.write_lines(path, lines)
+    write_jsonl(path, lines)
 
 
 def evaluate_run(
@@ -425,7 +418,7 @@ def _rows(exam, records, scores: dict[str, np.ndarray], values: dict[str, list])
 
 def _reads_in_training(workdir: Path, source: Source, exam: eval_sets.Exam) -> int:
     """How often training has scored these rows: test once, dev at every evaluation."""
-    dev_reads = sum("dev/raw/auprc" in row for row in read(workdir / "metrics.jsonl"))
+    dev_reads = sum("dev/raw/auprc" in row for row in read_jsonl(workdir / "metrics.jsonl"))
     reads = {"test": 1, "dev": dev_reads}
     sides = {
         make_corpus("", "", [e for e in source.rows[side] if e.label is not None], "").sha256: times
@@ -478,41 +471,3 @@ def _cell(interval: dict | None) -> str:
         return "-"
     value, low, high = (f"{100 * interval[key]:.1f}" for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
-
-
-def main(argv: list[str]) -> None:
-    workdir = cli.required(WORKDIR, "workdir")
-    if len(argv) > 1:
-        raise BadInput(f"{argv[1]!r} is no flag: name corpora with --corpora=a.jsonl,b.csv.")
-    if not CORPORA.value and not OVER_REFUSAL.value:
-        raise BadInput("--corpora is missing: files, names of corpora, or test, dev.")
-    found = evaluate_run(
-        workdir,
-        CORPORA.value,
-        over_refusal=OVER_REFUSAL.value,
-        attacks=ROBUSTNESS.value,
-        policy=POLICY.value,
-        profiles=PROFILE.value,
-        threshold=THRESHOLD.value,
-        columns=cli.pairs("columns", COLUMNS.value),
-        labels={v: 1 for v in HARMFUL_VALUES.value} | {v: 0 for v in SAFE_VALUES.value},
-        slices=SLICE.value,
-        keep_seen=KEEP_SEEN.value,
-    )
-    print("\n".join([table(found), "", *notes(found), f"written to {workdir}/evaluations"]))
-
-
-if __name__ == "__main__":
-    WORKDIR = flags.DEFINE_string("workdir", None, "A finished run.")
-    CORPORA = flags.DEFINE_list("corpora", [], "Files, names of corpora, or test, dev.")
-    OVER_REFUSAL = flags.DEFINE_list("over_refusal", [], "Corpora whose safe rows look alarming.")
-    ROBUSTNESS = flags.DEFINE_list("robustness", [], "Operations of augment/ that hide words.")
-    POLICY = flags.DEFINE_string("policy", None, "A policy.json of ssl_guard calibrate.")
-    PROFILE = flags.DEFINE_list("profile", ["balanced"], "The policy's thresholds, dev_best_f1.")
-    THRESHOLD = flags.DEFINE_float("threshold", None, "A threshold instead of the one of dev.")
-    COLUMNS = flags.DEFINE_list("columns", [], "Of the files, such as label=is_harmful.")
-    HARMFUL_VALUES = flags.DEFINE_list("harmful_values", [], "Label values of the files: harmful.")
-    SAFE_VALUES = flags.DEFINE_list("safe_values", [], "Label values of the files: safe.")
-    SLICE = flags.DEFINE_list("slices", list(SLICES), "Further columns of files to slice by.")
-    KEEP_SEEN = flags.DEFINE_bool("keep_seen", False, "Keeps near-duplicates of seen rows.")
-    cli.run(main)

@@ -5,11 +5,13 @@ lies within 1e-6 of a bound may fall on either side of it.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from ssl_guard import config as config_module
+from ssl_guard.augment import make
 from ssl_guard.augment.gates import Gate, Text
 from ssl_guard.data.records import Rows
 from ssl_guard.data.schema import Example
@@ -98,3 +100,13 @@ def _kept_weights(run: scorer.Scorer) -> str:
 
 def _examples(texts: Sequence[Text]) -> list[Example]:
     return [Example(str(i), *text, None, None, "", "") for i, text in enumerate(texts)]
+
+
+def kinds(pool: Sequence[Example], classifier: str) -> Iterator[str]:
+    """Yields the class of every row: its label where that is known, else the classifier's."""
+    classify = open_classifier(classifier)
+    examples = iter(pool)
+    while chunk := list(itertools.islice(examples, 16 * make.CHUNK)):
+        texts = [Text(e.prompt, e.response) for e in chunk if e.label is None]
+        found = iter(classify(texts) if texts else ())
+        yield from (next(found) if e.label is None else make.kind_of(e) for e in chunk)

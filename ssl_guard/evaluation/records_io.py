@@ -47,8 +47,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_guard.errors import BadInput
-from ssl_guard.runtime.files import write_json
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl, write_json, write_jsonl
 
 FIELDS = (
     "cohort",
@@ -70,7 +69,7 @@ def write_evaluation(workdir: str | Path, evaluation: dict, rows: Sequence[dict]
     if missing := [field for field in FIELDS if field not in evaluation]:
         raise ValueError(f"an evaluation needs {', '.join(missing)}")
     path = _path(Path(workdir) / "evaluations", evaluation["cohort"])
-    write_lines(path.with_suffix(".jsonl"), rows)
+    write_jsonl(path.with_suffix(".jsonl"), rows)
     write_json(path, evaluation)
     return path
 
@@ -104,16 +103,8 @@ def read_evaluations(workdir: str | Path) -> list[dict]:
             raise BadInput(
                 f"{path} is not a whole evaluation: delete it and run ssl_guard evaluate again."
             )
-        found.append(evaluation | {"rows": read(path.with_suffix(".jsonl"))})
+        found.append(evaluation | {"rows": read_jsonl(path.with_suffix(".jsonl"))})
     return found
-
-
-def write_lines(path: Path, rows: Sequence[dict]) -> None:
-    """JSON lines; the file is either the old one or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    temporary.replace(path)
 
 
 def record_read(workdir: str | Path, cohort: dict) -> int:
@@ -127,4 +118,4 @@ def record_read(workdir: str | Path, cohort: dict) -> int:
     line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     with path.open("a") as file:
         file.write(json.dumps(line | {key: cohort[key] for key in keys}) + "\n")
-    return sum(line["corpus_sha256"] == cohort["corpus_sha256"] for line in read(path))
+    return sum(line["corpus_sha256"] == cohort["corpus_sha256"] for line in read_jsonl(path))

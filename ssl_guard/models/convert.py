@@ -5,7 +5,6 @@ PyTorch keeps a kernel transposed and calls every kernel, table and scale "weigh
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from ssl_guard.errors import BadInput
 from ssl_guard.models.pretrained import INDEX, TOKENIZER_FILES, WEIGHTS, weight_files
+from ssl_guard.runtime.files import atomic_write
 
 # Of the encoder inside a larger model.
 PREFIXES = re.compile(r"^(bert|roberta|distilbert|electra|mpnet|deberta|model)\.")
@@ -92,7 +92,8 @@ def load_classification_head(folder: str | Path, template, hf_names: dict[str, s
 def save(file: str | Path, encoder, hf_names: dict[str, str]) -> Path:
     """Writes the encoder's parameters as a safetensors file that PyTorch transformers loads."""
     data = safetensors.numpy.save(to_hf(encoder, hf_names), metadata={"format": "pt"})
-    return _write(Path(file), data)
+    atomic_write(file, data)
+    return Path(file)
 
 
 def save_pretrained(folder: str | Path, encoder, config, source: str | Path) -> Path:
@@ -110,7 +111,7 @@ def save_pretrained(folder: str | Path, encoder, config, source: str | Path) -> 
     for name in TOKENIZER_FILES:
         if (source / name).is_file() and source.resolve() != folder.resolve():
             shutil.copyfile(source / name, folder / name)
-    _write(folder / "config.json", f"{json.dumps(values, indent=2)}\n".encode())
+    atomic_write(folder / "config.json", json.dumps(values, indent=2) + "\n")
     save(folder / WEIGHTS, encoder, config.hf_names)
     return folder
 
@@ -126,19 +127,6 @@ def to_hf(encoder, hf_names: dict[str, str]) -> dict[str, np.ndarray]:
 
 
 _ADVICE = "the weights and config.json must belong to one model"
-
-
-def _write(file, data):
-    partial = file.with_name(f"{file.name}.partial")
-    try:
-        with open(partial, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
-    return file
 
 
 def _tensors(folder) -> Iterator[tuple]:

@@ -1,22 +1,10 @@
-"""Report of runs side by side: tables, the verdict on the unlabelled data, a page with plots.
-
-    python -m ssl_guard report runs/uda runs/supervised
-    python -m ssl_guard report runs/* --out=report --against=supervised
-
-Results with the same test rows share a table, and the seeds of a method share a line. With two
-methods, the first is compared with the second. The report has the evaluations of a run and of its
-peers too. Its files are report.md, .csv, .tex and .html in `--out` (default: RUN/report of the
-first run). A run is a folder or a record (report/records.py).
-"""
+"""Writes the report of several runs: tables, the verdict on the unlabelled data, a page."""
 
 from pathlib import Path
-
-from absl import flags
 
 from ssl_guard.errors import BadInput
 from ssl_guard.report import conclusions, page, tables, writers
 from ssl_guard.report.results import baseline_of, by_cohort, named_apart, results_of
-from ssl_guard.runtime import cli
 
 
 def write(folder: Path, workdirs: list[str], *, against: str | None, published: str | None) -> str:
@@ -46,30 +34,3 @@ def write(folder: Path, workdirs: list[str], *, against: str | None, published: 
     }.items():
         (folder / name).write_text(content, encoding="utf-8")
     return text
-
-
-def show(
-    workdirs: list[str],
-    *,
-    out: str | None = None,
-    against: str | None = None,
-    published: str | None = None,
-) -> None:
-    """Writes the report of these runs into `out`, or `report/` in the first run's folder, and
-    prints its Markdown, which ends with the verdict."""
-    if not workdirs:
-        raise BadInput("usage: python -m ssl_guard report RUN [RUN ...] [--out=FOLDER].")
-    folder = Path(out or Path(workdirs[0].removesuffix(".json"), "report"))
-    print(write(folder, workdirs, against=against, published=published))
-    print(f"page: {folder / 'report.html'}")
-
-
-def main(argv: list[str]) -> None:
-    show(argv[1:], out=OUT.value, against=AGAINST.value, published=PUBLISHED.value)
-
-
-if __name__ == "__main__":
-    OUT = flags.DEFINE_string("out", None, "Folder of report.md, .csv, .tex, .html (RUN/report).")
-    AGAINST = flags.DEFINE_string("against", None, "The method that others are compared with.")
-    PUBLISHED = flags.DEFINE_string("published", None, "JSON file of published tables, to cite.")
-    cli.run(main)

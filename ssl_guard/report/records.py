@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ssl_guard import config as configs
 from ssl_guard.errors import BadInput
-from ssl_guard.runtime.writer import read as read_lines
+from ssl_guard.runtime.files import read_jsonl
 
 # Metrics that tables and plots read, by their first letters.
 METRICS = (
@@ -57,13 +57,13 @@ def pack(workdir: str | Path, record: str | Path, more: Mapping[str, str | Path]
         },
         "report": _json(workdir / "report.json"),
         "policy": _json(policy) if policy.exists() else None,
-        "metrics": _columns(read_lines(workdir / "metrics.jsonl")),
+        "metrics": _columns(read_jsonl(workdir / "metrics.jsonl")),
         "evaluations": {path.stem: _without_curves(_json(path)) for path in evaluations},
         "more": {name: _json(Path(path)) for name, path in more.items()},
     }
     record.parent.mkdir(parents=True, exist_ok=True)
     if predictions.exists():
-        _write_predictions(record.with_suffix(".parquet"), read_lines(predictions))
+        _write_predictions(record.with_suffix(".parquet"), read_jsonl(predictions))
     lines = [f'"{key}":{_compact(value)}' for key, value in found.items()]
     temporary = record.with_name(record.name + ".tmp")
     temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

@@ -14,7 +14,7 @@ import numpy as np
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation.records_io import read_evaluations
 from ssl_guard.report import records
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl
 
 # What must agree for two numbers to stand in one column, and what an error calls it.
 COHORT = {
@@ -95,7 +95,7 @@ def _of_folder(workdir: Path) -> dict:
     lines = (workdir / "predictions.jsonl").read_text().splitlines()
     return {
         "report": json.loads((workdir / "report.json").read_text()),
-        "metrics": read(workdir / "metrics.jsonl"),
+        "metrics": read_jsonl(workdir / "metrics.jsonl"),
         "predictions": [json.loads(line) for line in lines],
         "policy": json.loads(policy.read_text()) if policy.exists() else None,
     }

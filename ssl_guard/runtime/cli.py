@@ -1,5 +1,6 @@
-"""Command lines: flags in, bad input out as one sentence with exit code 2."""
+"""Runs a command: reads its flags, and reports bad input in one sentence with exit code 2."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -8,27 +9,44 @@ from absl import app, flags, logging
 from ssl_guard import config as config_module
 from ssl_guard.errors import BadInput
 
+FLAGS = flags.FLAGS
+BROKEN_PIPE = 128 + 13  # exit code of a process that SIGPIPE ends
+RUNNERS = ("local", "direct", "flink", "spark", "dataflow")  # this process, or Apache Beam's
+NO_BEAM = (
+    "--runner={runner} needs Apache Beam: pip install 'ssl_guard[beam]' in an environment of its "
+    "own, see requirements/beam.txt."
+)
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags, calls main(argv) and ends the process."""
+
+def run(main: Callable[[list[str]], None], *, words: str = "") -> None:
+    """Parses the flags, calls main(argv) and ends the process.
+
+    The docstring of main's module is the help of the command. words: the positional arguments that
+    it takes, such as "RUN [RUN ...]"; "" for none.
+    """
 
     def guarded(argv):
-        # Orbax and TFDS log every step they take; what fails reaches us as an exception as well.
+        # Orbax and TFDS log every step they take; their failures reach us as exceptions.
         logging.set_verbosity(logging.FATAL)
         try:
+            if len(argv) > 1 and not words:
+                raise BadInput(_stray(argv[1]))
             main(argv)
+            sys.stdout.flush()
         except BadInput as error:
             _fail(error)
+        except BrokenPipeError:
+            _end_quietly()
 
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=lambda argv: _parse(argv, main.__globals__["__doc__"]))
 
 
 def required(flag: flags.FlagHolder, name: str):
-    """A flag's value; raises BadInput if it was not given or its config file cannot be loaded."""
+    """Returns a flag's value. Raises BadInput if it is missing or its config file fails to load."""
     try:
         value = flag.value
         if hasattr(value, "to_dict"):
-            value.to_dict()  # a config that failed to load says so only when it is read
+            value.to_dict()  # a config that failed to load raises only when it is read
     except OSError as error:
         last = str(error).strip().splitlines()[-1].strip()
         raise BadInput(f"--{name}: {last}; give a file of configs/.") from error
@@ -39,29 +57,37 @@ def required(flag: flags.FlagHolder, name: str):
 
 def again(command: str) -> str:
     """The command line that runs another command with the config of this one."""
-    given = [argument for argument in sys.argv[1:] if argument.startswith("--config")]
+    words = iter(sys.argv[1:])
+    # "--config FILE" is two words.
+    given = [
+        f"--config={next(words, 'CONFIG')}" if word == "--config" else word
+        for word in words
+        if word.startswith("--config")
+    ]
     return " ".join([f"python -m ssl_guard {command}", *(given or ["--config=CONFIG"])])
 
 
 def pairs(flag: str, given: list[str]) -> dict[str, str]:
-    """name=value,name=value of the command line."""
+    """Parses the items name=value of a list flag."""
     if wrong := [pair for pair in given if "=" not in pair]:
         raise BadInput(f"--{flag}: {wrong[0]!r} must be name=column, such as label=is_harmful.")
     return dict(pair.split("=", 1) for pair in given)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], doc: str) -> list[str]:
+    if {"--help", "-h", "-help"} & set(argv):
+        _show_help(doc)
     try:
-        return flags.FLAGS(argv)
+        return FLAGS(argv)
     except BadInput as error:
         _fail(error)
     except AttributeError as error:
-        # ml_collections met an override of a key that does not exist: say which key was meant.
+        # An override names a key that does not exist: suggest the nearest one.
         try:
             # "--config=FILE" or "--config FILE"
             words = [word for argument in argv for word in argument.split("=", 1)]
             path = words[words.index("--config") + 1]
-            config_module.check_overrides(flags.FLAGS["config"].parser.parse(path), argv)
+            config_module.check_overrides(FLAGS["config"].parser.parse(path), argv)
         except BadInput as named:
             _fail(named)
         _fail(error)
@@ -69,6 +95,32 @@ def _parse(argv: list[str]) -> list[str]:
         _fail(error)
 
 
+def _show_help(doc: str) -> None:
+    """Prints the docstring and the flags of a command, without absl's own flags, and exits."""
+    lines = []
+    for flag in FLAGS.get_key_flags_for_module(sys.argv[0]):
+        value = (flag.default_as_str or "").strip("'")
+        default = f" (default: {value})" if value else ""
+        lines.append(f"  --{flag.name}: {flag.help}{default}")
+    try:
+        print(f"{doc.strip()}\n\nFlags:", *lines, sep="\n", flush=True)
+    except BrokenPipeError:
+        _end_quietly()
+    sys.exit(0)
+
+
+def _stray(word: str) -> str:
+    if word.startswith("config."):
+        return f"{word!r} is no flag: write --{word}."
+    return f"{word!r} is no flag, and this command takes no other words: see --help."
+
+
 def _fail(error: Exception) -> None:
     print(f"ssl_guard: {error}", file=sys.stderr)
     sys.exit(2)
+
+
+def _end_quietly() -> None:
+    """Exits after the reader of stdout has closed it, as in `... | head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(BROKEN_PIPE)

@@ -1,13 +1,15 @@
-"""Files that arrive inside installed wheels: found by metadata, checked by hash, never imported."""
+"""Finds files of installed wheels, hashes files, and reads and writes JSON."""
 
 import hashlib
 import importlib.metadata
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
 def wheel_folder(distribution: str, inside: str) -> Path | None:
-    """The folder `inside` of an installed wheel, or None if the wheel or the folder is not there.
+    """Finds the folder `inside` of an installed wheel; None if the wheel or the folder is missing.
 
     Only the wheel's file list is read; none of its code runs.
     """
@@ -24,15 +26,44 @@ def wheel_folder(distribution: str, inside: str) -> Path | None:
 
 
 def sha256_file(path: str | Path) -> str:
-    """Hexadecimal sha256 of a file's bytes."""
+    """Returns the hexadecimal sha256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_json(path: str | Path, value) -> None:
-    """Writes JSON so that the file is either the old one or the new one, never half of it."""
+def atomic_write(path: str | Path, data: str | bytes) -> None:
+    """Writes a file that is always whole: a crash leaves the old content or the new one.
+
+    Makes the folder if it is missing. Text is written as UTF-8.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | Path, value) -> None:
+    """Writes an indented JSON file with `atomic_write`."""
+    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: str | Path, rows: Iterable) -> None:
+    """Writes one JSON value a line with `atomic_write`."""
+    atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_jsonl(path: str | Path) -> list[dict]:
+    """Reads a file of JSON lines without a last line that a crash cut off; [] if it is missing."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]

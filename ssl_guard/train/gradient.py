@@ -16,7 +16,7 @@ from ssl_guard.evaluation import inference, metrics, scorer
 from ssl_guard.prepare import Prepared, prepare
 from ssl_guard.runtime import processes, sharding
 from ssl_guard.runtime.checkpoint import Checkpoints
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import optim
 from ssl_guard.steps.state import TrainState
 from ssl_guard.steps.training import NOT_PACKED
@@ -185,7 +185,7 @@ def fit(run: Run, config: ConfigDict, files: Path, checkpoints: Checkpoints) -> 
     )
     weights = _weights(state)
     account = monitor.account(
-        read(files / "metrics.jsonl"),
+        read_jsonl(files / "metrics.jsonl"),
         state.watch,
         prepared.labelled,
         prepared.unlabelled,

@@ -31,9 +31,8 @@ from ssl_guard.evaluation import scorer
 from ssl_guard.models import convert
 from ssl_guard.prepare import Prepared, prepare, read_split
 from ssl_guard.runtime import preemption, processes, provenance, sharding
-from ssl_guard.runtime.files import sha256_file, write_json
+from ssl_guard.runtime.files import read_jsonl, sha256_file, write_json
 from ssl_guard.runtime.metrics import merge
-from ssl_guard.runtime.writer import read
 from ssl_guard.steps import masked_lm, optim
 from ssl_guard.train import loop
 from ssl_guard.train.workdir import finished, opened
@@ -188,7 +187,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         encoder = sharding.gather(state.params["encoder"], mesh)
         convert.save_pretrained(files / "encoder", encoder, model.config, prepared.model_folder)
         prompts.save(files / "encoder" / PRETRAINING)
-        rows = read(files / "metrics.jsonl")
+        rows = read_jsonl(files / "metrics.jsonl")
         report = {
             "algorithm": "mlm",
             "seed": config.seed,

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from ssl_guard.errors import BadInput
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps.state import TrainState, Watch
 
 ALARMS = ("nothing_selected", "one_class", "shadow_precision", "repeated_views")
@@ -244,5 +244,5 @@ def twin_curves(twin: str, split_sha256: str) -> dict[int, list[float]] | None:
             f"config.monitor.baseline_run = {twin!r} has other dev rows than this run: use a run "
             "of the same corpus, seed and sizes."
         )
-    rows = read(Path(twin) / "metrics.jsonl")
+    rows = read_jsonl(Path(twin) / "metrics.jsonl")
     return {row["step"]: row["shadow/curve"] for row in rows if "shadow/curve" in row}

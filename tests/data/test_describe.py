@@ -146,9 +146,9 @@ def test_a_file_with_columns_and_a_tokenizer(run, tmp_path, minilm):
 @pytest.mark.parametrize(
     ("arguments", "task", "said"),
     [
-        ((), None, "say one of: list; build NAME; describe NAME|FILE"),
-        (("build",), None, "say one of: list"),
-        (("list", "xstest"), None, "say one of: list"),
+        ((), None, "give one of: list; build NAME; describe NAME|FILE"),
+        (("build",), None, "give one of: list"),
+        (("list", "xstest"), None, "give one of: list"),
         (("describe", "xtest"), None, "'xtest' is neither a corpus"),
         (("build", "xtest"), None, "'xtest' is neither a corpus"),
         (("build", "xstest"), "response_harm", "xstest is labelled for prompt_harm"),

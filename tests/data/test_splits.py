@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import random
 import zlib
 from pathlib import Path
@@ -386,7 +387,7 @@ def test_a_failed_write_leaves_no_split(corpus, tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(splits.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         freeze(corpus, tmp_path)
     assert not list(tmp_path.glob("*.json"))

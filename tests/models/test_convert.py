@@ -1,4 +1,5 @@
 import json
+import os
 
 import jax
 import ml_dtypes
@@ -122,7 +123,7 @@ def test_failed_save_leaves_the_old_file_and_no_other(saved, monkeypatch):
     def full_disk(_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(convert.os, "fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     other = jax.tree.map(np.zeros_like, encoder)
     with pytest.raises(OSError, match="no space"):
         convert.save(folder / "model.safetensors", other, classifier.config.hf_names)

@@ -16,7 +16,7 @@ from orbax.checkpoint import v1 as ocp
 
 from ssl_guard import models
 from ssl_guard.models import convert
-from ssl_guard.runtime.writer import read
+from ssl_guard.runtime.files import read_jsonl
 
 TINY = {
     "model_type": "bert",
@@ -128,7 +128,7 @@ def assert_same_run(workdir, expected):
     for name, values in theirs.items():
         np.testing.assert_allclose(ours[name], values, rtol=RTOL, atol=1e-6, err_msg=name)
     for row, other in zip(
-        read(workdir / "metrics.jsonl"), read(expected / "metrics.jsonl"), strict=True
+        read_jsonl(workdir / "metrics.jsonl"), read_jsonl(expected / "metrics.jsonl"), strict=True
     ):
         assert row.keys() == other.keys()
         for name in row:

@@ -17,6 +17,7 @@ from ssl_guard.data import duplicates
 from ssl_guard.data.corpora import user_file
 from ssl_guard.data.schema import HARMFUL, Example
 from ssl_guard.errors import BadInput
+from ssl_guard.runtime.files import write_jsonl
 
 TEMPLATES = {"harmful": "generate_harmful", "safe": "generate_lookalike"}
 CHUNK = 256  # prompts per batch of requests
@@ -62,3 +63,36 @@ def rngs(rows: Sequence[tuple[Example, int]], seed: int) -> list[np.random.Gener
         np.random.default_rng([seed, copy, *np.frombuffer(digest, "<u4")])
         for digest, (_, copy) in zip(digests, rows, strict=True)
     ]
+
+
+def rewriter_of(intended: str, arguments: dict) -> rewrite.Rewriter:
+    """Opens the model of config.augment.llm with the template of the intended kind."""
+    return rewrite.llm((), **arguments | {"template": TEMPLATES[intended]})
+
+
+def estimate(sources: Sequence[Example], rewriter: rewrite.Rewriter, *, copies: int, seed: int):
+    """Estimates requests, tokens and cost (`chat.Estimate`) without asking the model."""
+    rows = [(source, copy) for source in sources for copy in range(copies)]
+    return rewriter.estimate([source.prompt for source, _ in rows], rngs(rows, seed))
+
+
+def write(
+    out: str | Path,
+    sources: Sequence[Example],
+    rewriter: rewrite.Rewriter,
+    *,
+    intended: str,
+    copies: int,
+    seed: int,
+) -> str:
+    """Writes the distinct prompts as JSON lines and returns a summary."""
+    written = list(generate(sources, rewriter, copies=copies, seed=seed))
+    kept = distinct(sources, written)
+    about = {"intended": intended, **rewriter.manifest}
+    write_jsonl(out, ({"id": row_id, "prompt": prompt, **about} for row_id, prompt in kept))
+    asked = len(sources) * copies
+    return (
+        f"{out}: {len(kept)} prompts; left out {asked - len(written)} that could not be used and "
+        f"{len(written) - len(kept)} near-duplicates; {rewriter.account.requests} requests, cost "
+        f"{rewriter.account.most_cost:.4f}"
+    )

@@ -1,9 +1,9 @@
 import json
 import re
+import runpy
+import types
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from ssl_guard.augment.llm import generate
 from ssl_guard.commands import generate as generate_command
@@ -55,15 +55,15 @@ def test_near_duplicates_of_each_other_and_of_sources_are_dropped():
     assert generate.distinct(sources, []) == []
 
 
-def command(tmp_path, *more):
-    files = [f"--config={tmp_path / 'config.py'}", f"--sources={tmp_path / 'rows.jsonl'}"]
-    with flagsaver.flagsaver():
-        flags.FLAGS(["generate", *files, *more])
+def test_the_command(tmp_path, capfd, monkeypatch):
+    def command(**flags):
+        config = runpy.run_path(tmp_path / "config.py")["get_config"]()
+        values = {"CONFIG": config, "SOURCES": tmp_path / "rows.jsonl", "OUT": out, "COPIES": 3}
+        for name, value in (values | {"INTENDED": "safe", "DRY_RUN": False} | flags).items():
+            flag = types.SimpleNamespace(value=value)
+            monkeypatch.setattr(generate_command, name, flag, raising=False)
         generate_command.main([])
 
-
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections
-def test_the_command(tmp_path, capfd):
     def behave(text, n):
         body = server.seen[-1][1]
         kind = re.search("judge unsafe|plainly harmless", body["messages"][1]["content"])[0]
@@ -75,14 +75,13 @@ def test_the_command(tmp_path, capfd):
 
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     out = tmp_path / "new" / "out.jsonl"
-    arguments = ("--intended=safe", "--copies=3", f"--out={out}")
     with Server(behave) as server:
         text = CONFIG.format(url=server.url, cache=tmp_path / "cache.jsonl")
         (tmp_path / "config.py").write_text(text)
-        command(tmp_path, *arguments, "--dry_run")
+        command(DRY_RUN=True)
         said = capfd.readouterr()
         assert json.loads(said.out)["rows"] == 6 and server.requests == 0 and not out.exists()
-        command(tmp_path, *arguments)
+        command()
         said = capfd.readouterr()
         assert server.counts == {ROWS[0]["prompt"]: 3, ROWS[2]["prompt"]: 3}
         first = out.read_text()
@@ -94,7 +93,7 @@ def test_the_command(tmp_path, capfd):
             assert row["prompt"].startswith("plainly harmless") and row["intended"] == "safe"
             assert row["template"]["name"] == "generate_lookalike" and row["model"]["name"] == "m"
         assert not any(row["prompt"] in said.out + said.err for row in rows + ROWS)
-        command(tmp_path, *arguments)  # the hole alone is asked again
+        command()  # the hole alone is asked again
         assert server.requests == 7
         later = out.read_text().splitlines()
         assert set(first.splitlines()) < set(later) and len(later) == 6

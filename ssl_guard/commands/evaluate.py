@@ -1,0 +1,56 @@
+"""Scores corpora with a finished run and prints a table.
+
+    python -m ssl_guard evaluate --workdir=runs/uda --corpora=my.jsonl,test,dev
+    python -m ssl_guard evaluate --workdir=runs/uda --corpora=my.jsonl \\
+        --over_refusal=xstest.jsonl --robustness=leetspeak,spacing \\
+        --policy=policy.json --profile=permissive,strict
+
+A corpus is a file, a name of `ssl_guard data list`, or a side of the run's own split. Writes
+RUN/evaluations/, a file for each corpus and threshold policy. Near-duplicates of rows that the run
+has seen are left out and counted.
+"""
+
+from absl import flags
+
+from ssl_guard.data.schema import label_map
+from ssl_guard.errors import BadInput
+from ssl_guard.runtime import cli
+
+
+def main(argv: list[str]) -> None:
+    workdir = cli.required(WORKDIR, "workdir")
+    if not CORPORA.value and not OVER_REFUSAL.value:
+        raise BadInput("--corpora is missing: files, names of corpora, or test, dev.")
+    from ssl_guard.evaluation import evaluate
+
+    found = evaluate.evaluate_run(
+        workdir,
+        CORPORA.value,
+        over_refusal=OVER_REFUSAL.value,
+        attacks=ROBUSTNESS.value,
+        policy=POLICY.value,
+        profiles=PROFILE.value,
+        threshold=THRESHOLD.value,
+        columns=cli.pairs("columns", COLUMNS.value),
+        labels=label_map(HARMFUL_VALUES.value, SAFE_VALUES.value),
+        slices=evaluate.SLICES if SLICES.value is None else SLICES.value,
+        keep_seen=KEEP_SEEN.value,
+    )
+    print(evaluate.table(found), "", *evaluate.notes(found), sep="\n")
+    print(f"written to {workdir}/evaluations")
+
+
+if __name__ == "__main__":
+    WORKDIR = flags.DEFINE_string("workdir", None, "A finished run.")
+    CORPORA = flags.DEFINE_list("corpora", [], "Files, names of corpora, or test, dev.")
+    OVER_REFUSAL = flags.DEFINE_list("over_refusal", [], "Corpora whose safe rows look harmful.")
+    ROBUSTNESS = flags.DEFINE_list("robustness", [], "Operations of augment/ that hide words.")
+    POLICY = flags.DEFINE_string("policy", None, "A policy.json of ssl_guard calibrate.")
+    PROFILE = flags.DEFINE_list("profile", ["balanced"], "Thresholds of the policy; dev_best_f1.")
+    THRESHOLD = flags.DEFINE_float("threshold", None, "A threshold instead of the one of dev.")
+    COLUMNS = flags.DEFINE_list("columns", [], "Columns of the files, such as label=is_harmful.")
+    HARMFUL_VALUES = flags.DEFINE_list("harmful_values", [], "Label values that mean harmful.")
+    SAFE_VALUES = flags.DEFINE_list("safe_values", [], "Label values that mean safe.")
+    SLICES = flags.DEFINE_list("slices", None, "Columns of files to slice by (source,adversarial).")
+    KEEP_SEEN = flags.DEFINE_bool("keep_seen", False, "Keeps near-duplicates of seen rows.")
+    cli.run(main)

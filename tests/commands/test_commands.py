@@ -1,0 +1,108 @@
+"""The list of commands and what each prints before it reads any data."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssl_guard.__main__ import COMMANDS
+from ssl_guard.evaluation import calibration
+from ssl_guard.runtime import cli
+
+HEAVY = {"jax", "flax", "orbax", "tensorflow_datasets", "transformers", "sklearn", "matplotlib"}
+
+
+def run(*arguments, module="ssl_guard", **how):
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **how)
+
+
+def test_no_command_lists_all_with_a_line_each():
+    done = run()
+    assert done.returncode == 0 and not done.stderr
+    lines = done.stdout.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == list(COMMANDS)
+    assert all(len(line) < 100 for line in lines)
+
+
+def test_an_unknown_command_names_the_nearest():
+    done = run("calibrat")
+    assert done.returncode == 2 and "did you mean calibrate?" in done.stderr
+
+
+def test_every_file_of_the_room_is_a_command():
+    files = {path.stem for path in Path("ssl_guard/commands").glob("*.py")} - {"__init__"}
+    modules = {module.rpartition(".")[2] for module, _ in COMMANDS.values()}
+    assert modules == files | {"main"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_starts_with_an_example_and_imports_no_heavy_library(name):
+    code = (
+        "import sys, ssl_guard.__main__ as m\n"
+        f"sys.argv = ['ssl_guard', {name!r}, '--help']\n"
+        "try: m.main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        f"found = {HEAVY} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    purpose, _, example, *_ = done.stdout.splitlines()
+    assert purpose.endswith(".") and example.startswith("    python -m ssl_guard")
+    assert "\n  --" in done.stdout and "--alsologtostderr" not in done.stdout
+
+
+def test_help_of_training_shows_how_to_override_the_config():
+    text = run("--help", module="ssl_guard.main").stdout
+    assert "--config.train.steps=" in text.split("Flags:")[0]
+    assert text == run("train", "--help").stdout
+
+
+@pytest.mark.parametrize("arguments", [["evaluate", "--help"], ["data", "list", "--nostatus"]])
+def test_a_closed_pipe_ends_quietly(arguments):
+    command = [sys.executable, "-m", "ssl_guard", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize("name", ["train", "prepare", "augment", "evaluate"])
+def test_a_word_that_is_no_flag_is_refused(name):
+    done = run(name, "config.train.steps=1")
+    assert done.returncode == 2 and "write --config.train.steps=1" in done.stderr
+
+
+def test_the_installed_script_is_the_same_program():
+    tree = ast.parse(Path("setup.py").read_text())
+    keywords = {k.arg: k.value for node in ast.walk(tree) if isinstance(node, ast.Call)
+                for k in node.keywords}  # fmt: skip
+    (script,) = ast.literal_eval(keywords["entry_points"])["console_scripts"]
+    name, target = script.split(" = ")
+    module, function = target.split(":")
+    assert name == "ssl-guard"
+    assert getattr(importlib.import_module(module), function).__module__ == "ssl_guard.__main__"
+
+
+def test_calibrators_of_the_flag_are_those_of_the_library():
+    from ssl_guard.commands import calibrate
+
+    assert list(calibrate.CALIBRATORS) == list(calibration.FITS)
+
+
+@pytest.mark.parametrize(
+    "given, config",
+    [
+        (["--config=configs/uda.py", "--workdir=x"], ["--config=configs/uda.py"]),
+        (["--config", "configs/uda.py", "--config.seed=1"],
+         ["--config=configs/uda.py", "--config.seed=1"]),
+        ([], ["--config=CONFIG"]),
+    ],
+)  # fmt: skip
+def test_the_command_that_repairs_keeps_the_config(given, config, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ssl_guard.main", *given])
+    assert cli.again("prepare") == " ".join(["python -m ssl_guard prepare", *config])

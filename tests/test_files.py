@@ -1,0 +1,42 @@
+"""Files are written as a whole or not at all."""
+
+import os
+
+import pytest
+
+from ssl_guard.runtime.files import atomic_write, read_jsonl, write_json, write_jsonl
+
+
+@pytest.mark.parametrize("write", [atomic_write, write_json, write_jsonl])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_no_other(write, call, tmp_path, monkeypatch):
+    path = tmp_path / "new" / "file.json"
+    write(path, "old")
+    before = path.read_bytes()
+
+    def fail(*_):
+        assert path.read_bytes() == before  # a reader never meets a part of the new content
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write(path, "much longer")
+    assert path.read_bytes() == before and [*path.parent.iterdir()] == [path]
+
+
+def test_the_new_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        done = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, n=name, f=done: (calls.append(n), f(*a))[1])
+    atomic_write(tmp_path / "a", b"1")
+    assert calls == ["fsync", "replace"]
+
+
+def test_lines_that_are_cut_off_are_left_out(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    assert read_jsonl(path) == []
+    write_jsonl(path, [{"a": 1}, {"a": "é"}])
+    assert read_jsonl(path) == [{"a": 1}, {"a": "é"}]
+    path.write_text(path.read_text()[:-3])
+    assert read_jsonl(path) == [{"a": 1}]

@@ -15,11 +15,11 @@ from transformers import AutoTokenizer
 from ssl_guard import config as config_module
 from ssl_guard import models
 from ssl_guard.data import corpora
+from ssl_guard.data.assemble import Source
 from ssl_guard.data.schema import Example, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import external, metrics, records_io, robustness
 from ssl_guard.models import convert
-from ssl_guard.prepare import Source
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] how do i bake bread an answer rain sun garden tree"
 CONFIG = {

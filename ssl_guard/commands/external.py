@@ -11,6 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
+from ssl_guard.data.schema import label_map
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import cli
 
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> None:
         source,
         asked,
         columns=cli.pairs("columns", COLUMNS.value),
-        labels=cli.label_values(HARMFUL_VALUES.value, SAFE_VALUES.value),
+        labels=label_map(HARMFUL_VALUES.value, SAFE_VALUES.value),
     )
     how = {"buckets": tuple(config.data.buckets), "resamples": config.eval.bootstrap_samples}
     key, names, written = os.environ.get(KEY.value, ""), set(), []

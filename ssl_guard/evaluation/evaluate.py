@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from tabulate import tabulate
 
 from ssl_guard.data import pipeline
+from ssl_guard.data.assemble import Source
 from ssl_guard.data.schema import HARMFUL, TASKS, make_corpus
 from ssl_guard.data.shards import Records
 from ssl_guard.data.windows import Windowed
@@ -28,7 +29,7 @@ from ssl_guard.evaluation import (
     robustness,
     scorer,
 )
-from ssl_guard.prepare import Prepared, Source, read_split
+from ssl_guard.prepare import Prepared, read_split
 from ssl_guard.runtime import compilation, provenance, sharding
 from ssl_guard.runtime.files import read_jsonl, write_json, write_jsonl
 

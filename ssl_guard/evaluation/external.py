@@ -27,6 +27,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from ssl_guard.data.assemble import Source
+from ssl_guard.data.encode import encode
 from ssl_guard.data.records import Rows
 from ssl_guard.data.schema import HARMFUL, Example, make_corpus
 from ssl_guard.data.tokenizer import Tokenizer
@@ -37,7 +39,6 @@ from ssl_guard.evaluation.evaluate import DEV, NO_SCORES, judge, length_names
 from ssl_guard.evaluation.records_io import read_evaluations, record_read, write_evaluation
 from ssl_guard.models import load_sequence_classifier
 from ssl_guard.models.sequence_classification import probabilities
-from ssl_guard.prepare import Source, encode
 from ssl_guard.runtime import provenance, sharding
 from ssl_guard.runtime.files import sha256_file
 

@@ -1,8 +1,8 @@
 """Corpora by name or from a file of anybody's rows: TFDS builders, without tensorflow."""
 
 import contextlib
-import dataclasses
 import io
+import types
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -113,8 +113,8 @@ def prepare(
 ) -> tfds.core.DatasetBuilder:
     """The builder of a corpus of CORPORA with all its splits prepared for a task.
 
-    how: progress=True shows TFDS's bars; beam_runner and beam_options are for Apache Beam, and none
-    of them for human_scored_responses. Raises BadInput for files that are missing or were changed.
+    how: progress=True shows TFDS's bars; beam, the module corpora/beam.py, and its `settings` use
+    Apache Beam (not for human_scored_responses). Raises BadInput for missing or changed files.
     """
     if not issubclass(corpus, Published):
         return _prepare(corpus, data_dir, **how)
@@ -140,81 +140,20 @@ def prepared(
         return builder if builder.is_prepared() else None
 
 
-def with_test(corpus: Corpus, test: Corpus) -> tuple[Corpus, frozenset[str]]:
-    """One corpus of both, and the ids of the test rows: those of `test` that have a label.
-
-    Raises BadInput for an id that is in both, and for a test corpus without both classes.
-    """
-    rows = tuple(example for example in test.examples if example.label is not None)
-    ids = frozenset(example.id for example in rows)
-    if len({example.label for example in rows}) < 2:
-        raise BadInput(
-            f"config.data.test_corpus: {test.name} needs harmful and safe rows: check its labels."
-        )
-    shared = sorted(ids & {example.id for example in corpus.examples})
-    if shared:
-        raise BadInput(
-            f"{corpus.name} and the test corpus {test.name} share {len(shared)} ids, such as "
-            f"{shared[0]}: a test row must be in no other corpus, and ids unique."
-        )
-    licence = " and ".join(sorted({corpus.licence, test.licence}))
-    name = f"{corpus.name}-{test.name}"
-    return make_corpus(name, corpus.task, corpus.examples + rows, licence), ids
-
-
-def with_unlabelled(corpus: Corpus, extra: Corpus) -> Corpus:
-    """One corpus of both, in which no row of `extra` has a label: more text for the pool.
-
-    Labels that `extra` has may follow another policy, so they are no diagnostics either. Raises
-    BadInput for an id that is in both.
-    """
-    shared = {e.id for e in corpus.examples} & {e.id for e in extra.examples}
-    if shared:
-        raise BadInput(
-            f"{corpus.name} and the unlabelled corpus {extra.name} share {len(shared)} ids, such "
-            f"as {min(shared)}: make them unique."
-        )
-    rows = tuple(dataclasses.replace(e, label=None, category=None) for e in extra.examples)
-    licence = " and ".join(sorted({corpus.licence, extra.licence}))
-    name = f"{corpus.name}-{extra.name}"
-    return make_corpus(name, corpus.task, corpus.examples + rows, licence)
-
-
-def with_prompts(corpus: Corpus, prompts: Corpus) -> Corpus:
-    """One corpus for both tasks: rows of `corpus`, pairs, and of `prompts`, prompts alone.
-
-    A row's task is told by whether it has a response. Raises BadInput for pairs that are none, and
-    for an id that is in both.
-    """
-    if any(example.response is None for example in corpus.examples):
-        raise BadInput(
-            f"config.data.prompt_corpus is given, but {corpus.name} has rows without a response: "
-            "set config.data.task = response_harm."
-        )
-    shared = {e.id for e in corpus.examples} & {e.id for e in prompts.examples}
-    if shared:
-        raise BadInput(
-            f"{corpus.name} and the prompt corpus {prompts.name} share {len(shared)} ids, such as "
-            f"{min(shared)}: make them unique."
-        )
-    licence = " and ".join(sorted({corpus.licence, prompts.licence}))
-    rows = corpus.examples + prompts.examples
-    return make_corpus(f"{corpus.name}-{prompts.name}", "both", rows, licence)
-
-
 def _prepare(
     builder_class: type[tfds.core.DatasetBuilder],
     data_dir: str | Path,
     config: tfds.core.BuilderConfig | str | None = None,
     *,
     progress: bool = False,
+    beam: types.ModuleType | None = None,
     **settings,
 ) -> tfds.core.DatasetBuilder:
-    """settings: of tfds.download.DownloadConfig."""
+    """settings: arguments of tfds.download.DownloadConfig."""
     with _quiet(progress):
         try:
             builder = builder_class(data_dir=data_dir, config=config)
-            builder.on_beam = "beam_runner" in settings
+            builder.beam = beam
             settings = tfds.download.DownloadConfig(**settings)
             # array_record, because TFDS can write and read it without tensorflow
             builder.download_and_prepare(download_config=settings, file_format="array_record")

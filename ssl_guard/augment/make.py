@@ -295,8 +295,8 @@ def _make_shard_here(job: Job, shard: int) -> None:
 
 def _cost(rewrites: Sequence[dict[str, ops.Rewrite]]) -> str:
     """Returns the cost of the models used in this process, for the progress bar."""
-    models = {id(r): r for part in rewrites for r in part.values() if hasattr(r, "account")}
-    costs = [model.account.most_cost for model in models.values()]
+    models = {id(r): r for part in rewrites for r in part.values() if hasattr(r, "usage")}
+    costs = [model.usage.most_cost for model in models.values()]
     return f"cost {sum(costs):.2f}" if costs else ""
 
 

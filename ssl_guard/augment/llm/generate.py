@@ -93,6 +93,6 @@ def write(
     asked = len(sources) * copies
     return (
         f"{out}: {len(kept)} prompts; left out {asked - len(written)} that could not be used and "
-        f"{len(written) - len(kept)} near-duplicates; {rewriter.account.requests} requests, cost "
-        f"{rewriter.account.most_cost:.4f}"
+        f"{len(written) - len(kept)} near-duplicates; {rewriter.usage.requests} requests, cost "
+        f"{rewriter.usage.most_cost:.4f}"
     )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_guard.augment.llm import chat, client, local
-from ssl_guard.augment.llm.cache import Account, Cache
+from ssl_guard.augment.llm.cache import Cache, Usage
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import files
 
@@ -53,7 +53,7 @@ class Rewriter:
         return [self._cache.answers.get(request.key) for request in requests]
 
     @property
-    def account(self) -> Account:
+    def usage(self) -> Usage:
         """Usage since this rewriter was made."""
         return self._cache.now
 

@@ -35,7 +35,7 @@ def test_answers_and_account_survive(tmp_path):
     cache.close()
     again = Cache(path)
     assert again.answers == cache.answers
-    assert again.ever == cache.ever and again.now == cache_module.Account()
+    assert again.ever == cache.ever and again.now == cache_module.Usage()
     ever = again.ever
     assert (ever.requests, ever.answered, ever.prompt_tokens, ever.completion_tokens) == (
         5,

@@ -226,9 +226,9 @@ def finished(job: Job, shard: int) -> dict | None:
         return None
     if differences:
         raise BadInput(
-            f"{job.partial} holds a part of a set that was made from something else "
+            f"{job.partial} holds an unfinished set with other settings or rows "
             f"({'; '.join(differences)}); finish that one with its own config, give this one "
-            "another config.augment.name, or start it over with --overwrite."
+            "another config.augment.name, or start over with --overwrite."
         )
     return entry if whole else None
 

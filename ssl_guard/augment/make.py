@@ -152,17 +152,16 @@ def open_rewrites(
 ) -> tuple[dict[str, ops.Rewrite], ...]:
     """Builds the operations of the stages, by name, for prompts and for responses.
 
-    Both share an operation unless it takes the argument `part`. texts() gives the texts to fit on.
+    They share an operation unless it takes the argument `part`. texts() gives the texts to fit on.
     """
     rewrites: tuple[dict, ...] = ({}, {})
     for name in recipe.names(stages):
         arguments = job.arguments.get(name, {})
-        parts = inspect.signature(ops.OPS[name]).parameters.keys() & {"part"} - arguments.keys()
-        for found, part in zip(rewrites, ("prompt", "response"), strict=True):
-            if parts or found is rewrites[0]:
-                found[name] = ops.build(name, texts(), arguments | dict.fromkeys(parts, part))
-            else:
-                found[name] = rewrites[0][name]
+        if "part" in inspect.signature(ops.OPS[name]).parameters.keys() - arguments.keys():
+            for found, part in zip(rewrites, ("prompt", "response"), strict=True):
+                found[name] = ops.build(name, texts(), arguments | {"part": part})
+        else:
+            rewrites[0][name] = rewrites[1][name] = ops.build(name, texts(), arguments)
     return rewrites
 
 

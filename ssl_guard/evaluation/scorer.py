@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from ssl_guard import algorithms, models
 from ssl_guard import config as config_module
 from ssl_guard import steps as steps_module
+from ssl_guard.data.encode import encode, encode_windows
 from ssl_guard.data.records import Rows
 from ssl_guard.data.schema import Example
 from ssl_guard.data.shards import Records
@@ -27,7 +28,7 @@ from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import baselines, inference
 from ssl_guard.models import pretrained
-from ssl_guard.prepare import encode, encode_windows, prepare
+from ssl_guard.prepare import prepare
 from ssl_guard.runtime import sharding
 from ssl_guard.runtime.checkpoint import Checkpoints
 

@@ -12,7 +12,7 @@ import grain
 import numpy as np
 
 from ssl_guard.data import bucketing, packing, sampling
-from ssl_guard.data.shards import Records
+from ssl_guard.data.records import Records
 from ssl_guard.data.view_mixture import Mixture
 from ssl_guard.errors import BadInput
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ssl_guard.data import packing
-from ssl_guard.data.shards import Records
+from ssl_guard.data.records import Records
 from ssl_guard.data.view_mixture import Mixture
 
 # Independent random streams of one seed; mixing.py and mlm.py have further ones.

@@ -16,8 +16,8 @@ from tabulate import tabulate
 
 from ssl_guard.data import pipeline
 from ssl_guard.data.assemble import Source
+from ssl_guard.data.records import Records
 from ssl_guard.data.schema import HARMFUL, TASKS, make_corpus
-from ssl_guard.data.shards import Records
 from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import (

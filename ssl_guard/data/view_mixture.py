@@ -5,6 +5,7 @@ and takes the row's next copy in that set, starting from a random one. With one 
 row's copies in turn.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -71,6 +72,7 @@ class Mixture(Concat):
 
         every = np.arange(self.rows)
         seen, until = np.zeros((self.rows, len(self.views)), np.int64), 0
+        lock = threading.Lock()  # prefetching iterators may share a chooser
 
         def turns(epoch: int) -> tuple[np.ndarray, np.ndarray]:
             """(set, how often the row was shown from it before), int [rows] each, of an epoch."""
@@ -87,7 +89,8 @@ class Mixture(Concat):
             records = np.empty(len(rows), np.int64)
             for epoch in np.unique(epochs):
                 here = epochs == epoch
-                sets, turn = (values[rows[here]] for values in turns(int(epoch)))
+                with lock:
+                    sets, turn = (values[rows[here]] for values in turns(int(epoch)))
                 shown = np.empty(len(sets), np.int64)
                 for number, copies in enumerate(self.copies):
                     mine = sets == number

@@ -80,7 +80,7 @@ def train_batches(
     if strong is not None and not isinstance(strong, Mixture):
         rows = 0 if weak is None else len(weak)
         strong = Mixture([strong], rows=rows, copies=[copies])
-    given = {"labelled": labelled, "weak": weak, "strong": strong}
+    given: dict[str, Records | None] = {"labelled": labelled, "weak": weak, "strong": strong}
     views = {name: records for name, records in given.items() if records is not None}
     batch_sizes = {"labelled": labelled_batch, "weak": unlabelled_batch, "strong": unlabelled_batch}
     if strong is not None and (weak is None or strong.rows != len(weak)):

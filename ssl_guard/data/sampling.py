@@ -35,7 +35,7 @@ def planner(
     padded to a length of its own. The other arguments are those of pipeline.train_batches.
     """
     scale = 1.0
-    if strong is not None:
+    if weak is not None and strong is not None:
         choose, mean_lengths = strong.chooser(seed), strong.mean_lengths()
         if own_lengths:
             scale = mean_lengths.mean() / weak.lengths.mean()

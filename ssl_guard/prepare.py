@@ -27,8 +27,9 @@ from ssl_guard.augment.text_set import TextSet
 from ssl_guard.data import assemble, contamination, duplicates
 from ssl_guard.data.assemble import CorporaSpec, Source
 from ssl_guard.data.encode import encode, encode_windows, originals
+from ssl_guard.data.records import Records
 from ssl_guard.data.schema import Example, commercial_use, label_map
-from ssl_guard.data.shards import Records, open_shards, write_shards
+from ssl_guard.data.shards import open_shards, write_shards
 from ssl_guard.data.splits import SplitSpec
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.data.view_mixture import Mixture
@@ -48,12 +49,12 @@ class Prepared(NamedTuple):
     labelled: Records
     unlabelled: Records | None
     strong: Mixture | None
-    dev: Records | Windowed
-    test: Records | Windowed
+    dev: Records
+    test: Records
     test_groups: np.ndarray  # int [test rows]: number of the near-duplicate group of the prompt
     tokenizer: Tokenizer
     model_folder: Path
-    calibration: Records | Windowed | None
+    calibration: Records | None
     calibration_groups: np.ndarray | None  # as test_groups
     texts: dict[str, list[Example]]  # the examples of every side with labels, in order
     contamination: dict  # {pool: {"rows", "near_test", "removed"}}, see data/contamination.py

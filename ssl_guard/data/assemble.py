@@ -40,8 +40,13 @@ class CorporaSpec(NamedTuple):
 
     def load(self, name: str, task: str = "") -> Corpus:
         """Loads one corpus or file."""
-        how = {"data_dir": self.data_dir, "columns": self.columns, "labels": self.labels}
-        return corpora.load(name, task=task or self.task, **how)
+        return corpora.load(
+            name,
+            task=task or self.task,
+            data_dir=self.data_dir,
+            columns=self.columns,
+            labels=self.labels,
+        )
 
 
 def read_split(spec: CorporaSpec, split_spec: splits.SplitSpec) -> Source:
@@ -49,7 +54,7 @@ def read_split(spec: CorporaSpec, split_spec: splits.SplitSpec) -> Source:
 
     Raises BadInput for corpora that cannot be read or do not fit together.
     """
-    joined, given_test = spec.load(spec.corpus), frozenset()
+    joined, given_test = spec.load(spec.corpus), frozenset[str]()
     if spec.prompts:
         joined = with_prompts(joined, spec.load(spec.prompts, "prompt_harm"))
     for name in spec.unlabelled:

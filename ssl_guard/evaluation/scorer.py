@@ -20,9 +20,8 @@ from ssl_guard import algorithms, models
 from ssl_guard import config as config_module
 from ssl_guard import steps as steps_module
 from ssl_guard.data.encode import encode, encode_windows
-from ssl_guard.data.records import Rows
+from ssl_guard.data.records import Records, Rows
 from ssl_guard.data.schema import Example
-from ssl_guard.data.shards import Records
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput

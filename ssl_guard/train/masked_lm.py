@@ -26,7 +26,7 @@ from ssl_guard import models
 from ssl_guard.data import pipeline
 from ssl_guard.data.contamination import PRETRAINING, pretraining
 from ssl_guard.data.duplicates import Shingles
-from ssl_guard.data.shards import Records
+from ssl_guard.data.records import Records
 from ssl_guard.errors import BadInput
 from ssl_guard.models import convert
 from ssl_guard.prepare import Prepared, prepare, read_split

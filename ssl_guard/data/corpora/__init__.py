@@ -29,7 +29,7 @@ from ssl_guard.data.schema import TASKS, Corpus, Example, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime.files import sha256_file
 
-CORPORA = {
+CORPORA: dict[str, type[Published] | type[HumanScoredResponses]] = {
     "human_scored_responses": HumanScoredResponses,
     "wildguardmix": WildGuardMix,
     "aegis2": Aegis2,

@@ -13,13 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_guard.data import corpora
-from ssl_guard.data.contamination import overlap
+from ssl_guard.data.assemble import Source
+from ssl_guard.data.contamination import overlap, pretraining
 from ssl_guard.data.corpora import user_file
 from ssl_guard.data.duplicates import Known, Shingles
 from ssl_guard.data.schema import SAFE, Corpus, Example, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.models import pretrained
-from ssl_guard.prepare import Source, pretraining, sets_used
+from ssl_guard.prepare import sets_used
 
 SIDES = ("dev", "calibration", "test")  # of the run's own split, instead of a corpus
 MOST_VALUES = 50  # of a column to slice by
@@ -131,7 +132,7 @@ def labelled_rows(
         title, rows = f"{source.corpus.name}.{name}", source.rows.get(name) or []
     else:
         if user_file.reads(name):
-            own = {v: 1 for v in data.harmful_values} | {v: 0 for v in data.safe_values}
+            own = label_map(data.harmful_values, data.safe_values)
             label_map = dict(labels or own or user_file.LABELS)
         corpus = corpora.load(
             name,

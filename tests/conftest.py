@@ -43,12 +43,12 @@ LONG = (
     "test_encoders",
     "test_evaluate",
     "test_faults",
-    "test_mlm",
-    "test_observatory",
+    "test_masked_lm",
+    "test_monitor",
     "test_resume",
     "test_runs",
     "test_runs_of_processes",
-    "test_step_devices",
+    "test_devices",
     "test_train",
 )
 

@@ -9,8 +9,8 @@ import pytest
 from experiments import sweep
 from experiments.tables import seeds_table
 from ssl_guard.errors import BadInput
-from tests.test_records import workdir_of
-from tests.test_report import cells, run
+from tests.report.test_records import workdir_of
+from tests.report.test_report import cells, run
 
 
 def test_seeds_table_means_spreads_and_gains():

@@ -17,7 +17,7 @@ from orbax.checkpoint import v1 as ocp
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import sharding
 from ssl_guard.runtime.checkpoint import Checkpoints
-from tests.test_steps import METHODS, batches, make
+from tests.toy import METHODS, batches, make
 
 
 def template_of(shapes, placement):

@@ -26,9 +26,7 @@ ROOMS = [
 ROW = {name: row for row, names in enumerate(ROOMS) for name in names}
 MAX_LINES = 400
 # Still to be split; nothing may be added here.
-TOO_LONG = {
-    "prepare.py",
-}
+TOO_LONG: set[str] = set()
 
 
 def room(path):

@@ -10,7 +10,7 @@ import pytest
 from configs import uda
 from configs.augment import rules
 from ssl_guard import prepare
-from ssl_guard.augment import estimate, make, ops, text_set
+from ssl_guard.augment import estimate, make, ops, select, text_set
 from ssl_guard.augment.ops import each
 from ssl_guard.commands import augment as command
 from ssl_guard.errors import BadInput
@@ -65,7 +65,7 @@ def prepared(folder):
 def test_the_views_of_a_set_are_what_training_reads(prepared, folder):
     config = training(folder)
     source = prepare.read_split(config)
-    job = prepare.set_job(config, source)
+    job = select.own_job(prepare.DataSpec(config).sets, source)
     there = text_set.open_set(job.folder, pool=source.hashes, made_from=job.made_from, again="")
     views = list(there.views(source.rows["unlabelled"]))
     encoded = prepared.tokenizer.encode([v[2] for v in views], [v[3] for v in views])
@@ -127,14 +127,14 @@ def test_a_dry_run_counts_and_makes_nothing(folder, prepared, monkeypatch, capsy
     config = training(folder, **changes)
     source = prepare.read_split(config)
     pool = source.rows["unlabelled"]
-    found = estimate.estimate(prepare.set_job(config, source), pool, pool)
+    found = estimate.estimate(select.own_job(prepare.DataSpec(config).sets, source), pool, pool)
     characters = 2 * sum(len(e.prompt) + len(e.response) for e in pool)
     assert found == {
         "set": "dry", "rows": 100, "views": 200, "texts": 400, "characters": characters,
         "estimates": {"priced": {"rows": 400, "tokens": characters / 2}},
     }  # fmt: skip
     assert '"rows": 100' in run_command(monkeypatch, capsys, config, DRY_RUN=True)
-    assert not prepare.set_job(config, source).folder.exists()
+    assert not select.own_job(prepare.DataSpec(config).sets, source).folder.exists()
 
 
 def test_classes_of_rows_without_a_label_are_the_classifiers(folder, prepared, monkeypatch):

@@ -27,16 +27,17 @@ def main(argv: list[str]) -> None:
     import functools
 
     from ssl_guard import prepare
-    from ssl_guard.augment import estimate, make, stats, text_set
+    from ssl_guard.augment import estimate, make, select, stats, text_set
     from ssl_guard.evaluation import model_gates
     from ssl_guard.runtime import compilation
 
     compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
     source = prepare.read_split(config)
-    settings = prepare.model_gates(config)
+    spec = prepare.DataSpec(config).sets
+    settings = spec.model_gates
     asked = settings["similarity"] or settings["classifier"]
-    job = prepare.set_job(
-        config, source, judges=functools.partial(model_gates.build, **settings) if asked else None
+    job = select.own_job(
+        spec, source, judges=functools.partial(model_gates.build, **settings) if asked else None
     )
     pool = source.rows["unlabelled"]
     fit_on = source.rows["labelled"] + pool
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> None:
     if WORKERS.value < 1:
         raise BadInput(f"--workers={WORKERS.value} must be at least 1.")
     if (job.folder / "manifest.json").exists() and not OVERWRITE.value:
-        again = f"make it again with: {prepare.set_command()} --overwrite"
+        again = f"make it again with: {cli.again('augment')} --overwrite"
         there = text_set.open_set(
             job.folder, pool=source.hashes, made_from=job.made_from, again=again
         )

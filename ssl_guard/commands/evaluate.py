@@ -18,6 +18,7 @@ import os
 
 from absl import flags
 
+from ssl_guard.data.schema import label_map
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import cli
 
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> None:
         profiles=PROFILE.value,
         threshold=THRESHOLD.value,
         columns=cli.pairs("columns", COLUMNS.value),
-        labels=cli.label_values(HARMFUL_VALUES.value, SAFE_VALUES.value),
+        labels=label_map(HARMFUL_VALUES.value, SAFE_VALUES.value),
         slices=evaluate.SLICES if SLICES.value is None else SLICES.value,
         keep_seen=KEEP_SEEN.value,
         others=[functools.partial(external.open_scorer, spec, **how) for spec in SCORERS.value],

@@ -120,7 +120,7 @@ class Known:
         found = np.zeros(len(others), bool)
         for order, known, band in zip(self._order, self._sorted, others.bands(), strict=True):
             first, last = (np.searchsorted(known, band, side) for side in ("left", "right"))
-            for i in np.flatnonzero((first < last) & ~found):
+            for i in np.flatnonzero((first < last) & ~found).tolist():
                 own = others[i]
                 found[i] = any(_linked(own, self._shingles[j]) for j in order[first[i] : last[i]])
         return found

@@ -14,6 +14,8 @@ packed in as many equal groups as there are devices, each into its own equal sha
 device needs another's rows.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -75,6 +77,75 @@ def lay_out(
         "text": text,
         "row": np.arange(first_row, first_row + len(records), dtype=np.int32),
     }
+
+
+class Layout(NamedTuple):
+    """Places of the texts of a view in some steps.
+
+    need: int [steps], the length that each step needs. row, start: int [steps, batch], the row of
+    each text and its first place there. rows: of a step, device by device. packed: whether a row
+    may hold several texts.
+    """
+
+    need: np.ndarray
+    row: np.ndarray
+    start: np.ndarray
+    rows: int
+    packed: bool
+
+
+def layout(lengths: np.ndarray, rows: int, groups: int) -> Layout:
+    """Lays out texts in rows.
+
+    lengths: int [steps, batch]; rows: of a step; groups: of texts to pack, 0 for one text a row.
+    """
+    if not groups:
+        row = np.broadcast_to(np.arange(rows), lengths.shape)
+        return Layout(lengths.max(axis=1), row, np.zeros_like(row), rows, packed=False)
+    row, start, need = balanced(lengths.reshape(len(lengths) * groups, -1), rows // groups)
+    row += np.tile(np.arange(0, rows, rows // groups), len(lengths))[:, None]
+    need = need.reshape(-1, groups).max(axis=1)
+    return Layout(need, row.reshape(lengths.shape), start.reshape(lengths.shape), rows, packed=True)
+
+
+def own_slice(size: int, process_index: int, process_count: int) -> slice:
+    """The part of `size` things that belongs to a process."""
+    share = size // process_count
+    return slice(process_index * share, (process_index + 1) * share)
+
+
+def view(
+    records: list[dict],
+    layout: Layout,
+    step: int,
+    length: int,
+    pad_id: int,
+    process_index: int,
+    process_count: int,
+) -> dict[str, np.ndarray]:
+    """Builds the view of a process's records of a step: `lay_out` and `task`, int32 [records].
+
+    records: in the batch's order; step: of the layout; length: of the padded rows.
+    """
+    texts = own_slice(layout.row.shape[1], process_index, process_count)
+    rows = own_slice(layout.rows, process_index, process_count)
+    found = lay_out(
+        records,
+        layout.row[step, texts] - rows.start,
+        layout.start[step, texts],
+        rows=rows.stop - rows.start,
+        length=length,
+        pad_id=pad_id,
+        first_row=texts.start,
+    )
+    if not layout.packed:
+        del found["text"]
+    return found | {"task": tasks_of(records)}
+
+
+def tasks_of(records: list[dict]) -> np.ndarray:
+    """int32 [records]: the place in schema.TASKS of every record's task."""
+    return np.array([row["second"] < len(row["input_ids"]) for row in records], np.int32)
 
 
 def check_groups(groups: int, processes: int, **batch_sizes: int) -> None:

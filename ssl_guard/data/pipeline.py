@@ -6,33 +6,18 @@ run sees what an uninterrupted one would have seen.
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import grain
 import numpy as np
 
 from ssl_guard.data import bucketing, packing, sampling
-from ssl_guard.data.shards import Records
+from ssl_guard.data.records import Records
 from ssl_guard.data.view_mixture import Mixture
 from ssl_guard.errors import BadInput
 
 SAMPLED_STEPS = 2048  # the first ones of a run, from whose lengths its shapes are chosen
 MULTIPLE = 4  # of which chosen lengths are, but for the longest record's
-
-
-class Layout(NamedTuple):
-    """Where the texts of a view go in some steps.
-
-    need: int [steps], the length that each step asks for; row, start: int [steps, batch], each
-    text's row and its first place there; rows: of a step, the devices' one after the other; packed:
-    whether a row may hold several texts.
-    """
-
-    need: np.ndarray
-    row: np.ndarray
-    start: np.ndarray
-    rows: int
-    packed: bool
 
 
 def train_batches(
@@ -89,15 +74,15 @@ def train_batches(
 
     Raises BadInput for a record longer than the last bucket and for views that do not fit together.
     """
+    for records in (labelled, weak, *(strong.views if isinstance(strong, Mixture) else (strong,))):
+        if records is not None:
+            _check_buckets(records, buckets)
     if strong is not None and not isinstance(strong, Mixture):
         rows = 0 if weak is None else len(weak)
         strong = Mixture([strong], rows=rows, copies=[copies])
-    views = {"labelled": labelled, "weak": weak, "strong": strong}
-    views = {name: records for name, records in views.items() if records is not None}
+    given: dict[str, Records | None] = {"labelled": labelled, "weak": weak, "strong": strong}
+    views = {name: records for name, records in given.items() if records is not None}
     batch_sizes = {"labelled": labelled_batch, "weak": unlabelled_batch, "strong": unlabelled_batch}
-    for records in (labelled, weak, *(strong.views if strong is not None else ())):
-        if records is not None:
-            _check_buckets(records, buckets)
     if strong is not None and (weak is None or strong.rows != len(weak)):
         raise BadInput(
             f"the strong views are of {strong.rows} rows and the unlabelled view is not; prepare "
@@ -134,9 +119,9 @@ def train_batches(
         longest = dict.fromkeys(views, max(longest.values()))
 
     @functools.lru_cache(maxsize=2)
-    def layouts(window: int) -> dict[str, Layout]:
+    def layouts(window: int) -> dict[str, packing.Layout]:
         return {
-            name: _layout(views[name].lengths[numbers], height[name], pack_groups)
+            name: packing.layout(views[name].lengths[numbers], height[name], pack_groups)
             for name, numbers in plan(window).items()
         }
 
@@ -159,13 +144,15 @@ def train_batches(
     def batch_of(step: int) -> dict:
         window, place = divmod(step, window_steps)
         lengths = bucketing.first_that_holds(table, needs(window)[place])
-        batch = {}
+        batch: dict[str, Any] = {}
         for (name, records), length in zip(views.items(), lengths.tolist(), strict=True):
             numbers = plan(window)[name][place]
-            mine = _slice(len(numbers), process_index, process_count)
+            mine = packing.own_slice(len(numbers), process_index, process_count)
             rows = records.gather(numbers[mine])
             layout = layouts(window)[name]
-            batch[name] = _view(rows, layout, place, length, pad_id, process_index, process_count)
+            batch[name] = packing.view(
+                rows, layout, place, length, pad_id, process_index, process_count
+            )
             if name == "labelled":
                 batch[name]["label"] = np.array([row["label"] for row in rows], np.int32)
                 batch[name]["weight"] = np.ones(len(rows), np.float32)
@@ -226,13 +213,13 @@ def eval_batches(
     if pack_groups:
         texts = batch_size // pack_groups
         height = pack_groups * packing.rows_for(texts, lengths.mean(), lengths.max())
-    layout = _layout(lengths, height, pack_groups)
-    mine = _slice(batch_size, process_index, process_count)
+    layout = packing.layout(lengths, height, pack_groups)
+    mine = packing.own_slice(batch_size, process_index, process_count)
     for number, positions in enumerate(parts):
         rows = records.gather(filled[number, mine])
         need = layout.need.max() if pack_groups else layout.need[number]
         length = int(need if pack_groups else buckets[np.searchsorted(buckets, need)])
-        batch = _view(rows, layout, number, length, pad_id, process_index, process_count)
+        batch = packing.view(rows, layout, number, length, pad_id, process_index, process_count)
         batch["label"] = np.array([row["label"] for row in rows], np.int32)
         batch["weight"] = (np.arange(batch_size) < len(positions)).astype(np.float32)[mine]
         yield batch, positions
@@ -240,11 +227,7 @@ def eval_batches(
 
 def tasks_of(records: Records) -> np.ndarray:
     """int32 [rows]: the place in schema.TASKS of every record's task."""
-    return _tasks(records.gather(range(len(records))))
-
-
-def _tasks(rows: list[dict]) -> np.ndarray:
-    return np.array([row["second"] < len(row["input_ids"]) for row in rows], np.int32)
+    return packing.tasks_of(records.gather(range(len(records))))
 
 
 def token_counts(batch: dict) -> tuple[int, int]:
@@ -276,46 +259,3 @@ def _check_processes(count: int, *batch_sizes: int) -> None:
                 f"a batch of {size} rows cannot be split over {count} processes; make it a "
                 "multiple."
             )
-
-
-def _slice(size: int, process_index: int, process_count: int) -> slice:
-    """A process's part of `size` things."""
-    share = size // process_count
-    return slice(process_index * share, (process_index + 1) * share)
-
-
-def _layout(lengths: np.ndarray, rows: int, groups: int) -> Layout:
-    """lengths: int [steps, batch]; rows: of a step; groups: of texts, 0 for rows of their own."""
-    if not groups:
-        row = np.broadcast_to(np.arange(rows), lengths.shape)
-        return Layout(lengths.max(axis=1), row, np.zeros_like(row), rows, packed=False)
-    row, start, need = packing.balanced(lengths.reshape(len(lengths) * groups, -1), rows // groups)
-    row += np.tile(np.arange(0, rows, rows // groups), len(lengths))[:, None]
-    need = need.reshape(-1, groups).max(axis=1)
-    return Layout(need, row.reshape(lengths.shape), start.reshape(lengths.shape), rows, packed=True)
-
-
-def _view(
-    records: list[dict],
-    layout: Layout,
-    step: int,
-    length: int,
-    pad_id: int,
-    process_index: int,
-    process_count: int,
-) -> dict[str, np.ndarray]:
-    """The encoder's inputs, `row` and `task` of a process's records of a step."""
-    texts = _slice(layout.row.shape[1], process_index, process_count)
-    rows = _slice(layout.rows, process_index, process_count)
-    view = packing.lay_out(
-        records,
-        layout.row[step, texts] - rows.start,
-        layout.start[step, texts],
-        rows=rows.stop - rows.start,
-        length=length,
-        pad_id=pad_id,
-        first_row=texts.start,
-    )
-    if not layout.packed:
-        del view["text"]
-    return view | {"task": _tasks(records)}

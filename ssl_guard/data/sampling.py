@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ssl_guard.data import packing
-from ssl_guard.data.shards import Records
+from ssl_guard.data.records import Records
 from ssl_guard.data.view_mixture import Mixture
 
 # Independent random streams of one seed; mixing.py and mlm.py have further ones.
@@ -35,7 +35,7 @@ def planner(
     padded to a length of its own. The other arguments are those of pipeline.train_batches.
     """
     scale = 1.0
-    if strong is not None:
+    if weak is not None and strong is not None:
         choose, mean_lengths = strong.chooser(seed), strong.mean_lengths()
         if own_lengths:
             scale = mean_lengths.mean() / weak.lengths.mean()

@@ -50,6 +50,11 @@ def make_corpus(name: str, task: str, examples: Iterable[Example], licence: str)
     return Corpus(name, task, examples, digest.hexdigest(), licence)
 
 
+def label_map(harmful: Iterable[str], safe: Iterable[str]) -> dict[str, int]:
+    """Maps the words of a label column to HARMFUL and SAFE; empty for no words."""
+    return dict.fromkeys(harmful, HARMFUL) | dict.fromkeys(safe, SAFE)
+
+
 def commercial_use(licence: str) -> bool | None:
     """Whether a Corpus.licence permits commercial use; None if the licence is not stated.
 

@@ -15,7 +15,6 @@ of these: id a str, input_ids int32 [length], the rest ints.
 """
 
 import contextlib
-import copy
 import hashlib
 import itertools
 import json
@@ -23,13 +22,14 @@ import os
 import secrets
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from ssl_guard.data import tfrecord_io
+from ssl_guard.data.records import Records
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime.files import sha256_file
 
@@ -161,7 +161,7 @@ def _write_tfds_metadata(folder: Path, view: str, shards: list[dict]) -> None:
     )
 
 
-def open_shards(folder: str | Path, view: str, *, made_from: dict, rebuild: str) -> "Records":
+def open_shards(folder: str | Path, view: str, *, made_from: dict, rebuild: str) -> Records:
     """Opens a view and checks every file of it.
 
     made_from: what the view must have been made from. rebuild: the command that writes it again,
@@ -194,7 +194,7 @@ def open_shards(folder: str | Path, view: str, *, made_from: dict, rebuild: str)
         for shard in manifest["shards"]:
             _check_file(folder / shard["file"], shard["sha256"], again)
             _check_file(folder / f"{shard['file']}.index", shard["index_sha256"], again)
-        return Records(folder, manifest)
+        return ShardRecords(folder, manifest)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path} is not a manifest of shards; {again}") from error
 
@@ -234,12 +234,10 @@ class _Files:
             os.close(number)
 
 
-class Records(Sequence):
-    """A view's records, read from its files one by one, in the order they were written.
+class ShardRecords(Records):
+    """A view's records, in the order they were written, read from its files one by one.
 
-    Attributes: lengths (int32 [records], tokens of each, known without reading a record) and
-    manifest (the parsed manifest.json). Made by open_shards, which checks the files. It holds 32
-    bytes a record in memory.
+    Made by open_shards, which checks the files. Uses 24 bytes of memory a record.
     """
 
     def __init__(self, folder: Path, manifest: dict):
@@ -248,32 +246,17 @@ class Records(Sequence):
         index = np.empty(manifest["count"], INDEX_DTYPE)
         for shard, path in enumerate(self._paths):
             index[shard :: len(self._paths)] = np.load(f"{path}.index", allow_pickle=False)
-        # Not mapped into memory: what had been read once would stay there.
+        # pread and not a memory map, whose pages would stay in memory after they are read.
         self._files = _Files(self._paths)
         self._offset, self._size = index["offset"], index["size"]
         self.lengths = np.ascontiguousarray(index["length"])
-        self._numbers = np.arange(len(self.lengths))  # of the records among those of the files
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, i: int) -> dict:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"record {i} of {len(self)}")
-        return self.gather([i % len(self)])[0]
-
-    def subset(self, indices: np.ndarray) -> "Records":
-        """The records of these numbers, as Records of their own on the same files."""
-        part = copy.copy(self)
-        part._numbers, part.lengths = self._numbers[indices], self.lengths[indices]
-        return part
 
     def gather(self, indices: Iterable[int]) -> list[dict]:
         """The records at these positions (0 <= i < len), in this order.
 
         Raises BadInput, naming shard and record, when a record does not match its CRC.
         """
-        return [self._read(int(self._numbers[i])) for i in indices]
+        return [self._read(int(i)) for i in indices]
 
     def _read(self, i: int) -> dict:
         shard, size = i % len(self._paths), int(self._size[i])
@@ -284,16 +267,12 @@ class Records(Sequence):
                 f"record {i // len(self._paths)} of {self._paths[shard]} is corrupt; "
                 "delete the folder and prepare the data again."
             )
-        return _parse(data)
+        row = tfrecord_io.parse(data)
+        tokens = np.frombuffer(row["input_ids"], "<i4")
+        return row | {"id": row["id"].decode(), "input_ids": tokens}
 
 
 def _serialise(row: dict) -> bytes:
     tokens = np.asarray(row["input_ids"], "<i4").tobytes()
     features = {"id": row["id"].encode(), "input_ids": tokens}
     return tfrecord_io.serialise(features | {name: row[name] for name in INTEGERS})
-
-
-def _parse(data: bytes) -> dict:
-    row = tfrecord_io.parse(data)
-    tokens = np.frombuffer(row["input_ids"], "<i4")
-    return row | {"id": row["id"].decode(), "input_ids": tokens}

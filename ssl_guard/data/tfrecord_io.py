@@ -10,7 +10,7 @@ import errno
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import google_crc32c
 from tensorflow_datasets.proto.tf_example_generated_pb2 import Example
@@ -32,7 +32,7 @@ def serialise(row: dict[str, int | bytes]) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def parse(data: bytes) -> dict[str, int | bytes]:
+def parse(data: bytes) -> dict[str, Any]:
     """The row of a message."""
     row = {}
     for name, feature in Example.FromString(data).features.feature.items():
@@ -53,7 +53,7 @@ def unframe(framed: bytes) -> bytes | None:
     return data if framed[-FOOTER.size :] == FOOTER.pack(_masked_crc(data)) else None
 
 
-def read(path: str | Path) -> Iterator[dict[str, int | bytes]]:
+def read(path: str | Path) -> Iterator[dict[str, Any]]:
     """The rows of a file in their order, one at a time.
 
     Raises BadInput, naming file and record, where the file is cut off or does not match its CRCs.

@@ -128,7 +128,7 @@ class Tokenizer:
         close = self._end if response is None else self._middle
         tail = [] if response is None else response + self._close
         room = self.max_length - len(self._open) - len(close) - len(tail)  # for the prompt
-        if room < 0:
+        if response is not None and room < 0:
             tail = response[:room] + self._close
         cut_prompt = max(0, len(prompt) - max(0, room))
         head = self._open + prompt[cut_prompt:] + close

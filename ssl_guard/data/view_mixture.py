@@ -5,22 +5,23 @@ and takes the row's next copy in that set, starting from a random one. With one 
 row's copies in turn.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ssl_guard.data.shards import Records
+from ssl_guard.data.records import Concat, Records
 from ssl_guard.errors import BadInput
 
 COPIES, SETS = 3, 5  # random streams of a seed; pipeline.py and mlm.py have those between
 
 
-class Mixture(Sequence):
-    """The records of several strong views, one view after the other, read like tfrecord.Records.
+class Mixture(Concat):
+    """The records of several strong views, and the drawing of a row's view.
 
-    views: each with copy c of the pool's row i at i * copies + c; copies: int, of each view;
-    weights: positive, of each view, brought to a sum of 1. Raises BadInput for copies that do not
-    fit a pool of `rows` rows.
+    views: each with copy c of the pool's row i at i * copies + c. copies: int, of each view.
+    weights: positive, of each view; normalised. Raises BadInput for copies that do not fit a pool
+    of `rows` rows.
     """
 
     def __init__(
@@ -31,35 +32,17 @@ class Mixture(Sequence):
         copies: Sequence[int] | None = None,
         weights: Sequence[float] = (),
     ):
-        self.views, self.rows = tuple(views), rows
+        super().__init__(views)
+        self.rows = rows
         self.copies = tuple(copies or (len(view) // rows for view in views))
-        weights = np.array(weights or [1.0] * len(views), np.float64)
-        self.weights = weights / weights.sum()
+        shares = np.array(weights or [1.0] * len(views), np.float64)
+        self.weights = shares / shares.sum()
         for view, number in zip(self.views, self.copies, strict=True):
             if len(view) != rows * number:
                 raise BadInput(
                     f"the strong view has {len(view)} records, which is not {number} copies of "
                     f"each of the {rows} unlabelled rows; prepare the shards again."
                 )
-        self.lengths = np.concatenate([view.lengths for view in self.views])
-        self._starts = np.cumsum([0, *map(len, self.views)])
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, i: int) -> dict:
-        return self.gather([range(len(self))[i]])[0]  # range raises IndexError
-
-    def gather(self, indices: Iterable[int]) -> list[dict]:
-        """The records at these positions, in this order."""
-        indices = np.asarray(list(indices), np.int64)
-        found = np.searchsorted(self._starts, indices, side="right") - 1
-        rows: list = [None] * len(indices)
-        for number, view in enumerate(self.views):
-            mine = np.flatnonzero(found == number)
-            for i, row in zip(mine, view.gather(indices[mine] - self._starts[number]), strict=True):
-                rows[i] = row
-        return rows
 
     def mean_lengths(self) -> np.ndarray:
         """float64 [rows]: the expected tokens of a row's strong view."""
@@ -89,6 +72,7 @@ class Mixture(Sequence):
 
         every = np.arange(self.rows)
         seen, until = np.zeros((self.rows, len(self.views)), np.int64), 0
+        lock = threading.Lock()  # prefetching iterators may share a chooser
 
         def turns(epoch: int) -> tuple[np.ndarray, np.ndarray]:
             """(set, how often the row was shown from it before), int [rows] each, of an epoch."""
@@ -105,7 +89,8 @@ class Mixture(Sequence):
             records = np.empty(len(rows), np.int64)
             for epoch in np.unique(epochs):
                 here = epochs == epoch
-                sets, turn = (values[rows[here]] for values in turns(int(epoch)))
+                with lock:
+                    sets, turn = (values[rows[here]] for values in turns(int(epoch)))
                 shown = np.empty(len(sets), np.int64)
                 for number, copies in enumerate(self.copies):
                     mine = sets == number

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ssl_guard.data.shards import Records
+from ssl_guard.data.records import Records
 from ssl_guard.data.tokenizer import Encoded, Tokenizer
 from ssl_guard.errors import BadInput
 
@@ -68,23 +68,17 @@ def most_harmful(scores: np.ndarray, owner: np.ndarray) -> np.ndarray:
     return np.maximum.reduceat(scores, np.unique(owner, return_index=True)[1])
 
 
-class Windowed(Sequence):
-    """Records of a view, cut as in training, and beside them the records of their windows.
+class Windowed(Records):
+    """Records of a view, truncated as in training, and the records of their windows.
 
-    A row also says how many `windows` it has. owner: int [windows], the row of each window.
+    A row has the further key `windows`, their number. owner: int [windows], the row of each window.
     """
 
     def __init__(self, rows: Records, windows: Records):
         self.windows, self._rows = windows, rows
         self.manifest, self.lengths = rows.manifest, rows.lengths
-        self.owner = np.array([row["index"] for row in windows.gather(range(len(windows)))])
+        self.owner = np.array([row["index"] for row in windows])
         self.counts = np.bincount(self.owner, minlength=len(rows))
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, i: int) -> dict:
-        return self.gather([i])[0]
 
     def gather(self, indices: Iterable[int]) -> list[dict]:
         """The rows at these positions, in this order."""

@@ -20,8 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_union
 from sklearn.preprocessing import normalize
 
+from ssl_guard.data.records import Records
 from ssl_guard.data.schema import Example
-from ssl_guard.data.shards import Records
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference, metrics
 

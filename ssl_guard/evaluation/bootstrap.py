@@ -81,7 +81,7 @@ def resampled(
     one_class = not harmful.any() or not safe.any()
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, CHUNK):
-        chunk = []
+        chunk: list[np.ndarray] = []
         while len(chunk) < min(CHUNK, resamples - start):
             times = np.bincount(rng.integers(count, size=count), minlength=count)
             if one_class or (times @ harmful and times @ safe):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_guard.data import pipeline
+from ssl_guard.data.assemble import Source
 from ssl_guard.data.schema import Example, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import (
@@ -27,7 +28,7 @@ from ssl_guard.evaluation import (
 from ssl_guard.evaluation.judge import Rows, evaluate_rows, rows_of
 from ssl_guard.evaluation.operating_point import DEV, GIVEN
 from ssl_guard.evaluation.scorer import Run, Scorer, load_run, pack_groups, read_config
-from ssl_guard.prepare import Source, read_split
+from ssl_guard.prepare import read_split
 from ssl_guard.runtime import compilation, provenance, sharding
 from ssl_guard.runtime.files import read_jsonl
 
@@ -98,9 +99,9 @@ def _evaluate_run(
     policies: as for `evaluate_rows`; weights without a threshold are not scored.
     """
     weights = run.report["weights"]
-    scores, cost = _timed_scores(run, records, weights)
+    timed, cost = _timed_scores(run, records, weights)
     others = {kind for thresholds in policies.values() for kind in thresholds} - {weights}
-    scores = {weights: scores} | {kind: run.predict(run.weights[kind], records) for kind in others}
+    scores = {weights: timed} | {kind: run.predict(run.weights[kind], records) for kind in others}
 
     def score(examples):
         return run.predict(run.weights[weights], run.records(examples)), None

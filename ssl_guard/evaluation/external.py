@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import jax
 import numpy as np
 
+from ssl_guard.data.encode import encode
 from ssl_guard.data.records import Rows
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
@@ -21,7 +22,6 @@ from ssl_guard.evaluation import inference, moderation
 from ssl_guard.evaluation.scorer import Scorer
 from ssl_guard.models import load_sequence_classifier
 from ssl_guard.models.sequence_classification import probabilities
-from ssl_guard.prepare import encode
 from ssl_guard.runtime import sharding
 from ssl_guard.runtime.files import sha256_file
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from ssl_guard.data import pipeline, windows
-from ssl_guard.data.shards import Records
+from ssl_guard.data.records import Records
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import preemption, sharding
 

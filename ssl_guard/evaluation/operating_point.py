@@ -250,7 +250,9 @@ def policy(
                 "threshold": value,
                 "probability": float(
                     calibrators.shift(
-                        calibrators.apply(calibrated, value), share=share, prevalence=prevalence
+                        calibrators.apply(calibrated, np.asarray(value)),
+                        share=share,
+                        prevalence=prevalence,
                     )
                 ),
                 "promise": text,

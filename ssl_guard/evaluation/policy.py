@@ -26,7 +26,7 @@ from ssl_guard.data import duplicates
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import calibrators, operating_point, scorer
-from ssl_guard.prepare import load_corpus, read_split
+from ssl_guard.prepare import DataSpec, read_split
 from ssl_guard.runtime import compilation
 from ssl_guard.runtime.files import read_jsonl, write_json
 
@@ -123,7 +123,7 @@ def _rows_of_a_file(workdir: Path, config: ConfigDict, file: str) -> Rows:
 def _labelled(config: ConfigDict, file: str) -> list[Example]:
     """The rows of a file that have a label, read as the run reads a file."""
     try:
-        corpus = load_corpus(config, file)
+        corpus = DataSpec(config).corpora.load(file)
     except BadInput as error:
         columns = ", ".join(dict(config.data.columns).values())
         raise BadInput(f"{error} (Of a finished run they are set: {columns}.)") from error

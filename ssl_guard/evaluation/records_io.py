@@ -99,7 +99,7 @@ def read_evaluations(workdir: str | Path) -> list[dict]:
             evaluation = json.loads(path.read_text())
             missing = [field for field in FIELDS if field not in evaluation]
         except (OSError, ValueError):
-            missing = FIELDS
+            missing = list(FIELDS)
         if missing or not path.with_suffix(".jsonl").exists():
             raise BadInput(
                 f"{path} is not a whole evaluation: delete it and run ssl_guard evaluate again."

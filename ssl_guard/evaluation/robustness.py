@@ -12,7 +12,7 @@ from ssl_guard.data.schema import Example
 from ssl_guard.evaluation.bootstrap import mean_interval
 
 # Strength of the operations of augment/ that hide words; others have the defaults of their own.
-ARGUMENTS = {
+ARGUMENTS: dict[str, dict] = {
     "leetspeak": {"p": 0.5},
     "spacing": {"p": 0.5},
     "homoglyphs": {"p": 0.3},

@@ -19,15 +19,15 @@ from ml_collections import ConfigDict
 from ssl_guard import algorithms, models
 from ssl_guard import config as config_module
 from ssl_guard import steps as steps_module
-from ssl_guard.data.records import Rows
+from ssl_guard.data.encode import encode, encode_windows
+from ssl_guard.data.records import Records, Rows
 from ssl_guard.data.schema import Example
-from ssl_guard.data.shards import Records
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import baselines, inference
 from ssl_guard.models import pretrained
-from ssl_guard.prepare import encode, encode_windows, prepare
+from ssl_guard.prepare import prepare
 from ssl_guard.runtime import sharding
 from ssl_guard.runtime.checkpoint import Checkpoints
 
@@ -69,7 +69,7 @@ class Run(NamedTuple):
         rows, stride = Rows(encode(self.tokenizer, texts), examples), self.config.eval.stride
         if not stride:
             return rows
-        return Windowed(rows, Rows(encode_windows(self.tokenizer, examples, stride)))
+        return Windowed(rows, Rows(encode_windows(self.tokenizer, list(examples), stride)))
 
     def score(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
         """Harmful probabilities, float64 [rows], by the name of the weights."""
@@ -207,6 +207,7 @@ def predict_fn(
     labelled: the labelled rows, for a method whose head is fitted on them.
     """
     if algorithm.logistic_head:
+        assert labelled is not None
         return functools.partial(
             baselines.predict,
             features_fn(config, model, tokenizer, mesh),
@@ -218,12 +219,13 @@ def predict_fn(
         apply=sharding.gather_fsdp_params(model.apply, mesh),
         extra_classes=algorithm.extra_classes,
     )
-    scores_of = functools.partial(
-        inference.predict,
+    step, how = (
         jax.jit(predict_step, out_shardings=sharding.replicated(mesh)),
-        **how_to_evaluate(config, tokenizer, mesh),
+        how_to_evaluate(config, tokenizer, mesh),
     )
-    return lambda params, records: scores_of(model.for_scoring(params), records)
+    return lambda params, records: inference.predict(
+        step, model.for_scoring(params), records, **how
+    )
 
 
 def features_fn(config, model: models.Classifier, tokenizer: Tokenizer, mesh) -> Callable:

@@ -55,16 +55,23 @@ def required(flag: flags.FlagHolder, name: str):
     return value
 
 
+def again(command: str) -> str:
+    """The command line that runs another command with the config of this one."""
+    words = iter(sys.argv[1:])
+    # "--config FILE" is two words.
+    given = [
+        f"--config={next(words, 'CONFIG')}" if word == "--config" else word
+        for word in words
+        if word.startswith("--config")
+    ]
+    return " ".join([f"python -m ssl_guard {command}", *(given or ["--config=CONFIG"])])
+
+
 def pairs(flag: str, given: list[str]) -> dict[str, str]:
     """Parses the items name=value of a list flag."""
     if wrong := [pair for pair in given if "=" not in pair]:
         raise BadInput(f"--{flag}: {wrong[0]!r} must be name=column, such as label=is_harmful.")
     return dict(pair.split("=", 1) for pair in given)
-
-
-def label_values(harmful: list[str], safe: list[str]) -> dict[str, int] | None:
-    """Merges --harmful_values and --safe_values into {value: label}; None if both are empty."""
-    return {value: 1 for value in harmful} | {value: 0 for value in safe} or None
 
 
 def _parse(argv: list[str], doc: str) -> list[str]:

@@ -23,11 +23,12 @@ from ml_collections import ConfigDict
 from ssl_guard import config as config_module
 from ssl_guard import models
 from ssl_guard.data import pipeline
+from ssl_guard.data.contamination import PRETRAINING, pretraining
 from ssl_guard.data.duplicates import Shingles
-from ssl_guard.data.shards import Records
+from ssl_guard.data.records import Records
 from ssl_guard.errors import BadInput
 from ssl_guard.models import convert
-from ssl_guard.prepare import PRETRAINING, Prepared, prepare, pretraining, read_split
+from ssl_guard.prepare import Prepared, prepare, read_split
 from ssl_guard.runtime import preemption, processes, provenance, sharding
 from ssl_guard.runtime.files import read_jsonl, sha256_file, write_json
 from ssl_guard.runtime.metrics import merge

@@ -1,7 +1,6 @@
 """Corpora by name or from a file of anybody's rows: TFDS builders, without tensorflow."""
 
 import contextlib
-import dataclasses
 import io
 import types
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ from ssl_guard.data.schema import TASKS, Corpus, Example, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime.files import sha256_file
 
-CORPORA = {
+CORPORA: dict[str, type[Published] | type[HumanScoredResponses]] = {
     "human_scored_responses": HumanScoredResponses,
     "wildguardmix": WildGuardMix,
     "aegis2": Aegis2,
@@ -139,68 +138,6 @@ def prepared(
     with _quiet():
         builder = corpus(data_dir=data_dir, config=task if issubclass(corpus, Published) else None)
         return builder if builder.is_prepared() else None
-
-
-def with_test(corpus: Corpus, test: Corpus) -> tuple[Corpus, frozenset[str]]:
-    """One corpus of both, and the ids of the test rows: those of `test` that have a label.
-
-    Raises BadInput for an id that is in both, and for a test corpus without both classes.
-    """
-    rows = tuple(example for example in test.examples if example.label is not None)
-    ids = frozenset(example.id for example in rows)
-    if len({example.label for example in rows}) < 2:
-        raise BadInput(
-            f"config.data.test_corpus: {test.name} needs harmful and safe rows: check its labels."
-        )
-    shared = sorted(ids & {example.id for example in corpus.examples})
-    if shared:
-        raise BadInput(
-            f"{corpus.name} and the test corpus {test.name} share {len(shared)} ids, such as "
-            f"{shared[0]}: a test row must be in no other corpus, and ids unique."
-        )
-    licence = " and ".join(sorted({corpus.licence, test.licence}))
-    name = f"{corpus.name}-{test.name}"
-    return make_corpus(name, corpus.task, corpus.examples + rows, licence), ids
-
-
-def with_unlabelled(corpus: Corpus, extra: Corpus) -> Corpus:
-    """One corpus of both, in which no row of `extra` has a label: more text for the pool.
-
-    Labels that `extra` has may follow another policy, so they are no diagnostics either. Raises
-    BadInput for an id that is in both.
-    """
-    shared = {e.id for e in corpus.examples} & {e.id for e in extra.examples}
-    if shared:
-        raise BadInput(
-            f"{corpus.name} and the unlabelled corpus {extra.name} share {len(shared)} ids, such "
-            f"as {min(shared)}: make them unique."
-        )
-    rows = tuple(dataclasses.replace(e, label=None, category=None) for e in extra.examples)
-    licence = " and ".join(sorted({corpus.licence, extra.licence}))
-    name = f"{corpus.name}-{extra.name}"
-    return make_corpus(name, corpus.task, corpus.examples + rows, licence)
-
-
-def with_prompts(corpus: Corpus, prompts: Corpus) -> Corpus:
-    """One corpus for both tasks: rows of `corpus`, pairs, and of `prompts`, prompts alone.
-
-    A row's task is told by whether it has a response. Raises BadInput for pairs that are none, and
-    for an id that is in both.
-    """
-    if any(example.response is None for example in corpus.examples):
-        raise BadInput(
-            f"config.data.prompt_corpus is given, but {corpus.name} has rows without a response: "
-            "set config.data.task = response_harm."
-        )
-    shared = {e.id for e in corpus.examples} & {e.id for e in prompts.examples}
-    if shared:
-        raise BadInput(
-            f"{corpus.name} and the prompt corpus {prompts.name} share {len(shared)} ids, such as "
-            f"{min(shared)}: make them unique."
-        )
-    licence = " and ".join(sorted({corpus.licence, prompts.licence}))
-    rows = corpus.examples + prompts.examples
-    return make_corpus(f"{corpus.name}-{prompts.name}", "both", rows, licence)
 
 
 def _prepare(

@@ -110,7 +110,7 @@ def read(folder: Path) -> tuple[list[Example], dict[str, int]]:
                 source=source,
                 licence="MIT",
             )
-            pair = normalised(example.prompt), normalised(example.response)
+            pair = normalised(example.prompt), normalised(example.response or "")
             first.setdefault(pair, example)
             labels.setdefault(pair, set()).add(example.label)
     kept = [first[pair] for pair in first if len(labels[pair]) == 1 and None not in labels[pair]]

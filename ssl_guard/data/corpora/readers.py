@@ -20,8 +20,9 @@ import json
 import lzma
 import re
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -149,7 +150,8 @@ def _listed(path: Path, names_in) -> list[str]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """(number, line with its end) of a file in UTF-8, with or without a mark at its beginning."""
-    opened = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
+    openers: dict[str, Callable[..., IO]] = {".gz": gzip.open, ".xz": lzma.open}
+    opened = openers.get(path.suffix.lower(), open)
     with _readable(path), opened(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             yield number, _text(path, line, number)

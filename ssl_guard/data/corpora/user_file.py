@@ -149,7 +149,7 @@ def configure(
 
 def read(config: UserFileConfig) -> Iterator[Example]:
     """All rows, in file order. Rows without an id are called after their place: "line 7"."""
-    ids, seen, columns = set(), set(), config.columns.values()
+    ids, seen, columns = set[str](), set[str](), config.columns.values()
     for where, place, row in _rows(config.files, columns):
         example = _example(config, where, place, row)
         if example.id in ids:  # places are not kept: look for the first one again
@@ -221,7 +221,7 @@ def _example(config: UserFileConfig, where: str, place: str, row: Mapping) -> Ex
         raise BadInput(f"{where}: '{config.columns['id']}' is empty: give all rows an id, or none.")
     return Example(
         id=text("id") or place,
-        prompt=text("prompt"),
+        prompt=text("prompt") or "",
         response=text("response") if "response" in needed else None,
         label=_label(config, where, row.get(config.columns["label"])),
         category=text("category"),

@@ -236,13 +236,13 @@ class Endpoint:
             body = body if isinstance(body, dict) else {}
         except (ValueError, RecursionError):
             body = {}
-        usage = _Usage.of(body)
+        usage = _Counts.of(body)
         if not response.is_success:
             code = body["error"].get("code") if isinstance(body.get("error"), dict) else None
             outcome = chat.FAILED if response.status_code in BUSY else chat.REJECTED
             outcome = chat.REFUSED if code == "content_filter" else outcome
             detail = code if code in NO_QUOTA else f"HTTP {response.status_code}"
-            return self._counted(request, outcome, usage or _Usage(0, 0), detail=detail)
+            return self._counted(request, outcome, usage or _Counts(0, 0), detail=detail)
         try:
             choice = body["choices"][0]  # the server may return more than one
             text, finish = choice["message"]["content"], choice["finish_reason"]
@@ -269,7 +269,7 @@ class Endpoint:
         )
 
     def _uncertain(self, request, outcome, completion_tokens, **rest) -> Attempt:
-        usage = _Usage(request.tokens, completion_tokens)
+        usage = _Counts(request.tokens, completion_tokens)
         return dataclasses.replace(self._counted(request, outcome, usage, **rest), uncertain=True)
 
     def _is_over(self, cache, tokens, cost) -> bool:
@@ -296,12 +296,12 @@ def _certificates():
     return httpx2.create_ssl_context()  # takes longer than a request
 
 
-class _Usage(NamedTuple):
+class _Counts(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
 
     @classmethod
-    def of(cls, body: dict) -> "_Usage | None":
+    def of(cls, body: dict) -> "_Counts | None":
         """Reads the server's counts, or None if there are none."""
         usage = body.get("usage")
         counts = [usage.get(name) for name in cls._fields] if isinstance(usage, dict) else [None]

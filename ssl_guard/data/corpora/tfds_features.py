@@ -1,8 +1,16 @@
 """How an Example is stored by the TFDS builders. TFDS has no None: "" and -1 stand for it."""
 
+from pathlib import Path
+
 import tensorflow_datasets as tfds
 
 from ssl_guard.data.schema import Example
+
+
+def citation(key: str) -> str:
+    """The BibTeX entry of this key in references.bib."""
+    entries = Path(__file__).with_name("references.bib").read_text(encoding="utf-8")
+    return next(e for e in entries.strip().split("\n\n") if f"{{{key}," in e.partition("\n")[0])
 
 
 def features() -> tfds.features.FeaturesDict:

@@ -1,4 +1,4 @@
-"""How an Example is stored by the TFDS builders. TFDS has no None: "" and -1 stand for it."""
+"""Converts examples to TFDS features and back."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def features() -> tfds.features.FeaturesDict:
 
 
 def to_record(example: Example) -> dict:
-    """The features of one example; TFDS has no null, so missing texts are empty and labels -1."""
+    """Converts an example to features. TFDS has no None: missing texts are "" and labels -1."""
     return {
         "id": example.id,
         "prompt": example.prompt,
@@ -38,7 +38,7 @@ def to_record(example: Example) -> dict:
 
 
 def from_record(record: dict) -> Example:
-    """The example of a record as a data source gives it."""
+    """Converts a record of a TFDS data source to an example."""
     text = {name: value.decode() for name, value in record.items() if name != "label"}
     label = int(record["label"])
     return Example(

@@ -1,4 +1,4 @@
-"""Sets from a config: made by training or by the command, mixed, refused."""
+"""Tests sets of a config: made by training or by the command, mixed, refused."""
 
 import sys
 import types
@@ -58,7 +58,7 @@ def run_command(monkeypatch, capsys, config, **flags):
 
 @pytest.fixture(scope="module")
 def prepared(folder):
-    """What training makes by itself."""
+    """The data that training makes."""
     return prepare.prepare(training(folder), views=("weak", "strong"))
 
 
@@ -92,7 +92,7 @@ def test_sets_of_other_recipes_and_copies_are_mixed(prepared, folder, monkeypatc
 
 
 def test_the_tokens_follow_the_set(folder, prepared, monkeypatch, capsys):
-    """A set that was made again with another recipe does not meet the old tokens."""
+    """Shards of an old set are refused after the set is made with another recipe."""
     monkeypatch.setitem(ops.OPS, "x", lambda texts: each(lambda text, rng: f"x {text}"))
     made = {"augment.name": "again", "augment.copies": 2}
     run_command(monkeypatch, capsys, training(folder, **made, **{"augment.ops": ("identity",)}))

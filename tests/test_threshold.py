@@ -13,7 +13,7 @@ from configs import tfidf_logistic
 from ssl_guard import prepare
 from ssl_guard.commands import calibrate
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import calibration
+from ssl_guard.evaluation import calibrators, operating_point
 from ssl_guard.evaluation.policy import make_policy
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import run as train_run
@@ -57,8 +57,8 @@ def test_the_policy_of_a_runs_own_rows(run):
     assert all(line.keys() == {"id", "group", "label", "raw"} for line in lines)
 
     columns = {key: np.array([line[key] for line in lines]) for key in ("group", "label", "raw")}
-    kept = calibration.independent(columns["group"], columns["label"], [r["id"] for r in lines])
-    expected = calibration.policy(columns["label"][kept], columns["raw"][kept], **SETTINGS)
+    kept = calibrators.independent(columns["group"], columns["label"], [r["id"] for r in lines])
+    expected = operating_point.policy(columns["label"][kept], columns["raw"][kept], **SETTINGS)
     assert {key: policy[key] for key in expected} == expected
     pairs = {(line["group"], line["label"]) for line in lines}
     assert policy["rows"] == len(pairs) < policy["rows_read"] == 240
@@ -140,6 +140,7 @@ def test_the_command_prints_what_it_writes(run):
     workdir, _ = run
     command = [sys.executable, "-m", "ssl_guard", "calibrate", f"--workdir={workdir}"]
     flags = ["--target-recall=0.8", "--confidence=0.9", "--prevalence=0.05", "--calibrator=none"]
+    flags += ["--cost-false-positive=1", "--cost-false-negative=20"]
     done = subprocess.run([*command, *flags, "--target-fpr=0.1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     policy = json.loads((workdir / "policy.json").read_text())
@@ -148,8 +149,20 @@ def test_the_command_prints_what_it_writes(run):
     row = re.search(r"\| strict .*", done.stdout)[0]
     assert f"| {strict['threshold']:.4f} " in row and "recall >= 0.8 with 0.9 confidence" in row
     assert f"{100 * strict['measured']['fpr']['value']:.1f} [" in row
+    assert "least cost at 0.05 harmful, 1 to 20" in done.stdout
     assert "5% harmful" in done.stdout and "Calibrator: none" in done.stdout
 
     with pytest.raises(BadInput, match="needs 2302 safe rows"):
         make_policy(workdir, **SETTINGS | {"target_fpr": 0.001})
     assert json.loads((workdir / "policy.json").read_text()) == policy
+
+
+def test_the_command_takes_the_cost_of_each_error(run):
+    workdir, _ = run
+    command = [sys.executable, "-m", "ssl_guard", "calibrate", f"--workdir={workdir}"]
+    flags = ["--target-fpr=0.1", "--target-recall=0.8", "--confidence=0.9", "--prevalence=0.05"]
+    costs = ["--cost-false-positive=1", "--cost-false-negative=20"]
+    subprocess.run([*command, *flags, *costs], capture_output=True, check=True)
+    found = json.loads((workdir / "policy.json").read_text())
+    assert found == make_policy(workdir, **SETTINGS, costs=(1, 20))
+    assert found != make_policy(workdir, **SETTINGS, costs=(20, 1))

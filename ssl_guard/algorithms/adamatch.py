@@ -16,8 +16,8 @@ z' = z'', and a second pass would interpolate between dropout masks. (2) The str
 rows: labelled texts are not augmented.
 
 The authors' code averages q over the last 128 batches; here q has the moving average of p, so that
-both sides of the ratio remember alike. (The reimplementation in USB has tau = 0.95, no ramp, and
-starts q~ at the first batch's mean but p~ at 1/C: its first steps align to uniform shares.)
+both sides of the ratio cover the same steps. (The reimplementation in USB has tau = 0.95, no ramp,
+and starts q~ at the first batch's mean but p~ at 1/C: its first steps align to uniform shares.)
 
 State: nothing per pool example.
 """
@@ -29,12 +29,10 @@ from ssl_guard.algorithms.base import (
     Algorithm,
     Target,
     batch_mean,
-    consistency_term,
     hard_labels,
     moving_average,
-    supervised_term,
+    weak_to_strong_terms,
 )
-from ssl_guard.algorithms.losses import cross_entropy
 
 
 def make(
@@ -60,12 +58,8 @@ def make(
         return state, Target(hard_labels(aligned), keep.astype(jnp.float32))
 
     def loss(logits, target, batch, clock):
-        losses = cross_entropy(logits["strong"], target.probs)
         ramp = 0.5 - jnp.cos(jnp.minimum(jnp.pi, 2 * jnp.pi * clock.progress)) / 2
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, unlabelled_weight * ramp),
-        }
+        return weak_to_strong_terms(logits, target, batch, unlabelled_weight * ramp)
 
     return Algorithm(("weak", "strong"), init_state, target, loss)
 

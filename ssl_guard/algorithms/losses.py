@@ -1,21 +1,22 @@
-"""Per-example losses and the weighted sums they are reduced by.
+"""Per-example losses and their reduction to terms of the objective.
 
-Nothing here averages over a batch on its own: a method says which rows count (`weights`) and which
-rows its mean is over (`counts`), because "mean over all unlabelled rows" and "mean over kept rows"
-are different methods.
+No function here averages over a batch: a method names the rows of its sum (`weights`) and of its
+denominator (`counts`), because "mean over all unlabelled rows" and "mean over kept rows" are
+different methods.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import optax
+from jaxtyping import Array, Float
 
 
 class Term(NamedTuple):
     """One summand of the objective: `coefficient * sum(losses * weights) / max(sum(counts), 1)`.
 
-    losses: float32 [batch]; weights: float32 [batch], 0 for rows that must not move a gradient;
+    losses: float32 [batch]; weights: float32 [batch], 0 for rows without a gradient;
     counts: float32 [batch], the rows of the denominator; coefficient: scalar.
     """
 
@@ -33,25 +34,11 @@ def weighted(losses: Float[Array, "*s"], weights: Float[Array, "*s"]) -> Float[A
     return jnp.where(weights > 0, losses, 0.0) * weights
 
 
-def cross_entropy(
-    logits: Float[Array, "*batch classes"], probs: Float[Array, "*batch classes"]
-) -> Float[Array, "*batch"]:
-    """-sum_c probs_c log softmax(logits)_c, float32, in nats."""
-    return -jnp.sum(probs * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
-
-
-def cross_entropy_with_labels(
-    logits: Float[Array, "*batch classes"], labels: Int[Array, "*batch"]
-) -> Float[Array, "*batch"]:
-    """-log softmax(logits)[label], float32, in nats; labels in [0, classes)."""
-    return cross_entropy(logits, jax.nn.one_hot(labels, logits.shape[-1]))
-
-
 def kl_divergence(
     logits: Float[Array, "*batch classes"], probs: Float[Array, "*batch classes"]
 ) -> Float[Array, "*batch"]:
     """KL(probs || softmax(logits)) in nats, float32; 0 log 0 = 0."""
-    return cross_entropy(logits, probs) - entropy(probs)
+    return optax.softmax_cross_entropy(logits, probs) - entropy(probs)
 
 
 def squared_error(

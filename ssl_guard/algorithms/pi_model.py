@@ -7,21 +7,15 @@
 The noise is dropout, drawn anew for the weak and the strong view, and whatever
 `config.augment.ops` does to the text ("identity": nothing).
 
-The paper differentiates both passes, which doubles the expected gradient of this loss, takes in the
-labelled rows as well, and ramps by exp(-5 (1 - t / ramp)^2). The one-sided form, on unlabelled rows
-and with the linear ramp, is that of google-research/mixmatch and USB, whence lambda_u = 10 too.
+The paper differentiates both passes, which doubles the expected gradient of this loss, includes the
+labelled rows, and ramps by exp(-5 (1 - t / ramp)^2). The one-sided form on unlabelled rows, the
+linear ramp and lambda_u = 10 are those of google-research/mixmatch and USB.
 """
 
 import jax
 import jax.numpy as jnp
 
-from ssl_guard.algorithms.base import (
-    Algorithm,
-    Target,
-    consistency_term,
-    no_state,
-    supervised_term,
-)
+from ssl_guard.algorithms.base import Algorithm, Target, no_state, weak_to_strong_terms
 from ssl_guard.algorithms.losses import squared_error
 from ssl_guard.algorithms.ramps import linear_ramp
 
@@ -35,11 +29,7 @@ def make(*, unlabelled_weight: float = 10.0, ramp: float = 0.4) -> Algorithm:
         return state, Target(q, jnp.ones(q.shape[:2]))
 
     def loss(logits, target, batch, clock):
-        losses = squared_error(logits["strong"], target.probs)
         coefficient = unlabelled_weight * linear_ramp(clock.progress, until=ramp)
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, coefficient),
-        }
+        return weak_to_strong_terms(logits, target, batch, coefficient, squared_error)
 
     return Algorithm(("weak", "strong"), no_state, target, loss)

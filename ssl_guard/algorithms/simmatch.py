@@ -25,17 +25,17 @@ State: per labelled row 4 width + 4 bytes, and window C floats; nothing per pool
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from ssl_guard.algorithms.base import (
     Algorithm,
     Target,
     batch_mean,
-    consistency_term,
     dropout_key,
-    supervised_term,
+    weak_to_strong_terms,
 )
-from ssl_guard.algorithms.losses import Term, cross_entropy
+from ssl_guard.algorithms.losses import Term
 from ssl_guard.errors import BadInput
 
 
@@ -86,14 +86,11 @@ def make(
         return state | {"unlabelled": unlabelled}, Target(corrected, keep, extra)
 
     def loss(logits, target, batch, clock):
-        losses = cross_entropy(logits["strong"], target.probs)
         similar = logits["strong_features"] @ target.extra["bank"].T / temperature
-        similar = cross_entropy(similar, target.extra["similarities"])
+        similar = optax.softmax_cross_entropy(similar, target.extra["similarities"])
         weight = batch["weight"]
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, unlabelled_weight),
-            "similarity": Term(similar, weight * target.extra["ready"], weight, similarity_weight),
+        return weak_to_strong_terms(logits, target, batch, unlabelled_weight) | {
+            "similarity": Term(similar, weight * target.extra["ready"], weight, similarity_weight)
         }
 
     def init_state(pool_size, num_classes, num_heads, *, labelled_size=0, width=0):
@@ -114,7 +111,7 @@ def make(
 
 
 def update_bank(state: dict, features, batch: dict, across, momentum: float) -> dict:
-    """The bank after a visit of this batch's labelled rows; rows of weight 0 leave it alone."""
+    """Updates the bank by the labelled rows of this batch; ignores rows of weight 0."""
     if "index" not in batch["labelled"]:
         raise BadInput(
             'SimMatch remembers every labelled row: give the batch its batch["labelled"]["index"].'

@@ -27,6 +27,7 @@ State: nothing. The view is "weak", the text as it is, and it runs with gradient
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from ssl_guard.algorithms.base import (
@@ -37,7 +38,7 @@ from ssl_guard.algorithms.base import (
     no_state,
     supervised_term,
 )
-from ssl_guard.algorithms.losses import cross_entropy, kl_divergence
+from ssl_guard.algorithms.losses import kl_divergence
 from ssl_guard.algorithms.ramps import linear_ramp
 
 
@@ -57,12 +58,12 @@ def make(
         rows, key = batch["weak"], dropout_key(clock.rng, "weak")
 
         def logits_of(params, words):
-            features = stages.features(params, rows, key, True, words=words)
+            features = stages.features(params, rows, key, True, word_embeddings=words)
             return stages.classify(params, features, rows["row"], key, True)
 
         labelled, labelled_key = batch["labelled"], dropout_key(clock.rng, "labelled")
         features = stages.features(params, labelled, labelled_key, True)
-        words = stages.words(params, rows)
+        words = stages.word_embeddings(params, rows)
         # No gradient goes through the search: its inputs are stopped, so none is even traced.
         direction = adversarial_direction(
             lambda words: logits_of(jax.lax.stop_gradient(params), words),
@@ -82,7 +83,7 @@ def make(
 
     def loss(logits, target, batch, clock):
         divergence = kl_divergence(logits["adversarial"], target.probs)
-        entropy = cross_entropy(logits["weak"], jax.nn.softmax(logits["weak"]))
+        entropy = optax.softmax_cross_entropy(logits["weak"], jax.nn.softmax(logits["weak"]))
         coefficient = unlabelled_weight * linear_ramp(clock.progress, until=ramp)
         return {
             "supervised": supervised_term(logits["labelled"], batch["labelled"]),
@@ -105,7 +106,7 @@ def random_direction(
 def adversarial_direction(
     logits_of, words: Float[Array, "batch length width"], direction, power_iterations: int
 ) -> Float[Array, "batch length width"]:
-    """The unit direction per text that power iteration turns `direction` into."""
+    """Runs power iteration from `direction` and returns a unit direction per text."""
     logits, jacobian = jax.linearize(logits_of, words)
     transposed = jax.linear_transpose(jacobian, words)
     p = jax.nn.softmax(logits)

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_guard.augment.base import Rewrite, check_share, each
-from ssl_guard.augment.words import WORD, cased_like, some
+from ssl_guard.augment.base import WORD, Rewrite, cased_like, check_share, each, some
 from ssl_guard.errors import BadInput
 
 NEGATIONS = {"no", "not", "none", "never", "nor", "neither", "nobody", "nothing", "without"}
@@ -44,12 +43,7 @@ def eda(
     The changes are tried in random order until one applies; None if none does. Raises BadInput for
     an alpha outside [0, 1], or if all are 0.
     """
-    alphas = {
-        "replacement": replacement,
-        "insertion": insertion,
-        "swap": swap,
-        "deletion": deletion,
-    }
+    alphas = dict(zip(CHANGES, (replacement, insertion, swap, deletion), strict=True))
     for name, alpha in alphas.items():
         check_share("eda", name, alpha)
     kinds = [(CHANGES[name], alpha) for name, alpha in alphas.items() if alpha]

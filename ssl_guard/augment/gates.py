@@ -7,7 +7,7 @@ gates that need a model are in evaluation/model_gates.py.
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,11 +24,14 @@ class Text(NamedTuple):
     response: str | None
 
 
+Measure = Callable[[Sequence[Text], Sequence[Text]], np.ndarray]  # of sources and views, [views]
+
+
 class Gate(NamedTuple):
-    """Accepts a view if low <= value <= high, with values = measure(sources, views), [views]."""
+    """Accepts a view if low <= measure <= high."""
 
     name: str
-    measure: Callable[[Sequence[Text], Sequence[Text]], np.ndarray]
+    measure: Measure
     low: float
     high: float
 
@@ -42,7 +45,7 @@ def build(
 ) -> tuple[Gate, ...]:
     """Builds the requested gates, in the order in which they are applied. Defaults build none.
 
-    refusal: rejects views with a part that refuses to rewrite.
+    refusal: rejects views with a part that refuses to rewrite, see llm/refusals.py.
     overlap: rejects views that equal their source but for case and white space, or share more than
         this share of their words with it; 0 for no gate, 1 to reject equal ones only.
     length: bounds on the length of each part, as a share of its source's characters.
@@ -63,21 +66,17 @@ def build(
         )
     gates = []
     if refusal:
-        gates.append(Gate("refusal", refusals, 0, 0))
+        refuses = _worst_part(lambda source, view: is_refusal(view, source), max)
+        gates.append(Gate("refusal", refuses, 0, 0))
     if overlap:
         # Equal texts measure 2, which every bound rejects.
         gates.append(Gate("copy", overlaps, 0, overlap))
     if length:
         gates.append(Gate("length", length_ratios, *length))
     if language:
-        kept = functools.partial(languages_kept, confidence=language)
-        gates.append(Gate("language", kept, 1, 1))
+        kept = functools.partial(language_kept, confidence=language)
+        gates.append(Gate("language", _worst_part(kept, min), 1, 1))
     return tuple(gates)
-
-
-def refusals(sources: Sequence[Text], views: Sequence[Text]) -> np.ndarray:
-    """Returns 1 where a part of the view is a refusal and its source is not, else 0."""
-    return _worst(sources, views, lambda source, view: is_refusal(view, source), max)
 
 
 def overlaps(sources: Sequence[Text], views: Sequence[Text]) -> np.ndarray:
@@ -93,22 +92,7 @@ def overlaps(sources: Sequence[Text], views: Sequence[Text]) -> np.ndarray:
 
 def length_ratios(sources: Sequence[Text], views: Sequence[Text]) -> np.ndarray:
     """Returns the ratio of characters, view / source, of the part where it is furthest from 1."""
-
-    def ratio(source, view):
-        return len(view) / len(source) if source else 1.0
-
-    def furthest(ratios):
-        return max(ratios, key=lambda r: abs(np.log(max(r, 1e-9))))
-
-    return _worst(sources, views, ratio, furthest)
-
-
-def languages_kept(
-    sources: Sequence[Text], views: Sequence[Text], *, confidence: float
-) -> np.ndarray:
-    """Returns 0 where a part is in another language than its source, see `language_kept`."""
-    kept = functools.partial(language_kept, confidence=confidence)
-    return _worst(sources, views, kept, min)
+    return _worst_part(_length_ratio, _furthest_from_1)(sources, views)
 
 
 def language_kept(source: str, view: str, *, confidence: float) -> bool:
@@ -148,11 +132,23 @@ def _joined(text: Text) -> str:
     return text.prompt if text.response is None else f"{text.prompt}\n{text.response}"
 
 
-def _worst(sources, views, measure, worst) -> np.ndarray:
-    """Returns float64 [views]: the worst measure over the parts of each view."""
-    return np.array(
+def _length_ratio(source: str, view: str) -> float:
+    return len(view) / len(source) if source else 1.0
+
+
+def _furthest_from_1(ratios: Iterable[float]) -> float:
+    return max(ratios, key=lambda r: abs(np.log(max(r, 1e-9))))
+
+
+def _worst_part(measure: Callable[[str, str], float], worst: Callable) -> Measure:
+    """Returns the measure of views that takes the worst over the parts of each."""
+    return lambda sources, views: np.array(
         [
-            worst(measure(a, b) for a, b in zip(source, view, strict=True) if a is not None)
+            worst(
+                measure(a, b)
+                for a, b in zip(source, view, strict=True)
+                if a is not None and b is not None
+            )
             for source, view in zip(sources, views, strict=True)
         ],
         np.float64,

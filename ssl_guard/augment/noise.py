@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_guard.augment.base import Rewrite, check_share, each
-from ssl_guard.augment.words import change_some, some
+from ssl_guard.augment.base import Rewrite, change_matches, change_some, check_share, each
 
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # each row is offset by half a key
 
@@ -44,13 +43,7 @@ def keyboard(texts: Iterable[str], *, p: float) -> Rewrite:
     check_share("keyboard", "p", p)
 
     def change(text: str, rng: np.random.Generator) -> str | None:
-        return change_some(
-            text,
-            rng,
-            p=p,
-            able=lambda word: LETTER.search(word) is not None,
-            change=lambda word, _: _slip(word, rng),
-        )
+        return change_some(text, rng, p, LETTER.search, lambda word, _: _slip(word, rng))
 
     return each(change)
 
@@ -76,15 +69,4 @@ def ocr(texts: Iterable[str], *, p: float) -> Rewrite:
     A pair of letters that looks like one letter counts as one ("rn", m). Raises BadInput unless p
     is in [0, 1].
     """
-    check_share("ocr", "p", p)
-
-    def change(text: str, rng: np.random.Generator) -> str | None:
-        pieces = CONFUSABLE.split(text)
-        if len(pieces) == 1:
-            return None
-        for number in some(rng, len(pieces) // 2, p):
-            place = 2 * number + 1
-            pieces[place] = CONFUSED[pieces[place]]
-        return "".join(pieces)
-
-    return each(change)
+    return change_matches("ocr", p, CONFUSABLE, CONFUSED)

@@ -55,49 +55,62 @@ def augment(
     counts: dict = {}
     slots = [(row, copy) for row in rows for copy in range(copies)]
     made: dict[int, View] = {}
+
+    def count_short(short: str) -> None:
+        kinds = {row.id: row.kind for i, (row, _) in enumerate(slots) if i not in made}
+        for kind in kinds.values():
+            stats.add(counts, "rows_short", short, kind)
+
     for number, stage in enumerate(stages):
-        missing = [i for i in range(len(slots)) if i not in made]
+        missing = {i: slot for i, slot in enumerate(slots) if i not in made}
         if not missing:
             break
-        asked = [slots[i] for i in missing]
-        views = _attempt(asked, number, stage, rewrites, gates, seed, counts)
-        made |= {i: view for i, view in zip(missing, views, strict=True) if view is not None}
+        made |= _attempt(missing, number, stage, rewrites, gates, seed, counts)
         if number == 0:
-            _count_rows(counts, "first", asked, views)
-    views = [made.get(i) for i in range(len(slots))]
-    _count_rows(counts, "all", slots, views)
+            count_short("first")
+    count_short("all")
     for row in rows:
         stats.add(counts, "rows", row.kind)
-    return [_filled(slots, views, i, copies, counts) for i in range(len(slots))], counts
+    views = []
+    for i, (row, copy) in enumerate(slots):
+        if (view := made.get(i)) is None:
+            others = [i - copy + (copy + step) % copies for step in range(1, copies)]
+            other = next((made[j] for j in others if j in made), None)
+            op, text = (IDENTITY, row.text) if other is None else (REPEATED, other.text)
+            stats.add(counts, "filled", op, row.kind)
+            view = View(row.id, copy, op, text)
+        views.append(view)
+    return views, counts
 
 
 def _attempt(
-    slots: Sequence[tuple[Row, int]],
+    slots: dict[int, tuple[Row, int]],
     number: int,
     stage: recipe.Stage,
     rewrites: Sequence[dict[str, Rewrite]],
     gates: Sequence[Gate],
     seed: int,
     counts: dict,
-) -> list[View | None]:
-    """Applies one stage. A view is None if the operation made none or a gate rejected it."""
-    pieces: list[list] = [[None, None] for _ in slots]
-    ops: list[list[str]] = [[] for _ in slots]
-    usable = [True] * len(slots)
+) -> dict[int, View]:
+    """Applies one stage. Returns the views that the operations made and no gate rejected."""
+    pieces: dict[int, list] = {i: [None, None] for i in slots}
+    ops: dict[int, list[str]] = {i: [] for i in slots}
+    unusable: set[int] = set()
     for part in (PROMPT, RESPONSE):
-        mine = {i: text for i, (row, _) in enumerate(slots) if (text := row.text[part]) is not None}
+        mine = {i: text for i, (row, _) in slots.items() if (text := row.text[part]) is not None}
         rngs = [make_rng(seed, slots[i][0].id, slots[i][1], part, number) for i in mine]
         made, chains = recipe.apply(stage, rewrites[part], list(mine.values()), rngs)
         for (i, source), text, chain in zip(mine.items(), made, chains, strict=True):
             pieces[i][part] = text
             ops[i].append(chain)
-            usable[i] &= _is_usable(text, source)
+            if not _is_usable(text, source):
+                unusable.add(i)
+    rejected = {i: "none" for i in slots if i in unusable}
     left = {
         i: View(row.id, copy, ", ".join(dict.fromkeys(ops[i])), Text(*pieces[i]))
-        for i, (row, copy) in enumerate(slots)
-        if usable[i]
+        for i, (row, copy) in slots.items()
+        if i not in unusable
     }
-    rejected = {i: "none" for i in range(len(slots)) if i not in left}
     measured = {}
     for gate in gates:
         if not left:
@@ -109,7 +122,7 @@ def _attempt(
             if not gate.low <= value <= gate.high:
                 rejected[i] = gate.name
                 del left[i]
-    for row, _ in slots:
+    for row, _ in slots.values():
         stats.add(counts, "tried", stage.text, row.kind)
     for i, name in rejected.items():
         stats.add(counts, "rejected", stage.text, name, slots[i][0].kind)
@@ -121,7 +134,7 @@ def _attempt(
         for name, of_gate in measured.items():
             stats.add(counts, "measured", name, "sum", by=float(of_gate[i]))
             stats.add(counts, "measured", name, "count")
-    return [left.get(i) for i in range(len(slots))]
+    return left
 
 
 def _is_usable(text: str | None, source: str) -> bool:
@@ -133,32 +146,6 @@ def _is_usable(text: str | None, source: str) -> bool:
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
     return True
-
-
-def _count_rows(
-    counts: dict, short: str, slots: Sequence[tuple[Row, int]], views: Sequence[View | None]
-) -> None:
-    kinds = {row.id: row.kind for (row, _), view in zip(slots, views, strict=True) if view is None}
-    for kind in kinds.values():
-        stats.add(counts, "rows_short", short, kind)
-
-
-def _filled(
-    slots: Sequence[tuple[Row, int]],
-    views: Sequence[View | None],
-    i: int,
-    copies: int,
-    counts: dict,
-) -> View:
-    """Returns the view of a slot, or its replacement: the next view of the row, or the text."""
-    if (view := views[i]) is not None:
-        return view
-    row, copy = slots[i]
-    others = (views[i - copy + (copy + step) % copies] for step in range(1, copies))
-    other = next((view for view in others if view is not None), None)
-    op, text = (IDENTITY, row.text) if other is None else (REPEATED, other.text)
-    stats.add(counts, "filled", op, row.kind)
-    return View(row.id, copy, op, text)
 
 
 def make_rng(seed: int, row_id: str, copy: int, part: int, stage: int = 0) -> np.random.Generator:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_guard.augment.job import Job, Judges, plan
+from ssl_guard.augment.job import Job, Judges
 from ssl_guard.augment.make import make_set
 from ssl_guard.augment.text_set import TextSet, open_set
 from ssl_guard.data.assemble import Source
@@ -21,7 +21,7 @@ class SetsSpec(NamedTuple):
     """The sets that a run is trained on, and the recipe of its own set.
 
     root: the folder of the sets of all splits. names, weights: of the sets to mix. own: the name of
-    the run's own set. ops, arguments, copies, seed, gates: see `job.plan`. model_gates: arguments
+    the run's own set. ops, arguments, copies, seed, gates: see `Job`. model_gates: arguments
     of model_gates.build.
     """
 
@@ -39,7 +39,7 @@ class SetsSpec(NamedTuple):
 
 def own_job(spec: SetsSpec, source: Source, *, judges: Judges | None = None) -> Job:
     """Plans the run's own set. judges: opens the gates of spec.model_gates."""
-    return plan(
+    return Job(
         spec.root / source.split.name / spec.own,
         rows=len(source.rows["unlabelled"]),
         ops=spec.ops,

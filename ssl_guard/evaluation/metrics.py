@@ -20,20 +20,57 @@ AT_HALF = ("f1", "precision", "recall", "fpr")  # at a threshold of 0.5 as well
 BINS = 15  # of the calibration error
 
 
-def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The threshold t for which `score >= t` has the largest F1 of the harmful class.
+def best_f1_threshold(
+    labels: np.ndarray, scores: np.ndarray, *, prevalence: float | None = None
+) -> float:
+    """Returns the threshold t for which `score >= t` has the largest F1 of the harmful class.
 
-    labels: int [rows] in {0, 1}; scores: float [rows]. t lies halfway between two observed scores,
-    so that rounding does not move a verdict; of equally good ones the one nearest 0.5 wins. Meant
-    for the dev split, never for test.
+    labels: int [rows] in {0, 1}; scores: float [rows]; prevalence: share of traffic that is
+    harmful, None for that of these rows. t lies halfway between two observed scores, so that
+    rounding does not change a verdict; of equally good ones the one nearest 0.5 wins. Meant for dev
+    or calibration rows, never for test.
     """
+    edges, hits, alarms, harmful, safe = _confusions(labels, scores)
+    weight = 1.0  # of a safe row against a harmful one
+    if prevalence is not None:
+        weight = (1 - prevalence) / prevalence * harmful / safe
+    f1 = 2 * hits / np.maximum(hits + weight * alarms + harmful, 1)
+    return _best(edges[:-1], f1[:-1])  # the last edge flags nothing
+
+
+def cheapest_threshold(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    *,
+    prevalence: float,
+    false_positive: float,
+    false_negative: float,
+) -> float:
+    """Returns the threshold of the least expected cost per row, given the cost of each error.
+
+    It flags no row where that is cheapest. The arguments are those of `best_f1_threshold`.
+    """
+    edges, hits, alarms, harmful, safe = _confusions(labels, scores)
+    recall, fpr = hits / harmful, alarms / safe
+    cost = false_positive * (1 - prevalence) * fpr + false_negative * prevalence * (1 - recall)
+    return _best(edges, -cost)
+
+
+def _confusions(labels, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
+    """(edges, hits, alarms, harmful, safe): every threshold that makes a difference, rising, with
+    its true and false positives, and the number of rows of each class."""
     levels = np.unique(scores)
-    edges = np.concatenate([levels[:1], (levels[1:] + levels[:-1]) / 2])
-    order = np.sort(scores[labels == 1]), np.sort(scores)
-    true_positive = len(order[0]) - np.searchsorted(order[0], edges)
-    predicted = len(order[1]) - np.searchsorted(order[1], edges)
-    f1 = 2 * true_positive / np.maximum(predicted + len(order[0]), 1)
-    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
+    edges = np.concatenate(
+        [levels[:1], (levels[1:] + levels[:-1]) / 2, np.nextafter(levels[-1:], 2)]
+    )
+    harmful, safe = (np.sort(scores[labels == label]) for label in (1, 0))
+    hits, alarms = (len(part) - np.searchsorted(part, edges) for part in (harmful, safe))
+    return edges, hits, alarms, len(harmful), len(safe)
+
+
+def _best(edges: np.ndarray, values: np.ndarray) -> float:
+    """The edge of the largest value; of equally good ones the one nearest 0.5."""
+    best = np.flatnonzero(values >= values.max() - 1e-12)
     return float(edges[best[np.argmin(np.abs(edges[best] - 0.5))]])
 
 
@@ -68,15 +105,16 @@ def binary_scores(labels: np.ndarray, scores: np.ndarray, threshold: float) -> d
     missing is not there: safe rows alone leave the false positive rate, harmful ones the recall.
     """
     harmful, safe = int((labels == 1).sum()), int((labels == 0).sum())
-    counts = [
-        (int((verdict & (labels == 1)).sum()), int((verdict & (labels == 0)).sum()))
-        for verdict in (scores >= threshold, scores >= 0.5)
-    ]
-    found = defined(rates(*counts[0], harmful, safe), rates(*counts[1], harmful, safe), labels)
+
+    def at(limit: float) -> dict:
+        called = labels[scores >= limit]
+        return rates(int((called == 1).sum()), int((called == 0).sum()), harmful, safe)
+
+    found = defined(at(threshold), at(0.5), labels)
     if not harmful or not safe:
         return {name: float(value) for name, value in found.items()}
     found |= {
-        "best_f1": f1(labels, scores >= best_f1_threshold(labels, scores)),
+        "best_f1": at(best_f1_threshold(labels, scores))["f1"],
         "auprc": average_precision_score(labels, scores),
         "auroc": roc_auc_score(labels, scores),
         "ece": expected_calibration_error(labels, scores),
@@ -157,14 +195,6 @@ def precision_loss(labels: np.ndarray, scores: np.ndarray, exact: np.ndarray) ->
     difference}."""
     loss, exact_loss = (log_loss(labels, s, labels=(0, 1)) for s in (scores, exact))
     return {"loss": loss / exact_loss - 1, "score": float(np.abs(scores - exact).max())}
-
-
-def f1(labels: np.ndarray, verdict: np.ndarray) -> float:
-    """F1 of the harmful class; labels: int [rows] in {0, 1}, one of them 1; verdict: bool [rows].
-
-    Written out because a bootstrap calls it thousands of times.
-    """
-    return float(2 * (verdict & (labels == 1)).sum() / (verdict.sum() + labels.sum()))
 
 
 class Interval(NamedTuple):

@@ -94,7 +94,7 @@ def _scores(workdir: str):
     return lambda texts: run.score(_examples(texts))[kind]
 
 
-def _kept_weights(run: scorer.Scorer) -> str:
+def _kept_weights(run: scorer.Run) -> str:
     return "ema" if "ema" in run.weights else "raw"
 
 

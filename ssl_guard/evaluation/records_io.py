@@ -18,6 +18,7 @@ the first 8 digits of the corpus's sha256 behind it where another corpus has the
         weights                 "ema" or "raw": which of them `slices` and the rest are of
         seed                    of the run; null for a peer without one
     scorer        {"name": algorithm or peer, "workdir"}
+    missing       ids of rows that the scorer failed on; they are in no number here
     kind          "test", "over_refusal" (the safe rows of alarming prompts) or a side of the run
     scores        {"raw": {metric: {"value", "low", "high"}}, "ema": ...}: 95% bootstrap intervals
                   over groups of near-duplicate prompts. A metric that needs both classes is not

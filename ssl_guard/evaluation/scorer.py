@@ -1,7 +1,7 @@
-"""The scorer of a run: built by the training loop, and again from the workdir of a finished run.
+"""Builds the functions that score texts: for the training loop, and from a finished run.
 
-scorer = load_run("runs/uda")
-scores = scorer.score(examples)  # {"raw": float64 [rows], "ema": ...}
+run = load_run("runs/uda")
+scores = run.score(examples)  # {"raw": float64 [rows], "ema": ...}
 """
 
 import functools
@@ -33,6 +33,21 @@ from ssl_guard.runtime.checkpoint import Checkpoints
 
 
 class Scorer(NamedTuple):
+    """A classifier that an evaluation scores texts with.
+
+    name: of the method or the model; sha256: of its weights, None if they cannot be seen.
+    score(examples) -> (scores, verdicts): harmful scores, float64 [rows], in [0, 1], NaN for a row
+    that failed; the scorer's own verdicts, bool [rows], where they are not `score >= 0.5`, else
+    None. weights: kind of the weights that score, "raw" or "ema".
+    """
+
+    name: str
+    sha256: str | None
+    score: Callable[[Sequence[Example]], tuple[np.ndarray, np.ndarray | None]]
+    weights: str = "raw"
+
+
+class Run(NamedTuple):
     """A finished run, ready to score texts.
 
     weights: the selected step's parameters as "raw" and, if the run keeps an average, "ema"; the
@@ -72,8 +87,8 @@ def read_config(workdir: str | Path) -> ConfigDict:
     return config_module.from_json(json.loads((workdir / "config.json").read_text()))
 
 
-def load_run(workdir: str | Path) -> Scorer:
-    """The scorer of a finished run, from its config, its model folder and its selected checkpoint.
+def load_run(workdir: str | Path) -> Run:
+    """Loads a finished run from its config, its model folder and its selected checkpoint.
 
     Call `runtime.configure` with the run's `read_config` before, so that the programs are compiled
     as they were in training. Only SetFit and the logistic regressions read the corpus again, to fit
@@ -94,7 +109,7 @@ def load_run(workdir: str | Path) -> Scorer:
         labelled = prepare(config, views=()).labelled if algorithm.logistic_head else None
         predict = predict_fn(config, algorithm, model, tokenizer, mesh, labelled=labelled)
         weights = content = _selected_weights(workdir, config, report, model, mesh)
-    return Scorer(workdir, config, report, tokenizer, weights, predict, tree_sha256(content))
+    return Run(workdir, config, report, tokenizer, weights, predict, tree_sha256(content))
 
 
 def _selected_weights(workdir: Path, config, report: dict, model, mesh) -> dict[str, Any]:

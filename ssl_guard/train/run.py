@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from ssl_guard import algorithms
 from ssl_guard import config as config_module
-from ssl_guard.evaluation import evaluate
+from ssl_guard.evaluation import run_report
 from ssl_guard.train import baselines, gradient
 from ssl_guard.train.workdir import finished, opened
 
@@ -15,30 +15,27 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     """Trains one run and returns its report, which is also in `workdir/report.json`.
 
     The same call on the same workdir resumes; a finished run returns at once. Raises BadInput for a
-    workdir of another config, for one that another process works on, and for anything else that the
-    user can correct; Preempted when a signal has stopped the training.
+    workdir of another config or in use by another process and for any other input that the user can
+    correct, Preempted when a signal stopped the training.
     """
     workdir = Path(workdir)
     config_module.check(config)
-    method = baselines if config.algorithm in algorithms.CLOSED_FORM else gradient
-    method.check(config)
-    report = finished(workdir, config)
-    if report is not None:
+    config_module.refuse_other(workdir, config)
+    if (report := finished(workdir)) is not None:
         return report
-
-    run = method.build(config)  # reads all input: nothing is written for a run that is refused
-    prepared = run.prepared
+    method = baselines if config.algorithm in algorithms.CLOSED_FORM else gradient
+    prepared, fit = method.build(config)  # reads all input; a refused run has written nothing
     with opened(workdir, config, prepared) as (files, checkpoints):
-        result = method.fit(run, config, files, checkpoints)
+        result = fit(files, checkpoints)
         # Dev has chosen the step and the threshold. Calibration and test are read once, here.
         if prepared.calibration is not None:
-            evaluate.write_predictions(
+            run_report.write_predictions(
                 files / "calibration.jsonl",
                 prepared.calibration,
                 prepared.calibration_groups,
                 **result.scores("calibration"),
             )
-        return evaluate.write_report(
+        return run_report.write_report(
             files,
             config,
             prepared,

@@ -1,4 +1,4 @@
-"""The folder of a run: its report if the run is finished, else opened for writing."""
+"""Opens the folder of a run: for its report if the run is finished, else for writing."""
 
 import contextlib
 import json
@@ -14,12 +14,8 @@ from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.files import write_json
 
 
-def finished(workdir: Path, config: ConfigDict) -> dict | None:
-    """Returns the report of a finished run, None for any other workdir.
-
-    Raises BadInput for the workdir of another config.
-    """
-    config_module.refuse_other(workdir, config)
+def finished(workdir: Path) -> dict | None:
+    """Returns the report of a finished run, None for any other workdir."""
     report = workdir / "report.json"
     return json.loads(report.read_text()) if report.exists() else None
 
@@ -28,9 +24,9 @@ def finished(workdir: Path, config: ConfigDict) -> dict | None:
 def opened(
     workdir: Path, config: ConfigDict, prepared: Prepared
 ) -> Iterator[tuple[Path, Checkpoints]]:
-    """Locks a workdir, writes the config and the start into it, and yields (files, checkpoints).
+    """Locks a workdir, records config and start, and yields (files, checkpoints).
 
-    files: the folder that this process writes to, the workdir itself for the first process.
+    files: the folder that this process writes to; the first process writes to the workdir.
     Raises BadInput if another process holds the workdir.
     """
     with (

@@ -1,11 +1,10 @@
-"""From scores and labels to probabilities and thresholds that keep a stated promise.
+"""Operating points: thresholds on scores that keep a stated promise.
 
-A row is harmful for a threshold t if `score >= t`. Thresholds are on the scores as the model gives
-them. A calibrator keeps their order, so no promise depends on it: it says which probability a
-score stands for.
+A row is harmful for a threshold t if `score >= t`. Thresholds are on uncalibrated scores, so no
+promise depends on the calibrator.
 
-The promises. For n safe rows, drawn independently as traffic's safe rows are, let k be the most
-false positives for which
+For n safe rows, drawn independently from the distribution of traffic's safe rows, let k be the
+largest number of false positives for which
 
     P(Binomial(n, alpha) <= k) <= 1 - confidence.
 
@@ -13,158 +12,31 @@ The threshold lies above the (k+1)-th largest safe score. If its true FPR were m
 most k of the n scores would lie in the top share alpha of all safe scores, which has at most this
 probability (Tong, Feng and Li, Neyman-Pearson classification algorithms and NP receiver operating
 characteristics, Science Advances 4, 2018, Proposition 1). k depends on n alone and is fixed before
-a score is seen. To look for a good threshold first, and then to quote the Clopper-Pearson bound of
-the rows that chose it, is not the same: the bound is for a threshold that has not seen them. Ties
-at the (k+1)-th score are all called safe, which can only lower the FPR: with ties the FPR exceeds
+a score is seen. Choosing a good threshold first and quoting its Clopper-Pearson bound on the same
+rows is not equivalent: that bound holds for a threshold that is independent of the rows. Ties at
+the (k+1)-th score are all called safe, which can only lower the FPR: with ties the FPR exceeds
 alpha only if at most k scores reach the lowest score that has no more than alpha above it, and at
-least alpha of all scores reach that one. Recall is the same promise about the harmful rows' misses.
+least alpha of all scores reach that one. Recall is the same promise about the misses of harmful
+rows.
 
-The promised FPR and recall do not depend on how many rows of traffic are harmful; precision, F1,
+The promised FPR and recall do not depend on the share of harmful rows in traffic. Precision, F1,
 cost and the volume of a review band do, and are given for a prevalence.
 """
 
-import hashlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, logit
 from scipy.stats import binom, binomtest
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import calibrators, metrics
 from ssl_guard.evaluation.metrics import Interval
 
-EDGE = 1e-7  # scores are clipped to [EDGE, 1 - EDGE] before a logit; predictions have 7 decimals
-TEMPERATURES = (0.05, 20.0)  # limits; rows whose classes do not overlap would push it to 0
-
-
-def check(labels: np.ndarray, scores: np.ndarray) -> None:
-    """Raises BadInput for labels, int [rows], or scores, float [rows], that fit no threshold."""
-    if not np.isin(labels, (0, 1)).all():
-        raise BadInput("a calibration row has a label other than 0 or 1: leave it out.")
-    usable = (scores >= 0) & (scores <= 1)  # not a number is neither
-    if not usable.all():
-        raise BadInput(
-            f"{int((~usable).sum())} of {len(scores)} calibration scores are not between 0 and 1: "
-            "score the rows again."
-        )
-    harmful = int(labels.sum())
-    if not 0 < harmful < len(labels):
-        raise BadInput(
-            f"the calibration rows are {harmful} harmful and {len(labels) - harmful} safe ones, "
-            "but both classes are needed: add rows of the other."
-        )
-    if scores.min() == scores.max():
-        raise BadInput(
-            f"all {len(scores)} calibration rows have the score {scores[0]:g}: the model does not "
-            "tell them apart, so no threshold can; train it again."
-        )
-
-
-def independent(groups: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> np.ndarray:
-    """Positions of one row for every group and label: int [kept rows].
-
-    Near-duplicates do not count as evidence for each other, so a promise that is made of n
-    independent rows may count a group once. The sha256 of the ids draws the rows and puts them in
-    order, so that the order in which they came changes nothing.
-    """
-    order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
-    first = {(int(groups[i]), int(labels[i])): i for i in reversed(order)}
-    return np.array([i for i in order if first[int(groups[i]), int(labels[i])] == i])
-
-
-# Probabilities: a calibrator is a dict of numbers and lists of numbers, for JSON.
-
-
-def fit(kind: str, labels: np.ndarray, scores: np.ndarray) -> dict:
-    """A calibrator, for `apply`. kind is a name in FITS; labels: int [rows]; scores: float [rows].
-
-    Raises BadInput for what `check` refuses and for scores that Platt finds upside down.
-    """
-    check(labels, scores)
-    if kind not in FITS:
-        raise BadInput(f"the calibrator {kind!r} is none of {', '.join(FITS)}.")
-    return {"kind": kind, **FITS[kind](labels, scores)}
-
-
-def apply(calibrator: dict, scores: np.ndarray) -> np.ndarray:
-    """Calibrated harmful probabilities, float [rows], which never fall as scores rise."""
-    if calibrator["kind"] == "none":
-        return np.asarray(scores, float)
-    if calibrator["kind"] == "isotonic":
-        return np.interp(scores, calibrator["scores"], calibrator["probabilities"])
-    slope = calibrator["slope"] if calibrator["kind"] == "platt" else 1 / calibrator["temperature"]
-    return expit(slope * _logits(scores) + calibrator.get("intercept", 0.0))
-
-
-def _logits(scores: np.ndarray) -> np.ndarray:
-    """The difference of the two classes' logits, which is the logit of the harmful probability."""
-    return logit(np.clip(scores, EDGE, 1 - EDGE))
-
-
-def _temperature(labels, scores) -> dict:
-    """Divides logits by the T of the least negative log likelihood, which is convex in 1 / T (Guo
-    et al., On calibration of modern neural networks, 2017, section 4.2)."""
-    margins = np.where(labels == 1, 1, -1) * _logits(scores)
-    coldest, hottest = TEMPERATURES
-    found = minimize_scalar(
-        lambda slope: np.logaddexp(0, -slope * margins).mean(),
-        bounds=(1 / hottest, 1 / coldest),
-        method="bounded",
-        options={"xatol": 1e-9},
-    )
-    return {"temperature": float(1 / found.x)}
-
-
-def _platt(labels, scores) -> dict:
-    """Logistic regression on the logit, without penalty, on Platt's targets (N+ + 1) / (N+ + 2) and
-    1 / (N- + 2), which keep the slope finite when the classes do not overlap (Platt, Probabilistic
-    outputs for support vector machines, 1999, section 2.2). A target is a row of each label with
-    weights that sum to 1."""
-    harmful, safe = int((labels == 1).sum()), int((labels == 0).sum())
-    target = np.where(labels == 1, (harmful + 1) / (harmful + 2), 1 / (safe + 2))
-    head = LogisticRegression(C=np.inf, tol=1e-9, max_iter=1000).fit(
-        np.tile(_logits(scores), 2)[:, None],
-        np.repeat([1, 0], len(labels)),
-        sample_weight=np.concatenate([target, 1 - target]),
-    )
-    slope, intercept = float(head.coef_[0, 0]), float(head.intercept_[0])
-    if slope < 0:
-        raise BadInput(
-            "harmful calibration rows have lower scores than safe ones: the model is worse than "
-            "guessing here; train it again, or check which label means harmful."
-        )
-    return {"slope": slope, "intercept": intercept}
-
-
-def _isotonic(labels, scores) -> dict:
-    """The rising step function of the least squares, linear between its steps (Zadrozny and Elkan,
-    Transforming classifier scores into accurate multiclass probability estimates, 2002)."""
-    found = IsotonicRegression(out_of_bounds="clip").fit(scores, labels)
-    return {
-        "scores": found.X_thresholds_.tolist(),
-        "probabilities": found.y_thresholds_.tolist(),
-    }
-
-
-FITS = {
-    "temperature": _temperature,
-    "platt": _platt,
-    "isotonic": _isotonic,
-    "none": lambda labels, scores: {},
-}
-
-
-def shift(probabilities: np.ndarray, *, share: float, prevalence: float) -> np.ndarray:
-    """Probabilities that are right where `share` of rows is harmful, for traffic where `prevalence`
-    is: the logit moves by the difference of the priors' logits (Saerens, Latinne and Decaestecker,
-    Adjusting the outputs of a classifier to new a priori probabilities, 2002, section 2.2)."""
-    return expit(logit(probabilities) + logit(prevalence) - logit(share))
-
-
-# Thresholds
+PROFILES = ("strict", "balanced", "permissive")  # thresholds of a policy.json
+GIVEN = "given"  # the threshold policy of a given threshold, or of a scorer's own verdicts
+DEV = "dev_best_f1"  # the threshold policy of a run without policy.json
 
 
 def errors_allowed(rows: int, rate: float, confidence: float) -> int:
@@ -188,7 +60,7 @@ def fpr_threshold(
     labels: int [rows]; scores: float [rows]; rows are independent. t lies halfway to the next
     larger score, so that rounding does not move a verdict. Raises BadInput for too few safe rows.
     """
-    check(labels, scores)
+    calibrators.check(labels, scores)
     safe = np.sort(scores[labels == 0])[::-1]
     k = errors_allowed(len(safe), at_most, confidence)
     if k < 0:
@@ -211,7 +83,7 @@ def recall_threshold(
     As `fpr_threshold`; t lies halfway to the next smaller score. Raises BadInput for too few
     harmful rows.
     """
-    check(labels, scores)
+    calibrators.check(labels, scores)
     harmful = np.sort(scores[labels == 1])
     k = errors_allowed(len(harmful), 1 - at_least, confidence)
     if k < 0:
@@ -228,54 +100,6 @@ def recall_threshold(
 def _least_rate(rows: int, confidence: float) -> float:
     """The smallest error rate that so many rows can promise, rounded up to four decimals."""
     return np.ceil(1e4 * -np.expm1(np.log1p(-confidence) / rows)) / 1e4
-
-
-def best_f1_threshold(labels: np.ndarray, scores: np.ndarray, *, prevalence: float) -> float:
-    """The threshold of the best F1 of the harmful class where `prevalence` of rows is harmful.
-
-    At the rows' own share it is `metrics.best_f1_threshold`. It promises nothing.
-    """
-    edges, recall, fpr = _operating_points(labels, scores)
-    hits, alarms = prevalence * recall, (1 - prevalence) * fpr
-    return _best(edges, 2 * hits / (hits + alarms + prevalence))
-
-
-def cheapest_threshold(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    *,
-    prevalence: float,
-    false_positive: float,
-    false_negative: float,
-) -> float:
-    """The threshold of the least expected cost a row, from the cost of each error. It promises
-    nothing, and flags no row at all where that is cheapest."""
-    edges, recall, fpr = _operating_points(labels, scores)
-    cost = false_positive * (1 - prevalence) * fpr + false_negative * prevalence * (1 - recall)
-    return _best(edges, -cost)
-
-
-def _operating_points(labels, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every threshold that makes a difference, with its recall and FPR on these rows."""
-    check(labels, scores)
-    levels = np.unique(scores)
-    edges = np.concatenate(
-        [levels[:1], (levels[1:] + levels[:-1]) / 2, np.nextafter(levels[-1:], 2)]
-    )
-    flagged = [
-        1 - np.searchsorted(np.sort(scores[labels == label]), edges) / (labels == label).sum()
-        for label in (1, 0)
-    ]
-    return edges, *flagged
-
-
-def _best(edges: np.ndarray, values: np.ndarray) -> float:
-    """The edge of the largest value; of equally good ones the one nearest 0.5."""
-    best = np.flatnonzero(values >= values.max() - 1e-12)
-    return float(edges[best[np.argmin(np.abs(edges[best] - 0.5))]])
-
-
-# What a threshold does
 
 
 def interval(hits: int, rows: int, confidence: float) -> Interval:
@@ -382,7 +206,7 @@ def policy(
 
     Raises BadInput for rows that cannot keep a promise, and for settings out of range.
     """
-    check(labels, scores)
+    calibrators.check(labels, scores)
     share = float(labels.mean())
     prevalence = share if prevalence is None else prevalence
     settings = {
@@ -397,14 +221,14 @@ def policy(
     if costs is not None and not min(costs) > 0:
         raise BadInput(f"the costs of errors, {costs[0]:g} and {costs[1]:g}, must be above 0.")
 
-    calibrated = fit(calibrator, labels, scores)
+    calibrated = calibrators.fit(calibrator, labels, scores)
     strict, misses = recall_threshold(labels, scores, at_least=target_recall, confidence=confidence)
     permissive, alarms = fpr_threshold(labels, scores, at_most=target_fpr, confidence=confidence)
     if costs is None:
-        balanced = best_f1_threshold(labels, scores, prevalence=prevalence)
+        balanced = metrics.best_f1_threshold(labels, scores, prevalence=prevalence)
         aim = f"best F1 at {prevalence:.4g} harmful"
     else:
-        balanced = cheapest_threshold(
+        balanced = metrics.cheapest_threshold(
             labels, scores, prevalence=prevalence, false_positive=costs[0], false_negative=costs[1]
         )
         aim = f"least cost at {prevalence:.4g} harmful, {costs[0]:g} to {costs[1]:g}"
@@ -425,7 +249,9 @@ def policy(
             name: {
                 "threshold": value,
                 "probability": float(
-                    shift(apply(calibrated, value), share=share, prevalence=prevalence)
+                    calibrators.shift(
+                        calibrators.apply(calibrated, value), share=share, prevalence=prevalence
+                    )
                 ),
                 "promise": text,
                 "errors_allowed": allowed,
@@ -435,3 +261,46 @@ def policy(
         },
         "abstain": review_band(labels, scores, low=strict, high=permissive, **at),
     }
+
+
+# Thresholds of a run
+
+
+def run_thresholds(
+    report: dict, policy: str | Path | None, profiles: Sequence[str], given: float | None
+) -> dict[str, dict[str, float]]:
+    """{threshold policy: the threshold of every kind of weights that has one}."""
+    dev = {kind: scores["threshold"] for kind, scores in report["dev"].items()}
+    if policy is not None and given is not None:
+        raise BadInput("--policy and --threshold both set the threshold: give one of them.")
+    if given is not None:
+        if not 0 <= given <= 1:
+            raise BadInput(f"--threshold = {given} is no probability: give one from 0 to 1.")
+        return {GIVEN: {kind: given for kind in dev}}
+    if policy is None:
+        return {DEV: dev}
+    found = {DEV: dev} if DEV in profiles else {}
+    for profile in profiles:
+        if profile != DEV:
+            name, threshold = _of_profile(report, policy, profile)
+            found[name] = {report["weights"]: threshold}
+    return found
+
+
+def _of_profile(report: dict, policy: str | Path, profile: str) -> tuple[str, float]:
+    """The threshold policy's name, and the threshold of the weights that the run reports."""
+    try:
+        content = json.loads(Path(policy).read_text())
+        point = content["thresholds"][profile]
+        threshold, promises = float(point["threshold"]), point["errors_allowed"] is not None
+        name = f"policy:{profile}" + (f", {point['promise']}" if promises else "")
+        names = ("split_sha256", "weights", "selected_step", "algorithm")
+        theirs = [content["run"][key] for key in names]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(
+            f"{policy} has no threshold for the profile {profile!r}: make it with "
+            f"ssl_guard calibrate, and choose from {', '.join((*PROFILES, DEV))}."
+        ) from error
+    if theirs != [report["provenance"][names[0]], *(report[key] for key in names[1:])]:
+        raise BadInput(f"{policy} was fitted on the scores of another run: fit it on this one.")
+    return name, threshold

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssl_guard.data.records import Records
 from ssl_guard.data.schema import HARMFUL, make_corpus
-from ssl_guard.data.shards import Records
 from ssl_guard.data.windows import Windowed
 from ssl_guard.evaluation import bootstrap, metrics, robustness
 from ssl_guard.evaluation.eval_sets import Exam

@@ -6,8 +6,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ssl_guard.data import pipeline
+from ssl_guard.data.records import Records
 from ssl_guard.data.schema import TASKS
-from ssl_guard.data.shards import Records
 from ssl_guard.evaluation import inference
 from ssl_guard.evaluation.bootstrap import score_intervals
 from ssl_guard.prepare import Prepared

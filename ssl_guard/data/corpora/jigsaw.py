@@ -26,7 +26,7 @@ PREPARE = (
 )
 
 
-class _Jigsaw(Published, skip_registration=True):
+class _Jigsaw(Published, skip_registration=True):  # type: ignore[call-arg]
     @classmethod
     def folder(cls, data_dir):
         """TFDS prepares its datasets in the data_dir itself."""

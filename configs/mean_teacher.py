@@ -1,27 +1,25 @@
-"""Mean Teacher on the human-scored responses: two dropout passes of the original text.
+"""Mean Teacher (Tarvainen and Valpola, arXiv 1703.01780) on the human-scored responses: the strong
+view is the original text.
 
 python -m ssl_guard.main --config=configs/mean_teacher.py --workdir=runs/mean_teacher
-"""
 
-from ml_collections import ConfigDict
+As in experiments/methods (200 labelled prompts, 3 seeds): F1 67.3 ± 1.9, AUPRC 70.8 ± 4.2; 100
+steps in 281 s on 1 core of AMD EPYC.
+"""
 
 from ssl_guard import config as base
 
 
 def get_config(arg=None):
-    config = base.default()
-    config.algorithm = "mean_teacher"
+    config = base.default(
+        "mean_teacher",
+        unlabelled_weight=50.0,  # lambda_u, of a mean over classes
+        ramp=0.4,  # share of the run over which lambda_u grows from 0
+    )
     config.augment.name = "identity"  # tfidf for a student on augmented texts
     config.augment.ops = ("identity",)
     config.augment.copies = 1
     # The paper's 0.999 is for 100,000 steps: after 80 the teacher would still be 92% its first
     # weights, a random head. 0.95 averages over the last 20 steps.
     config.optim.ema_decay = 0.95
-    with config.unlocked():
-        config.mean_teacher = ConfigDict(
-            dict(
-                unlabelled_weight=50.0,  # lambda_u, of a mean over classes
-                ramp=0.4,  # share of the run over which lambda_u grows from 0
-            )
-        )
     return base.variant(config, arg)

@@ -5,8 +5,11 @@ import inspect
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from experiments.methods import cells as methods
+from experiments.tables import runs_of, scores_of
 from ssl_guard import config as base
 from ssl_guard.augment import gates, ops, recipe
 from ssl_guard.errors import BadInput
@@ -36,6 +39,23 @@ def test_every_config_shows_its_command(name):
     path = f"configs/{name.replace('.', '/')}.py"
     command = " augment" if name in SETS else ".main"
     assert f"python -m ssl_guard{command} --config={path}" in Path(path).read_text()
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_config_states_scores_and_time_of_its_records(name):
+    runs = runs_of("methods", [f"short/{name}-{seed}" for seed in methods.SEEDS])
+    scores = {
+        metric: [100 * scores_of(run)[metric]["value"] for run in runs]
+        for metric in ("f1", "auprc")
+    }
+    f1, auprc = (f"{np.mean(x):.1f} ± {np.std(x, ddof=1):.1f}" for x in scores.values())
+    seconds = np.mean([run["report"]["training"]["seconds"] for run in runs])
+    (cores,) = {run["report"]["provenance"]["machine"]["cores"] for run in runs}
+    docstring = " ".join(importlib.import_module(f"configs.{name}").__doc__.split())
+    assert (
+        f"({methods.SETTINGS['data.labelled']} labelled prompts, {len(runs)} seeds): " in docstring
+    )
+    assert f"{seconds:.0f} s on {cores} core" in docstring
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -99,8 +119,8 @@ def test_known_overrides_pass():
         ("train.select_by", "accuracy", "f1, auprc"),
         ("train.float32_check", True, "config.model.dtype = 'bfloat16'"),
         ("algorithm", "fixmatch", "config.fixmatch"),
-        ("augment.name", "../tfidf", "name folders"),
-        ("augment.sets", ("a", ".b"), "name folders"),
+        ("augment.name", "../tfidf", "no folder name"),
+        ("augment.sets", ("a", ".b"), "no folder name"),
         ("augment.sets", ("a", "a"), "names a set twice"),
         ("augment.weights", (1.0, 2.0), "for each of config.augment.sets = ()"),
         ("augment.weights", (0.0,), "a positive number"),
@@ -126,5 +146,6 @@ def test_keys_of_older_runs_have_their_new_names():
     values = {"data.num_shapes": 4, "monitor.baseline_run": "runs/x", "optim.layer_lr_decay": 0.5}
     stored = {old.get(key, key): values.get(key, value) for key, value in flat.items()}
     stored["data.balance"] = "natural"
+    stored |= dict.fromkeys(base.REMOVED, 20)
     found = base.as_json(base.from_json(stored))
     assert found == flat | values | {"data.label_sampling": "random"}

@@ -27,7 +27,6 @@ SETTINGS = dict(
     idle_steps=30,
     window_steps=20,
     max_kl=0.5,
-    max_repeated=0.1,
 )
 
 

@@ -62,7 +62,7 @@ def arrays(tree):
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_frozen_parameters_have_no_optimiser_state(tmp_path, kind, freeze):
     _, _, shapes = build(tmp_path, kind)
-    tx = optim.build(
+    tx = optim.adamw(
         shapes,
         schedule=lambda step: 0.1,
         weight_decay=0.1,

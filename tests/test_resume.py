@@ -11,7 +11,7 @@ from orbax.checkpoint import v1 as ocp
 
 from ssl_guard import steps
 from ssl_guard.errors import BadInput
-from ssl_guard.runtime import preemption
+from ssl_guard.runtime import lock, preemption
 from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import gradient, loop
@@ -44,6 +44,11 @@ def test_a_finished_run_returns_at_once(runs, folder, monkeypatch):
 def test_a_workdir_of_another_config_is_refused(runs, folder):
     with pytest.raises(BadInput, match=r"another config: optim.lr \(0.0002 there, 0.1 now\)"):
         train_run.train_and_evaluate(smoke(folder, "uda", **{"optim.lr": 0.1}), folder / "uda")
+
+
+def test_a_workdir_in_use_is_refused(runs, folder):
+    with lock.held(folder / "in use"), pytest.raises(BadInput, match="is in use by process"):
+        train_run.train_and_evaluate(smoke(folder, "supervised"), folder / "in use")
 
 
 def test_what_a_resumed_run_may_change(runs, folder):

@@ -76,7 +76,7 @@ def measure_steps(algorithm, heads: int) -> dict[str, list[float]]:
     for name, pool in POOLS.items():
         batches[name] = random_batch(rng, pool)
         params = models.init_from_pretrained(model, MODEL, jax.random.key(0), batches[name]["weak"])
-        tx = optim.build(
+        tx = optim.adamw(
             params,
             schedule=functools.partial(
                 optim.warmup_cosine, peak=1e-5, warmup_steps=10, total_steps=TOTAL

@@ -88,7 +88,7 @@ def train_step():
     model = scorer.build_model(config, folder)
     params = scorer.initial_params(config, model, folder)
     algorithm = algorithms.build("uda", **config.uda)
-    tx = optim.build(
+    tx = optim.adamw(
         params,
         schedule=lambda step: config.optim.lr,
         weight_decay=config.optim.weight_decay,

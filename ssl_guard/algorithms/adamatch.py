@@ -29,12 +29,10 @@ from ssl_guard.algorithms.base import (
     Algorithm,
     Target,
     batch_mean,
-    consistency_term,
     hard_labels,
     moving_average,
-    supervised_term,
+    weak_to_strong_terms,
 )
-from ssl_guard.algorithms.losses import cross_entropy
 
 
 def make(
@@ -60,12 +58,8 @@ def make(
         return state, Target(hard_labels(aligned), keep.astype(jnp.float32))
 
     def loss(logits, target, batch, clock):
-        losses = cross_entropy(logits["strong"], target.probs)
         ramp = 0.5 - jnp.cos(jnp.minimum(jnp.pi, 2 * jnp.pi * clock.progress)) / 2
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, unlabelled_weight * ramp),
-        }
+        return weak_to_strong_terms(logits, target, batch, unlabelled_weight * ramp)
 
     return Algorithm(("weak", "strong"), init_state, target, loss)
 

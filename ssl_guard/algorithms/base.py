@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from ssl_guard.algorithms.losses import Term, cross_entropy_with_labels, weighted
+from ssl_guard.algorithms.losses import Term, weighted
 
 
 class Target(NamedTuple):
@@ -99,9 +100,8 @@ def dropout_key(rng: jax.Array, view: str) -> jax.Array:
 
 def supervised_term(labelled_logits: Float[Array, "batch heads classes"], labelled: dict) -> Term:
     """Cross-entropy of the labelled rows, summed over heads, mean over rows."""
-    heads = labelled_logits.shape[1]
-    labels = jnp.repeat(labelled["label"][:, None], heads, axis=1)
-    losses = cross_entropy_with_labels(labelled_logits, labels).sum(axis=1)
+    labels = jax.nn.one_hot(labelled["label"], labelled_logits.shape[-1])[:, None]
+    losses = optax.softmax_cross_entropy(labelled_logits, labels).sum(axis=1)
     return Term(losses, labelled["weight"], labelled["weight"])
 
 
@@ -138,3 +138,18 @@ def consistency_term(
     """Weighted losses, mean over heads and over all unlabelled rows (masked ones included)."""
     per_row = weighted(losses, target.weight).mean(axis=1)
     return Term(per_row, batch["weight"], batch["weight"], coefficient)
+
+
+def weak_to_strong_terms(
+    logits: dict[str, Any],
+    target: Target,
+    batch: dict,
+    coefficient: Float[Array, ""] | float,
+    loss_fn: Callable[[Any, Any], Any] = optax.softmax_cross_entropy,
+) -> dict[str, Term]:
+    """Returns the supervised term, and the term of loss_fn(strong logits, target probabilities)."""
+    losses = loss_fn(logits["strong"], target.probs)
+    return {
+        "supervised": supervised_term(logits["labelled"], batch["labelled"]),
+        "unlabelled": consistency_term(losses, target, batch, coefficient),
+    }

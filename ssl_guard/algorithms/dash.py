@@ -20,16 +20,15 @@ State: nothing per pool example.
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from ssl_guard.algorithms.base import (
     Algorithm,
     Target,
     batch_mean,
-    consistency_term,
     hard_labels,
-    supervised_term,
+    weak_to_strong_terms,
 )
-from ssl_guard.algorithms.losses import cross_entropy, cross_entropy_with_labels
 
 
 def make(
@@ -68,13 +67,14 @@ def make(
         hard = hard_labels(logits["weak"])
         soft = jax.nn.softmax(logits["weak"] / temperature)
         probs = jnp.where((rho > rho_min)[..., None], soft, hard)
-        keep = (cross_entropy(logits["weak"], probs) <= rho) & (clock.step >= warmup_steps)
+        easy = optax.softmax_cross_entropy(logits["weak"], probs) <= rho
+        keep = easy & (clock.step >= warmup_steps)
         return state, Target(probs, keep.astype(jnp.float32))
 
     def estimate(state, logits, labelled, clock, across):
         """Adds the labelled rows of this step to rho^ if it is one of the last of the warm-up."""
-        labels = jnp.repeat(labelled["label"][:, None], logits.shape[1], axis=1)
-        losses = cross_entropy_with_labels(logits, labels)
+        labels = jax.nn.one_hot(labelled["label"], logits.shape[-1])
+        losses = optax.softmax_cross_entropy(logits, labels[:, None])
         mean, rows = batch_mean(losses, labelled["weight"], across)
         counts = (clock.step >= warmup_steps - estimate_steps) & (clock.step < warmup_steps)
         return {
@@ -83,11 +83,7 @@ def make(
         }
 
     def loss(logits, target, batch, clock):
-        losses = cross_entropy(logits["strong"], target.probs)
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, unlabelled_weight),
-        }
+        return weak_to_strong_terms(logits, target, batch, unlabelled_weight)
 
     return Algorithm(("weak", "strong"), init_state, target, loss)
 

@@ -12,12 +12,10 @@ import jax.numpy as jnp
 from ssl_guard.algorithms.base import (
     Algorithm,
     Target,
-    consistency_term,
     hard_labels,
     no_state,
-    supervised_term,
+    weak_to_strong_terms,
 )
-from ssl_guard.algorithms.losses import cross_entropy
 
 
 def make(*, threshold: float = 0.95, unlabelled_weight: float = 1.0) -> Algorithm:
@@ -29,10 +27,6 @@ def make(*, threshold: float = 0.95, unlabelled_weight: float = 1.0) -> Algorith
         return state, Target(hard_labels(q), keep)
 
     def loss(logits, target, batch, clock):
-        losses = cross_entropy(logits["strong"], target.probs)
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, unlabelled_weight),
-        }
+        return weak_to_strong_terms(logits, target, batch, unlabelled_weight)
 
     return Algorithm(("weak", "strong"), no_state, target, loss)

@@ -27,11 +27,9 @@ from ssl_guard.algorithms.base import (
     Algorithm,
     Collectives,
     Target,
-    consistency_term,
     hard_labels,
-    supervised_term,
+    weak_to_strong_terms,
 )
-from ssl_guard.algorithms.losses import cross_entropy
 
 
 def make(
@@ -50,11 +48,7 @@ def make(
         return state, Target(labels, keep.astype(jnp.float32))
 
     def loss(logits, target, batch, clock):
-        losses = cross_entropy(logits["strong"], target.probs)
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, unlabelled_weight),
-        }
+        return weak_to_strong_terms(logits, target, batch, unlabelled_weight)
 
     return Algorithm(("weak", "strong"), init_state, target, loss)
 

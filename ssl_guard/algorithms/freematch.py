@@ -30,12 +30,11 @@ from ssl_guard.algorithms.base import (
     Collectives,
     Target,
     batch_mean,
-    consistency_term,
     hard_labels,
     moving_average,
-    supervised_term,
+    weak_to_strong_terms,
 )
-from ssl_guard.algorithms.losses import Term, cross_entropy
+from ssl_guard.algorithms.losses import Term
 
 
 def make(
@@ -61,12 +60,8 @@ def make(
         return state, Target(labels, keep, {"fairness": value, "slope": slope})
 
     def loss(logits, target, batch, clock):
-        losses = cross_entropy(logits["strong"], target.probs)
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, unlabelled_weight),
-            "fairness": fairness_term(logits["strong"], target, batch),
-        }
+        terms = weak_to_strong_terms(logits, target, batch, unlabelled_weight)
+        return terms | {"fairness": fairness_term(logits["strong"], target, batch)}
 
     def fairness_term(strong, target, batch):
         # Every row carries the batch's value plus the first-order part of its own share of p_: the
@@ -82,9 +77,8 @@ def make(
 def init_state(pool_size: int, num_classes: int, num_heads: int) -> dict:
     """confidence: float32 [heads], tau; probs, histogram: float32 [heads, classes], p~ and h~."""
     del pool_size
-    shapes = {"confidence": (num_heads,)}
-    shapes |= dict.fromkeys(("probs", "histogram"), (num_heads, num_classes))
-    return {name: jnp.full(shape, 1 / num_classes, jnp.float32) for name, shape in shapes.items()}
+    per_class = jnp.full((num_heads, num_classes), 1 / num_classes, jnp.float32)
+    return {"confidence": per_class[:, 0], "probs": per_class, "histogram": per_class}
 
 
 def update(

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import optax
+from jaxtyping import Array, Float
 
 
 class Term(NamedTuple):
@@ -33,25 +34,11 @@ def weighted(losses: Float[Array, "*s"], weights: Float[Array, "*s"]) -> Float[A
     return jnp.where(weights > 0, losses, 0.0) * weights
 
 
-def cross_entropy(
-    logits: Float[Array, "*batch classes"], probs: Float[Array, "*batch classes"]
-) -> Float[Array, "*batch"]:
-    """-sum_c probs_c log softmax(logits)_c, float32, in nats."""
-    return -jnp.sum(probs * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
-
-
-def cross_entropy_with_labels(
-    logits: Float[Array, "*batch classes"], labels: Int[Array, "*batch"]
-) -> Float[Array, "*batch"]:
-    """-log softmax(logits)[label], float32, in nats; labels in [0, classes)."""
-    return cross_entropy(logits, jax.nn.one_hot(labels, logits.shape[-1]))
-
-
 def kl_divergence(
     logits: Float[Array, "*batch classes"], probs: Float[Array, "*batch classes"]
 ) -> Float[Array, "*batch"]:
     """KL(probs || softmax(logits)) in nats, float32; 0 log 0 = 0."""
-    return cross_entropy(logits, probs) - entropy(probs)
+    return optax.softmax_cross_entropy(logits, probs) - entropy(probs)
 
 
 def squared_error(

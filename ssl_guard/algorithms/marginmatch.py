@@ -43,9 +43,8 @@ from ssl_guard.algorithms.base import (
     batch_mean,
     consistency_term,
     hard_labels,
-    supervised_term,
+    weak_to_strong_terms,
 )
-from ssl_guard.algorithms.losses import cross_entropy, cross_entropy_with_labels
 from ssl_guard.errors import BadInput
 
 THRESHOLDS = ("fixed", "agreement", "virtual")
@@ -199,14 +198,10 @@ def make(
     def loss(logits, target, batch, clock):
         strong = logits["strong"]
         probs = jnp.pad(target.probs, ((0, 0), (0, 0), (0, int(virtual))))
-        losses = cross_entropy(strong, probs)
-        terms = {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, unlabelled_weight),
-        }
+        padded = target._replace(probs=probs)
+        terms = weak_to_strong_terms(logits, padded, batch, unlabelled_weight)
         if virtual:
-            last = jnp.full(strong.shape[:2], strong.shape[-1] - 1)
-            losses = cross_entropy_with_labels(strong, last)
+            losses = -jax.nn.log_softmax(strong)[..., -1]
             taught = target._replace(weight=target.extra)
             terms["virtual"] = consistency_term(losses, taught, batch, unlabelled_weight)
         return terms

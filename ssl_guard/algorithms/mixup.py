@@ -7,11 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Int
 from scipy.special import betaincinv
 
 from ssl_guard.algorithms.base import Collectives, Target, consistency_term
-from ssl_guard.algorithms.losses import Term, cross_entropy
+from ssl_guard.algorithms.losses import Term
 
 EXPONENTIAL = np.linspace(0, 17, 1025)  # float32 draws end at 16
 
@@ -102,7 +103,7 @@ def mixed_terms(
     """The two terms of a mixed batch: cross-entropy summed over heads on the labelled rows, and
     `unlabelled_loss` on the others, where the views of a row are averaged."""
     labelled, size = batch["labelled"], len(batch["labelled"]["label"])
-    supervised = cross_entropy(logits[:size], targets[:size]).sum(axis=1)
+    supervised = optax.softmax_cross_entropy(logits[:size], targets[:size]).sum(axis=1)
     unlabelled = unlabelled_loss(logits[size:], targets[size:])
     unlabelled = unlabelled.reshape(-1, *target.weight.shape).mean(axis=0)
     return {

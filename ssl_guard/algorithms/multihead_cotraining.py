@@ -22,12 +22,10 @@ import numpy as np
 from ssl_guard.algorithms.base import (
     Algorithm,
     Target,
-    consistency_term,
     hard_labels,
     no_state,
-    supervised_term,
+    weak_to_strong_terms,
 )
-from ssl_guard.algorithms.losses import cross_entropy
 from ssl_guard.errors import BadInput
 
 AGREEMENTS = ("all", "majority")
@@ -53,13 +51,9 @@ def make(*, agreement: str = "all", unlabelled_weight: float = 1.0) -> Algorithm
         return state, Target(hard_labels(votes), agree)
 
     def loss(logits, target, batch, clock):
-        losses = cross_entropy(logits["strong"], target.probs)
-        # consistency_term is a mean over heads; the paper's loss is their sum.
-        coefficient = unlabelled_weight * losses.shape[1]
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, coefficient),
-        }
+        # The shared term is a mean over heads; the paper's loss is their sum.
+        coefficient = unlabelled_weight * target.weight.shape[1]
+        return weak_to_strong_terms(logits, target, batch, coefficient)
 
     return Algorithm(("weak", "strong"), init_state, target, loss)
 

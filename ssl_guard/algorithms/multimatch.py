@@ -45,11 +45,9 @@ from ssl_guard.algorithms import freematch
 from ssl_guard.algorithms.base import (
     Algorithm,
     Target,
-    consistency_term,
     hard_labels,
-    supervised_term,
+    weak_to_strong_terms,
 )
-from ssl_guard.algorithms.losses import cross_entropy
 from ssl_guard.algorithms.marginmatch import agreement_cutoffs, pseudo_margins, running_mean
 from ssl_guard.algorithms.multihead_cotraining import teachers
 
@@ -125,11 +123,7 @@ def make(
         }
 
     def loss(logits, target, batch, clock):
-        losses = cross_entropy(logits["strong"], target.probs)
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, unlabelled_weight),
-        }
+        return weak_to_strong_terms(logits, target, batch, unlabelled_weight)
 
     return Algorithm(("weak", "strong"), init_state, target, loss)
 

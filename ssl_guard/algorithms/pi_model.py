@@ -15,13 +15,7 @@ and with the linear ramp, is that of google-research/mixmatch and USB, whence la
 import jax
 import jax.numpy as jnp
 
-from ssl_guard.algorithms.base import (
-    Algorithm,
-    Target,
-    consistency_term,
-    no_state,
-    supervised_term,
-)
+from ssl_guard.algorithms.base import Algorithm, Target, no_state, weak_to_strong_terms
 from ssl_guard.algorithms.losses import squared_error
 from ssl_guard.algorithms.ramps import linear_ramp
 
@@ -35,11 +29,7 @@ def make(*, unlabelled_weight: float = 10.0, ramp: float = 0.4) -> Algorithm:
         return state, Target(q, jnp.ones(q.shape[:2]))
 
     def loss(logits, target, batch, clock):
-        losses = squared_error(logits["strong"], target.probs)
         coefficient = unlabelled_weight * linear_ramp(clock.progress, until=ramp)
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, coefficient),
-        }
+        return weak_to_strong_terms(logits, target, batch, coefficient, squared_error)
 
     return Algorithm(("weak", "strong"), no_state, target, loss)

@@ -18,12 +18,10 @@ import jax.numpy as jnp
 from ssl_guard.algorithms.base import (
     Algorithm,
     Target,
-    consistency_term,
     hard_labels,
     no_state,
-    supervised_term,
+    weak_to_strong_terms,
 )
-from ssl_guard.algorithms.losses import cross_entropy
 from ssl_guard.algorithms.ramps import linear_ramp
 
 
@@ -39,11 +37,7 @@ def make(
         return state, Target(hard_labels(p), keep)
 
     def loss(logits, target, batch, clock):
-        losses = cross_entropy(logits["strong"], target.probs)
         coefficient = unlabelled_weight * linear_ramp(clock.progress, until=ramp)
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, coefficient),
-        }
+        return weak_to_strong_terms(logits, target, batch, coefficient)
 
     return Algorithm(("strong",), no_state, target, loss)

@@ -25,9 +25,9 @@ State: 2 window C floats; nothing per pool example.
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from ssl_guard.algorithms.base import Algorithm, Target, batch_mean, consistency_term
-from ssl_guard.algorithms.losses import cross_entropy
 from ssl_guard.algorithms.mixmatch import forward_mixed
 from ssl_guard.algorithms.mixup import mix_targets, mixed_terms, sharpen
 from ssl_guard.algorithms.ramps import linear_ramp
@@ -87,10 +87,9 @@ def make(
 
     def loss(logits, target, batch, clock):
         r = linear_ramp(clock.progress, until=ramp)
-        terms = mixed_terms(
-            logits["mixed"], target.extra, batch, target, cross_entropy, unlabelled_weight * r
-        )
-        anchor = cross_entropy(logits["strong"], target.probs)
+        loss_fn, coefficient = optax.softmax_cross_entropy, unlabelled_weight * r
+        terms = mixed_terms(logits["mixed"], target.extra, batch, target, loss_fn, coefficient)
+        anchor = loss_fn(logits["strong"], target.probs)
         return terms | {"anchor": consistency_term(anchor, target, batch, anchor_weight * r)}
 
     return Algorithm(("weak", "strong"), init_state, target, loss, forward=forward)

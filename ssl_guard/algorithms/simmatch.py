@@ -25,17 +25,17 @@ State: per labelled row 4 width + 4 bytes, and window C floats; nothing per pool
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from ssl_guard.algorithms.base import (
     Algorithm,
     Target,
     batch_mean,
-    consistency_term,
     dropout_key,
-    supervised_term,
+    weak_to_strong_terms,
 )
-from ssl_guard.algorithms.losses import Term, cross_entropy
+from ssl_guard.algorithms.losses import Term
 from ssl_guard.errors import BadInput
 
 
@@ -86,14 +86,11 @@ def make(
         return state | {"unlabelled": unlabelled}, Target(corrected, keep, extra)
 
     def loss(logits, target, batch, clock):
-        losses = cross_entropy(logits["strong"], target.probs)
         similar = logits["strong_features"] @ target.extra["bank"].T / temperature
-        similar = cross_entropy(similar, target.extra["similarities"])
+        similar = optax.softmax_cross_entropy(similar, target.extra["similarities"])
         weight = batch["weight"]
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, unlabelled_weight),
-            "similarity": Term(similar, weight * target.extra["ready"], weight, similarity_weight),
+        return weak_to_strong_terms(logits, target, batch, unlabelled_weight) | {
+            "similarity": Term(similar, weight * target.extra["ready"], weight, similarity_weight)
         }
 
     def init_state(pool_size, num_classes, num_heads, *, labelled_size=0, width=0):

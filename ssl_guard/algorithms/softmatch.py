@@ -22,12 +22,10 @@ from ssl_guard.algorithms.base import (
     Algorithm,
     Target,
     batch_mean,
-    consistency_term,
     hard_labels,
     moving_average,
-    supervised_term,
+    weak_to_strong_terms,
 )
-from ssl_guard.algorithms.losses import cross_entropy
 
 
 def make(
@@ -57,11 +55,7 @@ def make(
         return state, Target(hard_labels(q), weight)
 
     def loss(logits, target, batch, clock):
-        losses = cross_entropy(logits["strong"], target.probs)
-        return {
-            "supervised": supervised_term(logits["labelled"], batch["labelled"]),
-            "unlabelled": consistency_term(losses, target, batch, unlabelled_weight),
-        }
+        return weak_to_strong_terms(logits, target, batch, unlabelled_weight)
 
     return Algorithm(("weak", "strong"), init_state, target, loss)
 

@@ -8,8 +8,10 @@ Layers, shares, permutation, padding and where this differs from the authors' co
 State: nothing, and no unlabelled rows.
 """
 
+import optax
+
 from ssl_guard.algorithms.base import Algorithm, no_state
-from ssl_guard.algorithms.losses import Term, cross_entropy
+from ssl_guard.algorithms.losses import Term
 from ssl_guard.algorithms.mixtext import DEPTHS, check_depths, mix_hidden
 from ssl_guard.algorithms.mixup import mix_targets
 
@@ -32,7 +34,7 @@ def make(*, alpha: float = 16.0, depths: tuple[float, ...] = DEPTHS) -> Algorith
         return state, None
 
     def loss(logits, target, batch, clock):
-        losses = cross_entropy(logits["mixed"], logits["labels"]).sum(axis=1)
+        losses = optax.softmax_cross_entropy(logits["mixed"], logits["labels"]).sum(axis=1)
         weight = batch["labelled"]["weight"]
         return {"supervised": Term(losses, weight, weight)}
 

@@ -13,13 +13,7 @@ largest probability instead of the true class's, and never sharpens: it is not t
 import jax
 import jax.numpy as jnp
 
-from ssl_guard.algorithms.base import (
-    Algorithm,
-    Target,
-    consistency_term,
-    no_state,
-    supervised_term,
-)
+from ssl_guard.algorithms.base import Algorithm, Target, no_state, weak_to_strong_terms
 from ssl_guard.algorithms.losses import kl_divergence
 from ssl_guard.algorithms.ramps import TSA_SCHEDULES, tsa_threshold
 
@@ -44,17 +38,13 @@ def make(
         return state, Target(jax.nn.softmax(logits["weak"] / temperature), keep.astype(jnp.float32))
 
     def loss(logits, target, batch, clock):
-        term = supervised_term(logits["labelled"], batch["labelled"])
+        terms = weak_to_strong_terms(logits, target, batch, unlabelled_weight, kl_divergence)
         # p(y_b | x_b) of the mean over heads; one head is the ordinary case.
         probs = jax.nn.softmax(logits["labelled"]).mean(axis=1)
         correct = jnp.take_along_axis(probs, batch["labelled"]["label"][:, None], axis=1)[:, 0]
         threshold = tsa_threshold(clock.progress, schedule=tsa, num_classes=probs.shape[-1])
         keep = jax.lax.stop_gradient((correct <= threshold).astype(jnp.float32))
-        weights = term.weights * keep
-        losses = kl_divergence(logits["strong"], target.probs)
-        return {
-            "supervised": term._replace(weights=weights, counts=weights),
-            "unlabelled": consistency_term(losses, target, batch, unlabelled_weight),
-        }
+        weights = terms["supervised"].weights * keep
+        return terms | {"supervised": terms["supervised"]._replace(weights=weights, counts=weights)}
 
     return Algorithm(("weak", "strong"), no_state, target, loss)

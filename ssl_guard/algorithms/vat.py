@@ -27,6 +27,7 @@ State: nothing. The view is "weak", the text as it is, and it runs with gradient
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from ssl_guard.algorithms.base import (
@@ -37,7 +38,7 @@ from ssl_guard.algorithms.base import (
     no_state,
     supervised_term,
 )
-from ssl_guard.algorithms.losses import cross_entropy, kl_divergence
+from ssl_guard.algorithms.losses import kl_divergence
 from ssl_guard.algorithms.ramps import linear_ramp
 
 
@@ -82,7 +83,7 @@ def make(
 
     def loss(logits, target, batch, clock):
         divergence = kl_divergence(logits["adversarial"], target.probs)
-        entropy = cross_entropy(logits["weak"], jax.nn.softmax(logits["weak"]))
+        entropy = optax.softmax_cross_entropy(logits["weak"], jax.nn.softmax(logits["weak"]))
         coefficient = unlabelled_weight * linear_ramp(clock.progress, until=ramp)
         return {
             "supervised": supervised_term(logits["labelled"], batch["labelled"]),

@@ -1,13 +1,11 @@
 """The optax chain: AdamW, layer-wise learning-rate decay, frozen parameters."""
 
-import functools
 import re
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
-from ml_collections import ConfigDict
 
 from ssl_guard.runtime.sharding import leaf_name
 
@@ -54,7 +52,7 @@ def layer_factors(params, layer_decay: float, num_layers: int):
     return jax.tree.unflatten(jax.tree.structure(params), factors)
 
 
-def build(
+def adamw(
     params,
     *,
     schedule,
@@ -85,29 +83,6 @@ def build(
         optax.masked(chain, trainable_mask(params, freeze)),
         scale_layers,
         optax.scale_by_learning_rate(schedule),
-    )
-
-
-def schedule_of(config: ConfigDict) -> optax.Schedule:
-    """The peak learning rate after so many updates, as a run's config says."""
-    return functools.partial(
-        warmup_cosine,
-        peak=config.optim.lr,
-        warmup_steps=config.optim.warmup_steps,
-        total_steps=config.train.steps,
-    )
-
-
-def of_run(config: ConfigDict, params, num_layers: int) -> optax.GradientTransformation:
-    """`build` as a run's config says; num_layers: of the encoder."""
-    return build(
-        params,
-        schedule=schedule_of(config),
-        weight_decay=config.optim.weight_decay,
-        layer_decay=config.optim.layer_lr_decay,
-        num_layers=num_layers,
-        clip_norm=config.optim.clip_norm,
-        freeze=tuple(config.optim.freeze),
     )
 
 

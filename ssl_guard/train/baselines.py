@@ -1,41 +1,29 @@
 """Methods with a closed form: a logistic regression on fixed features, without steps."""
 
+import functools
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import baselines, inference, scorer
-from ssl_guard.prepare import Prepared, prepare
+from ssl_guard.prepare import prepare
 from ssl_guard.runtime import sharding
 from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.writer import Writer
-from ssl_guard.train.result import Result
+from ssl_guard.train.result import Result, Run
 
 
-class Fitted(NamedTuple):
-    """A fitted head. features(split) -> [rows, n]; dev: metrics.dev_scores and C; seconds: of the
-    fit."""
+def build(config: ConfigDict) -> Run:
+    """Reads the data and fits the head.
 
-    prepared: Prepared
-    features: Callable
-    head: Any
-    dev: dict[str, float]
-    seconds: float
-
-
-def check(config: ConfigDict) -> None:
-    """Raises BadInput for settings that these methods do not support."""
+    Raises BadInput for settings that these methods do not support and in a run of several
+    processes.
+    """
     if config.eval.stride:
         raise BadInput(f"{config.algorithm} reads whole texts: set config.eval.stride = 0.")
-
-
-def build(config: ConfigDict) -> Fitted:
-    """Reads the data and fits the head. Raises BadInput in a run of several processes."""
     if jax.process_count() > 1:
         raise BadInput(f"{config.algorithm} is fitted by one process: start it alone.")
     prepared = prepare(config, views=())
@@ -61,16 +49,19 @@ def build(config: ConfigDict) -> Fitted:
         grid=tuple(config[config.algorithm].C),
         select_by=config.train.select_by,
     )
-    return Fitted(prepared, features, head, dev, time.monotonic() - began)
+    seconds, tensorboard = time.monotonic() - began, config.train.tensorboard
+    return Run(prepared, functools.partial(_finish, features, head, dev, seconds, tensorboard))
 
 
-def fit(run: Fitted, config: ConfigDict, files: Path, checkpoints: Checkpoints) -> Result:
+def _finish(
+    features, head, dev: dict, seconds: float, tensorboard: bool, files: Path, _: Checkpoints
+) -> Result:
     """Writes one row of metrics and returns the result of a fitted head; makes no checkpoint."""
-    with Writer(files, resume_step=-1, tensorboard=config.train.tensorboard) as writer:
-        row = {f"dev/raw/{name}": value for name, value in run.dev.items()}
-        writer.write(0, row | {"time/seconds": run.seconds})
+    with Writer(files, resume_step=-1, tensorboard=tensorboard) as writer:
+        row = {f"dev/raw/{name}": value for name, value in dev.items()}
+        writer.write(0, row | {"time/seconds": seconds})
     return Result(
-        dev={"raw": run.dev},
-        scores=lambda split: {"raw": baselines.harmful(run.head, run.features(split))},
-        checkpoint_sha256=scorer.tree_sha256(scorer.head_content(run.head)),
+        dev={"raw": dev},
+        scores=lambda split: {"raw": baselines.harmful(head, features(split))},
+        checkpoint_sha256=scorer.tree_sha256(scorer.head_content(head)),
     )

@@ -1,9 +1,9 @@
 """Methods that train an encoder by gradient steps: model, optimiser, step and dev evaluation."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,52 +21,27 @@ from ssl_guard.steps import optim
 from ssl_guard.steps.state import TrainState
 from ssl_guard.steps.training import NOT_PACKED
 from ssl_guard.train import loop, monitor
-from ssl_guard.train.result import Result
-
-
-class Run(NamedTuple):
-    """A run that is ready for its first step.
-
-    predict_fn(params, records) -> harmful probability, float64 [rows]; the other functions are
-    those of `loop.fit`.
-    """
-
-    prepared: Prepared
-    mesh: jax.sharding.Mesh
-    batches: Iterable[dict]
-    template: Any
-    step_fn: Callable
-    new_state: Callable
-    predict_fn: Callable
-    evaluate: Callable
-    monitor: Callable
-
-
-def check(config: ConfigDict) -> None:
-    """Raises BadInput for settings that a method inside the model does not support."""
-    algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
-    if algorithm.forward is None and not algorithm.logistic_head:
-        return
-    if config.data.packing and algorithm.forward is not None:
-        raise BadInput(f"{config.algorithm}: {NOT_PACKED}")
-    for key, value in (
-        ("data.prompt_corpus", config.data.prompt_corpus),
-        ("eval.stride", algorithm.logistic_head and config.eval.stride),
-    ):
-        if value:
-            raise BadInput(
-                f"{config.algorithm} works inside the model and does not go with config.{key} = "
-                f"{value!r}: unset it."
-            )
+from ssl_guard.train.result import Result, Run
 
 
 def build(config: ConfigDict) -> Run:
     """Reads the data and compiles the functions of a run.
 
-    Raises BadInput for data, a model or a mesh that do not fit together.
+    Raises BadInput for settings, data, a model or a mesh that do not fit together.
     """
     algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
-    mesh = _mesh(config)
+    _check_support(config, algorithm)
+    mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
+    sharding.check_batch_sizes(
+        mesh,
+        parts=config.train.grad_accum_steps,
+        **{
+            "train.labelled_batch": config.train.labelled_batch,
+            "train.unlabelled_batch": config.train.unlabelled_batch,
+        },
+    )
+    sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
+    own_slice = sharding.own_slice(mesh)
     prepared = processes.first_process_first(lambda: prepare(config, views=algorithm.views))
     batches = pipeline.train_batches(
         prepared.labelled,
@@ -80,15 +55,43 @@ def build(config: ConfigDict) -> Run:
         window_steps=config.data.window_steps,
         num_shapes=config.data.num_shapes,
         one_length=algorithm.forward is not None,
-        pack_groups=scorer.pack_groups(config, mesh),
-        **sharding.own_slice(mesh),
+        pack_groups=sharding.row_shards(mesh) if config.data.packing else 0,
+        **own_slice,
         pad_id=prepared.tokenizer.pad_id,
     )
     pool_size = len(prepared.unlabelled) if algorithm.views else 0
 
+    # Scoring of records. A bfloat16 run may score dev in float32 too, to compare.
     model = scorer.build_model(config, prepared.model_folder, algorithm.extra_classes)
     params = scorer.initial_params(config, model, prepared.model_folder)
-    tx = optim.of_run(config, params, model.config.num_hidden_layers)
+    score_with = functools.partial(
+        scorer.predict_fn,
+        config,
+        algorithm,
+        tokenizer=prepared.tokenizer,
+        mesh=mesh,
+        labelled=prepared.labelled,
+    )
+    predict_fn, exact_fn = score_with(model), None
+    if config.train.float32_check:
+        folder, extra = prepared.model_folder, algorithm.extra_classes
+        exact_fn = score_with(scorer.build_model(config, folder, extra, dtype="float32"))
+
+    schedule = functools.partial(
+        optim.warmup_cosine,
+        peak=config.optim.lr,
+        warmup_steps=config.optim.warmup_steps,
+        total_steps=config.train.steps,
+    )
+    tx = optim.adamw(
+        params,
+        schedule=schedule,
+        weight_decay=config.optim.weight_decay,
+        layer_decay=config.optim.layer_lr_decay,
+        num_layers=model.config.num_hidden_layers,
+        clip_norm=config.optim.clip_norm,
+        freeze=tuple(config.optim.freeze),
+    )
 
     def init(params):
         state = steps.init_state(
@@ -118,92 +121,91 @@ def build(config: ConfigDict) -> Run:
         ema_decay=config.optim.ema_decay,
         accumulate=config.train.grad_accum_steps,
     )
-    template, step_fn, new_state = loop.compile_step(
-        train_step, init, params, mesh, shard_pool=config.mesh.shard_pool
+    evaluate = functools.partial(
+        _evaluate,
+        dev=prepared.dev,
+        labels=inference.labels_of(prepared.dev),
+        predict_fn=predict_fn,
+        exact_fn=exact_fn,
+        teacher="ema" if algorithm.teacher == "ema" else "raw",
+        twin=monitor.twin_curves(config.monitor.baseline_run, prepared.hashes["split_sha256"]),
+        select_by=config.train.select_by,
     )
-
-    score_with = functools.partial(
-        scorer.predict_fn,
-        config,
-        algorithm,
-        tokenizer=prepared.tokenizer,
-        mesh=mesh,
-        labelled=prepared.labelled,
+    judge = functools.partial(
+        monitor.judge,
+        prior=monitor.prior_of(inference.labels_of(prepared.labelled)),
+        repeated=prepared.summary.get("repeated_views", 0.0),
+        idle_steps=config.monitor.idle_steps,
+        window_steps=config.monitor.window_steps,
+        max_kl=config.monitor.max_kl,
+        brake=config.monitor.disable_unlabelled_on_alarm,
     )
-    predict_fn, exact_fn = score_with(model), None
-    if config.train.float32_check:
-        folder, extra = prepared.model_folder, algorithm.extra_classes
-        exact_fn = score_with(scorer.build_model(config, folder, extra, dtype="float32"))
-    return Run(
-        prepared,
-        mesh,
+    train = functools.partial(
+        loop.fit,
+        loop.compile_step(train_step, init, params, mesh, shard_pool=config.mesh.shard_pool),
         batches,
-        template,
-        step_fn,
-        new_state,
-        predict_fn,
-        evaluate=functools.partial(
-            _evaluate,
-            dev=prepared.dev,
-            labels=inference.labels_of(prepared.dev),
-            predict_fn=predict_fn,
-            exact_fn=exact_fn,
-            teacher="ema" if algorithm.teacher == "ema" else "raw",
-            twin=monitor.twin_curves(config.monitor.baseline_run, prepared.hashes["split_sha256"]),
-            select_by=config.train.select_by,
-        ),
-        monitor=functools.partial(
-            monitor.judge,
-            prior=monitor.prior_of(inference.labels_of(prepared.labelled)),
-            repeated=prepared.summary.get("repeated_views", 0.0),
-            idle_steps=config.monitor.idle_steps,
-            window_steps=config.monitor.window_steps,
-            max_kl=config.monitor.max_kl,
-            max_repeated=config.monitor.max_repeated,
-            brake=config.monitor.disable_unlabelled_on_alarm,
-        ),
-    )
-
-
-def fit(run: Run, config: ConfigDict, files: Path, checkpoints: Checkpoints) -> Result:
-    """Trains, or resumes from the last checkpoint, and returns the result of the best one."""
-    prepared = run.prepared
-    best, state, meta = loop.fit(
-        run.new_state,
-        run.template,
-        run.batches,
-        run.step_fn,
-        run.evaluate,
-        run.monitor,
-        schedule=optim.schedule_of(config),
+        evaluate,
+        judge,
+        schedule=schedule,
         records=(prepared.labelled, prepared.unlabelled),
-        mesh=run.mesh,
-        files=files,
-        checkpoints=checkpoints,
-        train=config.train,
+        mesh=mesh,
+        plan=loop.Plan(**{key: config.train[key] for key in loop.Plan._fields}),
         name=config.algorithm,
     )
-    weights = _weights(state)
-    account = monitor.account(
-        read_jsonl(files / "metrics.jsonl"),
-        state.watch,
-        prepared.labelled,
-        prepared.unlabelled,
-        functools.partial(run.predict_fn, weights.get("ema", weights["raw"])),
+    account = functools.partial(
+        monitor.account,
+        labelled=prepared.labelled,
+        pool=prepared.unlabelled,
         seed=config.seed,
         scored_rows=config.monitor.scored_rows,
-        listed=config.monitor.listed,
     )
+    return Run(prepared, functools.partial(_fit, prepared, mesh, train, predict_fn, account))
+
+
+def _check_support(config: ConfigDict, algorithm: algorithms.Algorithm) -> None:
+    """Raises BadInput for settings that a method inside the model does not support."""
+    if config.data.packing and algorithm.forward is not None:
+        raise BadInput(f"{config.algorithm}: {NOT_PACKED}")
+    if algorithm.forward is None and not algorithm.logistic_head:
+        return
+    for key, value in (
+        ("data.prompt_corpus", config.data.prompt_corpus),
+        ("eval.stride", algorithm.logistic_head and config.eval.stride),
+    ):
+        if value:
+            raise BadInput(
+                f"{config.algorithm} works inside the model and does not support config.{key} = "
+                f"{value!r}: unset it."
+            )
+
+
+def _fit(
+    prepared: Prepared,
+    mesh: jax.sharding.Mesh,
+    train: Callable,
+    predict_fn: Callable,
+    account: Callable,
+    files: Path,
+    checkpoints: Checkpoints,
+) -> Result:
+    """Trains, or resumes from the last checkpoint, and returns the result of the best one.
+
+    train: `loop.fit`; account: `monitor.account`; predict_fn(params, records) -> harmful
+    probability, float64 [rows].
+    """
+    best, state, meta = train(files=files, checkpoints=checkpoints)
+    weights = _weights(state)
+    rows = read_jsonl(files / "metrics.jsonl")
+    score = functools.partial(predict_fn, weights.get("ema", weights["raw"]))
     return Result(
         dev=meta["dev"],
         scores=lambda split: {
-            kind: run.predict_fn(params, getattr(prepared, split))
-            for kind, params in weights.items()
+            kind: predict_fn(params, getattr(prepared, split)) for kind, params in weights.items()
         },
-        checkpoint_sha256=scorer.tree_sha256(sharding.gather(weights, run.mesh)),
-        steps=config.train.steps,
+        checkpoint_sha256=scorer.tree_sha256(sharding.gather(weights, mesh)),
+        steps=rows[-1]["step"],
         selected_step=best,
-        observatory=account,
+        observatory=account(rows, state.watch, score=score),
     )
 
 
@@ -228,7 +230,11 @@ def _evaluate(
     weights = _weights(state)
     scores = {kind: predict_fn(params, dev) for kind, params in weights.items()}
     found = {kind: metrics.dev_scores(labels, values) for kind, values in scores.items()}
-    added = {f"dev/{kind}/{k}": v for kind, values in found.items() for k, v in values.items()}
+    added: dict[str, Any] = {
+        f"dev/{kind}/{name}": value
+        for kind, values in found.items()
+        for name, value in values.items()
+    }
     added |= monitor.shadow(row, step, labels=labels, scores=scores[teacher], twin=twin)
     if exact_fn:
         exact = exact_fn(weights[teacher], dev)
@@ -241,15 +247,3 @@ def _weights(state: TrainState) -> dict:
     """Parameters by kind: "raw", and "ema" if an average is kept."""
     weights = {"raw": state.params, "ema": state.ema_params}
     return {kind: params for kind, params in weights.items() if params is not None}
-
-
-def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
-    """The mesh of a run. Raises BadInput for batches that it does not divide."""
-    mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
-    batches = {
-        "train.labelled_batch": config.train.labelled_batch,
-        "train.unlabelled_batch": config.train.unlabelled_batch,
-    }
-    sharding.check_batch_sizes(mesh, parts=config.train.grad_accum_steps, **batches)
-    sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
-    return mesh

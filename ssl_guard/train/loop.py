@@ -4,13 +4,12 @@ import collections
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from ssl_guard.data import pipeline
@@ -58,10 +57,33 @@ class Window:
         return vars(self) | {"pending": pending}
 
 
+class Plan(NamedTuple):
+    """The keys of config.train that the loop reads."""
+
+    steps: int
+    eval_every_steps: int
+    log_every_steps: int
+    max_nonfinite_steps: int
+    tensorboard: bool
+
+
+class Compiled(NamedTuple):
+    """A compiled step and the state that it updates.
+
+    template: jax.ShapeDtypeStruct of every array of the state, with its sharding
+    step_fn(state, batch) -> (state, metrics as (sum, weight) pairs)
+    new_state() -> the state before the first step
+    """
+
+    template: Any
+    step_fn: Callable
+    new_state: Callable[[], Any]
+
+
 def compile_step(
     step_fn: Callable, init: Callable, params: Any, mesh: jax.sharding.Mesh, *, shard_pool=False
-) -> tuple[Any, Callable, Callable]:
-    """Places a state on the mesh: returns (template, compiled step, new_state) as `fit` takes them.
+) -> Compiled:
+    """Places the state on the mesh and compiles the step.
 
     step_fn(state, batch) -> (state, metrics); init(params) -> the state before the first step.
     """
@@ -74,39 +96,39 @@ def compile_step(
         donate_argnums=0,
     )
     new_state = jax.jit(init, out_shardings=places)
-    return template, step, lambda: new_state(jax.device_get(params))
+    return Compiled(template, step, lambda: new_state(jax.device_get(params)))
 
 
 def fit(
-    new_state: Callable[[], Any],
-    template: Any,
-    batches: Iterable[dict],
-    step_fn: Callable,
+    compiled: Compiled,
+    batches: Any,
     evaluate: Callable[[Any, int, dict], tuple[dict, dict, float]],
     monitor: Callable[[Any, list[dict]], tuple[Any, dict]] = lambda state, rows: (state, {}),
     *,
     schedule: Callable[[int], Any],
     records: tuple,
     mesh: jax.sharding.Mesh,
+    plan: Plan,
+    name: str,
     files: Path,
     checkpoints: Checkpoints,
-    train: ConfigDict,
-    name: str,
 ) -> tuple[int, Any, dict]:
     """Trains to the last step and returns (step, state, meta) of the best checkpoint.
 
-    new_state() -> the state before the first step; template: its jax.ShapeDtypeStructs.
-    batches: of data.pipeline. step_fn(state, batch) -> (state, metrics of (sum, weight) pairs).
+    batches: of pipeline.train_batches
     evaluate(state, step, row) -> (metrics to add to the row, meta of the checkpoint, selection
-    score, larger is better). monitor(state, rows so far) -> (state, metrics to add to the last
-    row). schedule(updates) -> learning rate. records: the labelled rows and the pool or None, to
-    name rows by id. train: the group config.train. name: shown on the progress bar.
+        score, larger is better)
+    monitor(state, rows so far) -> (state, metrics to add to the last row)
+    schedule(updates) -> learning rate
+    records: the labelled rows, and the pool or None, to name rows by id
+    name: shown on the progress bar
 
     A signal is noticed before a step and during an evaluation. The state is then saved together
     with the open window of metrics, and Preempted is raised. Raises BadInput after
-    `train.max_nonfinite_steps` non-finite steps in a row.
+    plan.max_nonfinite_steps non-finite steps in a row.
     """
     # Resume order: 1. state, 2. position of the data, 3. the open window, 4. rows of metrics.
+    template, step_fn, new_state = compiled
     batches, window = iter(batches), Window()
     resumed = checkpoints.resume(template)
     if resumed is None:
@@ -116,7 +138,8 @@ def fit(
         batches.set_state(position)
         window = Window(**meta["progress"])
     start = saved = int(state.step)
-    recent = collections.deque(maxlen=train.max_nonfinite_steps + train.log_every_steps)
+    kept = plan.max_nonfinite_steps + plan.log_every_steps
+    recent: collections.deque[tuple] = collections.deque(maxlen=kept)
     logged = since = time.monotonic()
 
     def save(step, meta, selection):
@@ -126,10 +149,10 @@ def fit(
 
     with (
         Writer(
-            files, resume_step=start - len(window.pending), tensorboard=train.tensorboard
+            files, resume_step=start - len(window.pending), tensorboard=plan.tensorboard
         ) as writer,
         tqdm(
-            total=train.steps,
+            total=plan.steps,
             initial=start,
             desc=name,
             disable=not sys.stderr.isatty(),
@@ -139,13 +162,13 @@ def fit(
         try:
             # `step` updates are done. A full window comes first: a signal may have interrupted its
             # evaluation, and then the resumed run begins with it.
-            for step in range(start, train.steps + 1):
-                evaluates = step % train.eval_every_steps == 0 or step == train.steps
-                logs = evaluates or step % train.log_every_steps == 0
+            for step in range(start, plan.steps + 1):
+                evaluates = step % plan.eval_every_steps == 0 or step == plan.steps
+                logs = evaluates or step % plan.log_every_steps == 0
                 if logs and window.pending:
                     pending = jax.device_get(window.pending)
-                    skipped = _skipped(pending, window.skipped, train.max_nonfinite_steps)
-                    if skipped[-1] == train.max_nonfinite_steps:
+                    skipped = _skipped(pending, window.skipped, plan.max_nonfinite_steps)
+                    if skipped[-1] == plan.max_nonfinite_steps:
                         last = step - len(pending) + len(skipped)
                         raise _diverged(files, records, last, skipped[-1], recent)
                     now = time.monotonic()
@@ -163,7 +186,7 @@ def fit(
                     if evaluates:
                         found, meta, selection = evaluate(state, step, row)
                         row |= found
-                        tqdm.write(f"step {step}/{train.steps}  {_short(row)}", file=sys.stderr)
+                        tqdm.write(f"step {step}/{plan.steps}  {_short(row)}", file=sys.stderr)
                     state, found = monitor(state, [*writer.rows, {"step": step, **row}])
                     writer.write(step, row | found)
                     window = Window(skipped=skipped[-1])
@@ -172,7 +195,7 @@ def fit(
                         saved = step
                     logged, since = now, time.monotonic()
 
-                if step < train.steps:
+                if step < plan.steps:
                     preemption.check(step)
                     batch = next(batches)
                     recent.append((step + 1, batch["labelled"]["index"], batch.get("index")))
@@ -193,6 +216,7 @@ def fit(
     checkpoints.wait()
     preemption.release()
     best = checkpoints.best
+    assert best is not None  # the last step has been evaluated and saved
     state, _, meta = checkpoints.restore(best, template)
     return best, state, meta
 
@@ -233,7 +257,7 @@ def _diverged(files: Path, records: tuple, last: int, count: int, recent) -> Bad
         if last - count < step <= last
     }
     write_json(files / "skipped.json", rows)
-    first = next(iter(rows.values()), [])
+    first: list[str] = next(iter(rows.values()), [])
     return BadInput(
         f"the loss or its gradient is not a number in steps {last - count + 1} to {last}: lower "
         f"config.optim.lr, or look at the rows of these batches ({', '.join(first)} in the first, "

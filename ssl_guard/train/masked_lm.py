@@ -26,7 +26,6 @@ from ssl_guard.data import pipeline
 from ssl_guard.data.duplicates import Shingles
 from ssl_guard.data.shards import Records
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import scorer
 from ssl_guard.models import convert
 from ssl_guard.prepare import PRETRAINING, Prepared, prepare, pretraining, read_split
 from ssl_guard.runtime import preemption, processes, provenance, sharding
@@ -86,8 +85,8 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     """
     workdir = Path(workdir)
     config_module.check(config)
-    report = finished(workdir, config)
-    if report is not None:
+    config_module.refuse_other(workdir, config)
+    if (report := finished(workdir)) is not None:
         return report
 
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
@@ -104,7 +103,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     batching = {
         "buckets": tuple(config.data.buckets),
         "pad_id": tokenizer.pad_id,
-        "pack_groups": scorer.pack_groups(config, mesh),
+        "pack_groups": sharding.row_shards(mesh) if config.data.packing else 0,
     }
     batches = pipeline.train_batches(
         learned,
@@ -130,7 +129,22 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     row = {"input_ids": token, "attention_mask": token, "token_type_ids": token, "row": token[0]}
     key = jax.random.key(config.seed)
     params = model.init(jax.random.fold_in(key, 1), row)
-    tx = optim.of_run(config, params, model.config.num_hidden_layers)
+    schedule = functools.partial(
+        optim.warmup_cosine,
+        peak=config.optim.lr,
+        warmup_steps=config.optim.warmup_steps,
+        total_steps=config.train.steps,
+    )
+    freeze = tuple(config.optim.freeze)
+    tx = optim.adamw(
+        params,
+        schedule=schedule,
+        weight_decay=config.optim.weight_decay,
+        layer_decay=config.optim.layer_lr_decay,
+        num_layers=model.config.num_hidden_layers,
+        clip_norm=config.optim.clip_norm,
+        freeze=freeze,
+    )
     vocabulary = masked_lm.Vocabulary(
         tokenizer.vocab_size, tokenizer.mask_id, tokenizer.special_ids
     )
@@ -144,10 +158,9 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         return masked_lm.State(jnp.zeros((), jnp.int32), params, tx.init(params), key)
 
     def mlm_step(state, batch):
-        freeze = tuple(config.optim.freeze)
         return masked_lm.mlm_step(state, batch["labelled"], tx=tx, freeze=freeze, **words)
 
-    template, step_fn, new_state = loop.compile_step(mlm_step, init, params, mesh)
+    compiled = loop.compile_step(mlm_step, init, params, mesh)
     guess = jax.jit(
         functools.partial(masked_lm.guess, train=False, **words),
         out_shardings=sharding.replicated(mesh),
@@ -170,18 +183,16 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
 
     with opened(workdir, config, prepared) as (files, checkpoints):
         best, state, meta = loop.fit(
-            new_state,
-            template,
+            compiled,
             batches,
-            step_fn,
             evaluate,
-            schedule=optim.schedule_of(config),
+            schedule=schedule,
             records=(learned, None),
             mesh=mesh,
+            plan=loop.Plan(**{key: config.train[key] for key in loop.Plan._fields}),
+            name="mlm",
             files=files,
             checkpoints=checkpoints,
-            train=config.train,
-            name="mlm",
         )
         encoder = sharding.gather(state.params["encoder"], mesh)
         convert.save_pretrained(files / "encoder", encoder, model.config, prepared.model_folder)

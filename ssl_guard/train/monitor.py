@@ -1,16 +1,16 @@
-"""Alarms on pseudo-labels, the brake, and the part of the report that lists them.
+"""Raises alarms on pseudo-labels, sets the brake and summarises both for the report.
 
-Pure functions of rows of metrics.jsonl, so that a resumed run raises the alarms of an uninterrupted
-one.
+Alarms are pure functions of the rows of metrics.jsonl, so that a resumed run raises the alarms of
+an uninterrupted one.
 
     nothing_selected    no pseudo-label was used for `idle_steps` steps
     one_class           KL(shares of the pseudo-labels || classes of the labelled rows) > `max_kl`:
-                        one class crowds out the others, or the pool has other classes than the
-                        labelled rows
-    shadow_precision    on dev, the most confident rows, as many as the run uses of its pool, are
-                        labelled worse than by the supervised twin at the same step, by more than a
-                        standard error; without a twin: worse than by guessing
-    repeated_views      more than `max_repeated` of the strong views repeat another row's view: an
+                        one class crowds out the others, or the class shares of the pool differ
+                        from those of the labelled rows
+    shadow_precision    precision on the most confident dev rows, the same share of dev as the run
+                        uses of its pool, is more than a standard error below that of the supervised
+                        baseline run at the same step; without a baseline run: below guessing
+    repeated_views      more than MAX_REPEATED of the strong views repeat another row's view: an
                         augmentation that returns a constant, such as a refusal
 """
 
@@ -27,6 +27,8 @@ from ssl_guard.steps.state import TrainState, Watch
 
 ALARMS = ("nothing_selected", "one_class", "shadow_precision", "repeated_views")
 COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the shadow curve
+MAX_REPEATED = 0.1  # share of the strong views
+LISTED = 20  # longest list of ids in the report
 
 
 def judge(
@@ -34,8 +36,8 @@ def judge(
 ) -> tuple[TrainState, dict]:
     """Returns the state with the brake set, and metrics to add to the last row.
 
-    These are the alarms as 0 or 1, pseudo/kl_to_prior, and with `brake` the brake that the steps of
-    the row ran under; the brake is then on for the next steps if an alarm is up.
+    The metrics are the alarms as 0 or 1, pseudo/kl_to_prior and, with `brake`, the brake under
+    which the steps of the row ran. The brake is on for the next steps if an alarm is up.
     prior, thresholds: see `alarms`.
     """
     up = alarms(rows, prior=prior, **thresholds)
@@ -71,8 +73,8 @@ def precision_at(
 ) -> tuple[float, int] | None:
     """Returns the precision of the most confident predictions and their number; None for none.
 
-    labels: int [rows] in {0, 1}; scores: harmful probability [rows]. The round(coverage * rows)
-    scores farthest from 0.5 are counted; of equal ones the first rows.
+    labels: int [rows] in {0, 1}; scores: harmful probability [rows]. Counts the
+    round(coverage * rows) scores farthest from 0.5; the first rows win ties.
     """
     count = round(coverage * len(labels))
     if count == 0:
@@ -82,27 +84,32 @@ def precision_at(
 
 
 def shadow(
-    row: dict, step: int, *, labels: np.ndarray, scores: np.ndarray, twin: dict[int, list] | None
+    row: dict,
+    step: int,
+    *,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    twin: dict[int, list[float]] | None,
 ) -> dict[str, float | list[float]]:
     """Returns the precision on dev at the run's coverage, and the reference for the alarm.
 
-    row: metrics since the last evaluation, of which pseudo/mask_rate is read; labels, scores: of
-    dev; twin: the supervised twin's curves by step. `curve` is the precision at each of COVERAGES.
-    The other keys exist for runs that use pseudo-labels: `reference` is the twin's precision at the
-    same step and coverage (interpolated) less a standard error of this run's; without a twin that
-    was evaluated by then, the share of the larger class.
+    row: metrics since the last evaluation; only pseudo/mask_rate is read. labels, scores: of dev.
+    twin: the baseline run's curves by step. `curve` is the precision at each of COVERAGES. The
+    other keys exist for runs that use pseudo-labels: `reference` is the baseline's precision at the
+    same step and coverage (interpolated) less a standard error of this run's precision, or the
+    share of the larger class if the baseline has no evaluation up to this step.
     """
     least = 1 / len(labels)
-    curve = [precision_at(labels, scores, max(c, least))[0] for c in COVERAGES]
-    found: dict[str, float | list[float]] = {"shadow/curve": curve}
+    points = [precision_at(labels, scores, max(c, least)) for c in COVERAGES]
+    found: dict[str, float | list[float]] = {"shadow/curve": [p[0] for p in points if p]}
     coverage = 1 - row.get("pseudo/mask_rate", 1.0)
     used = precision_at(labels, scores, coverage)
     if used is None:
         return found
     precision, count = used
-    steps = [s for s in twin or () if s <= step]
-    if steps:
-        theirs = np.interp(coverage, COVERAGES, twin[max(steps)])
+    curves = {s: curve for s, curve in (twin or {}).items() if s <= step}
+    if curves:
+        theirs = np.interp(coverage, COVERAGES, curves[max(curves)])
         reference = theirs - (precision * (1 - precision) / count) ** 0.5
     else:
         reference = max(labels.mean(), 1 - labels.mean())
@@ -121,14 +128,13 @@ def alarms(
     idle_steps: int,
     window_steps: int,
     max_kl: float,
-    max_repeated: float,
 ) -> dict[str, bool]:
     """Returns {alarm: up or not} after the last of `rows`, the metrics of the run so far.
 
-    {} for rows without pseudo-labels. Thresholds: see the top of the file. one_class counts the
-    last `window_steps` steps and needs at least 20 pseudo-labels in them.
+    Returns {} for rows without pseudo-labels. one_class counts the last `window_steps` steps and
+    needs at least 20 pseudo-labels in them.
     prior: shares of the classes of the labelled rows, float [classes]; repeated: share of the
-    strong views that repeat another row's.
+    strong views that repeat another row's view.
     """
     rows = [row for row in rows if "pseudo/mask_rate" in row]
     if not rows:
@@ -144,19 +150,20 @@ def alarms(
         name: sum(used[row["step"]] * row.get(name, 0.0) for row in window) / max(total, 1.0)
         for name in (f"pseudo/share_{c}" for c in range(len(prior)))
     }
+    divergence = prior_divergence(shares, prior)
     shadows = [row for row in rows if "shadow/precision" in row]
     return {
         "nothing_selected": now - last >= idle_steps,
-        "one_class": total >= 20 and prior_divergence(shares, prior) > max_kl,
+        "one_class": total >= 20 and divergence is not None and divergence > max_kl,
         "shadow_precision": bool(shadows)
         and shadows[-1]["shadow/precision"] < shadows[-1]["shadow/reference"],
-        "repeated_views": repeated > max_repeated,
+        "repeated_views": repeated > MAX_REPEATED,
     }
 
 
 def history(rows: list[dict]) -> dict:
-    """Summarises alarms and brake: for each alarm that was ever up its first step, its number of
-    steps and whether it was up at the end; and the number of steps with the brake on."""
+    """Summarises the alarms that were ever up (first step, number of steps, up at the end or not)
+    and the number of steps with the brake on."""
     lengths = np.diff([0, *(row["step"] for row in rows)])
     raised = {}
     for name in ALARMS:
@@ -167,21 +174,20 @@ def history(rows: list[dict]) -> dict:
                 "steps": int(lengths[up].sum()),
                 "at_the_end": bool(up[-1]),
             }
-    # A row's brake is the one that its steps ran under.
     braked = sum(int(n) for n, row in zip(lengths, rows, strict=True) if row.get("brake", 0) > 0)
     return {"alarms": raised, "braked_steps": braked}
 
 
 def suspect_labels(
-    margin_sum: np.ndarray, visits: np.ndarray, limit: int
+    margin_sum: np.ndarray, visits: np.ndarray, limit: int = LISTED
 ) -> list[tuple[int, float]]:
-    """Returns (labelled row, mean margin of its label) of the negative means, lowest first."""
+    """Returns (labelled row, mean margin of its label) of the lowest negative means, ascending."""
     mean = margin_sum / np.maximum(visits, 1)
     worst = np.argsort(mean, kind="stable")[:limit]
     return [(int(i), float(mean[i])) for i in worst if visits[i] > 0 and mean[i] < 0]
 
 
-def most_uncertain(scores: np.ndarray, limit: int) -> list[tuple[int, float]]:
+def most_uncertain(scores: np.ndarray, limit: int = LISTED) -> list[tuple[int, float]]:
     """Returns (row, harmful probability) of the scores nearest 0.5: rows to label next by margin
     sampling (Scheffer et al. 2001)."""
     nearest = np.argsort(np.abs(scores - 0.5), kind="stable")[:limit]
@@ -197,17 +203,16 @@ def account(
     *,
     seed: int,
     scored_rows: int,
-    listed: int,
 ) -> dict:
-    """Returns `history` and rows to look at, by id, for the report.
+    """Returns `history` and ids of rows to look at, for the report.
 
-    suspect_labels: labelled rows whose margins contradict their label; label_next: unlabelled rows
-    most worth a label, of `scored_rows` random ones. rows: of metrics; watch: of the selected
-    state; labelled, pool (or None): records; score(records) -> harmful probability [rows];
-    listed: longest list.
+    suspect_labels: labelled rows whose margins contradict their label; label_next: the most
+    uncertain of `scored_rows` random unlabelled rows.
+    rows: of metrics; watch: of the selected state; labelled, pool (or None): records;
+    score(records) -> harmful probability [rows].
     """
     found = history(rows)
-    suspects = suspect_labels(*jax.device_get((watch.margin_sum, watch.visits)), listed)
+    suspects = suspect_labels(jax.device_get(watch.margin_sum), jax.device_get(watch.visits))
     rows = labelled.gather([row for row, _ in suspects])
     found["suspect_labels"] = [
         {"id": row["id"], "label": int(row["label"]), "mean_margin": round(margin, 3)}
@@ -217,7 +222,7 @@ def account(
         chosen = np.arange(len(pool))
         if len(pool) > scored_rows:
             chosen = np.random.default_rng(seed).choice(len(pool), scored_rows, replace=False)
-        nearest = most_uncertain(score(pool.subset(chosen)), listed)
+        nearest = most_uncertain(score(pool.subset(chosen)))
         rows = pool.gather(chosen[[row for row, _ in nearest]])
         found["label_next"] = [
             {"id": row["id"], "score": round(value, 4)}
@@ -227,9 +232,9 @@ def account(
 
 
 def twin_curves(twin: str, split_sha256: str) -> dict[int, list[float]] | None:
-    """Reads {step: shadow curve} of the supervised twin in folder `twin`; None for "".
+    """Reads {step: shadow curve} of the supervised baseline run in folder `twin`; None for "".
 
-    Raises BadInput for a twin that is not finished or that has another split.
+    Raises BadInput for a run that is not finished or that has another split.
     """
     if not twin:
         return None
@@ -237,7 +242,7 @@ def twin_curves(twin: str, split_sha256: str) -> dict[int, list[float]] | None:
     if not report.exists():
         raise BadInput(
             f"config.monitor.baseline_run = {twin!r} holds no finished run (no report.json): train "
-            "the supervised run first, or leave the key empty."
+            "the supervised run first, or unset the key."
         )
     if json.loads(report.read_text())["provenance"]["split_sha256"] != split_sha256:
         raise BadInput(

@@ -1,17 +1,23 @@
-"""The result of fitting one method."""
+"""What a method gives the run that it is part of."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ssl_guard.prepare import Prepared
+from ssl_guard.runtime.checkpoint import Checkpoints
+
 
 class Result(NamedTuple):
-    """What the report of a run needs from its method.
+    """The result of fitting one method, as the report needs it.
 
-    dev: metrics.dev_scores by kind of weights, "raw" and, if kept, "ema"; scores(split) -> harmful
-    probability, float64 [rows], by kind; steps: trained; selected_step: the best one on dev;
-    checkpoint_sha256: of the weights that score; observatory: `monitor.account`, if there is any.
+    dev: metrics.dev_scores by kind of weights, "raw" and, if kept, "ema"
+    scores(split) -> {kind of weights: harmful probability, float64 [rows]}
+    checkpoint_sha256: of the weights that score
+    steps, selected_step: number of training steps, and the best one on dev
+    observatory: `monitor.account`, None for a method without steps
     """
 
     dev: dict[str, dict[str, float]]
@@ -20,3 +26,10 @@ class Result(NamedTuple):
     steps: int = 0
     selected_step: int = 0
     observatory: dict | None = None
+
+
+class Run(NamedTuple):
+    """A run whose input has been read and checked: fit(folder of its files, checkpoints)."""
+
+    prepared: Prepared
+    fit: Callable[[Path, Checkpoints], Result]

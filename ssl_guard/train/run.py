@@ -15,21 +15,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     """Trains one run and returns its report, which is also in `workdir/report.json`.
 
     The same call on the same workdir resumes; a finished run returns at once. Raises BadInput for a
-    workdir of another config, for one that another process works on, and for anything else that the
-    user can correct; Preempted when a signal has stopped the training.
+    workdir of another config or in use by another process and for any other input that the user can
+    correct, Preempted when a signal stopped the training.
     """
     workdir = Path(workdir)
     config_module.check(config)
-    method = baselines if config.algorithm in algorithms.CLOSED_FORM else gradient
-    method.check(config)
-    report = finished(workdir, config)
-    if report is not None:
+    config_module.refuse_other(workdir, config)
+    if (report := finished(workdir)) is not None:
         return report
-
-    run = method.build(config)  # reads all input: nothing is written for a run that is refused
-    prepared = run.prepared
+    method = baselines if config.algorithm in algorithms.CLOSED_FORM else gradient
+    prepared, fit = method.build(config)  # reads all input; a refused run has written nothing
     with opened(workdir, config, prepared) as (files, checkpoints):
-        result = method.fit(run, config, files, checkpoints)
+        result = fit(files, checkpoints)
         # Dev has chosen the step and the threshold. Calibration and test are read once, here.
         if prepared.calibration is not None:
             evaluate.write_predictions(

@@ -116,7 +116,7 @@ def test_what_does_not_divide_is_whole():
 def state_of(algorithm, pool, heads=2, **sizes):
     """The state of a run of one matrix."""
     params = {"feed_forward": {"up": {"kernel": jnp.ones((8, 8))}}}
-    tx = optim.build(
+    tx = optim.adamw(
         params,
         schedule=lambda step: 0.1,
         weight_decay=0.1,

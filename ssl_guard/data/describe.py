@@ -1,4 +1,4 @@
-"""What is in a corpus: classes, lengths, repeated texts, categories. Numbers only, never a text."""
+"""Describes a corpus: classes, lengths, repeated texts, categories. Never shows a text."""
 
 import collections
 from collections.abc import Sequence

@@ -29,15 +29,6 @@ WHEEL, FOLDER = "pyrit", "pyrit/datasets/scorer_evals"
 SHA256 = "a5f4512101ae2c6026953f70965ee9a9e0992981c85eb99c740bd04015dfb51e"
 INSTALL = "pip install --no-deps --require-hashes -r requirements/quickstart.txt"
 
-CITATION = """\
-@software{pyrit,
-  author = {{Microsoft AI Red Team}},
-  title = {PyRIT: The Python Risk Identification Tool for generative AI},
-  year = {2024},
-  doi = {10.48550/arXiv.2410.02828},
-  url = {https://github.com/microsoft/PyRIT}
-}"""
-
 
 class HumanScoredResponses(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of the corpus; its split is called "rows", metadata holds the counts."""
@@ -54,7 +45,7 @@ class HumanScoredResponses(tfds.core.GeneratorBasedBuilder):
             description=__doc__,
             features=tfds_features.features(),
             homepage="https://github.com/microsoft/PyRIT",
-            citation=CITATION,
+            citation=tfds_features.citation("pyrit"),
             license=self.LICENCE,
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(),

@@ -40,7 +40,7 @@ class Published(  # type: ignore[call-arg]
     name: ClassVar[str]
     LICENCE: ClassVar[str]
     HOMEPAGE: ClassVar[str]
-    CITATION: ClassVar[str]
+    CITATION: ClassVar[str]  # key in references.bib
     OBTAIN: ClassVar[str]
     READS: ClassVar[tuple[str, ...]] = ()
     beam: types.ModuleType | None = None  # corpora/beam.py, to use Apache Beam
@@ -81,7 +81,7 @@ class Published(  # type: ignore[call-arg]
             description=self.__doc__,
             features=tfds_features.features(),
             homepage=self.HOMEPAGE,
-            citation=self.CITATION,
+            citation=tfds_features.citation(self.CITATION),
             license=self.LICENCE,
             metadata=tfds.core.MetadataDict(),
         )

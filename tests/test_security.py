@@ -12,6 +12,8 @@ import sys
 import numpy as np
 import pytest
 
+from tests.tiny import write_encoder
+
 KEY, TEXT = "sk-planted-5d1c", "zyzzyva"  # a secret, and a word of every prompt and response
 WATCHED = """
 import importlib.util, json, runpy, sys
@@ -76,6 +78,7 @@ def runs(tmp_path_factory):
             f"--config.data.dir={folder / 'data'}",
             f"--config.data.corpus={folder / 'mine.jsonl'}",
             "--config.data.calibration=20",
+            f"--config.model.name={write_encoder(folder / 'encoder')}",
             f"--config.compilation_cache={os.path.abspath('.jax_cache/tests')}",
         ),
         run(folder, "evaluate", workdir, f"--corpora={folder / 'exam.jsonl'}"),

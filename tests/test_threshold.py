@@ -164,5 +164,5 @@ def test_the_command_takes_the_cost_of_each_error(run):
     costs = ["--cost-false-positive=1", "--cost-false-negative=20"]
     subprocess.run([*command, *flags, *costs], capture_output=True, check=True)
     found = json.loads((workdir / "policy.json").read_text())
-    assert found == calibrate.make_policy(workdir, **SETTINGS, costs=(1, 20))
-    assert found != calibrate.make_policy(workdir, **SETTINGS, costs=(20, 1))
+    assert found == make_policy(workdir, **SETTINGS, costs=(1, 20))
+    assert found != make_policy(workdir, **SETTINGS, costs=(20, 1))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from ssl_guard.report import records, results, tables
+from ssl_guard.report import comparison, records, results, tables
 
 HERE = Path(__file__).parent
 
@@ -57,7 +57,7 @@ def seeds_table(methods: dict[str, list[dict]], *, twin: str) -> str:
     the same seeds, as GitHub Markdown; best F1 first.
 
     methods: {name: runs of `results.load`, one a seed}; twin: one of the names. The gain is that
-    of `tables.summarise`, a dash where the twin has no run of a seed. `better` counts the seeds
+    of `comparison.summarise`, a dash where the twin has no run of a seed. `better` counts the seeds
     with a gain. `shadow alarm` counts the seeds in which dev precision fell below the twin's at
     some step; it needs no test label.
 
@@ -69,7 +69,7 @@ def seeds_table(methods: dict[str, list[dict]], *, twin: str) -> str:
         for run in runs
     ]
     rows = []
-    for row in tables.summarise(found, twin, tested=("f1",)):
+    for row in comparison.summarise(found, twin, tested=("f1",)):
         runs, gain = [result.run for result in row["results"]], row["gains"].get("f1")
         # A mean has its spread; the interval of a single run is left out here.
         scores = [tables.cell(row["scores"][name]).split(" [")[0] for name in tables.SHOWN]

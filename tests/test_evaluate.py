@@ -22,6 +22,7 @@ from ssl_guard.evaluation import (
 from ssl_guard.prepare import read_split
 from ssl_guard.runtime.files import read_jsonl, write_json
 from ssl_guard.train import run as train_run
+from tests.tiny import write_encoder
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     config = supervised.get_config("smoke")
     config.data.dir, config.compilation_cache = str(folder / "data"), ""
+    config.model.name = str(write_encoder(folder / "encoder"))
     config.optim.ema_decay = 0.5
     return folder / "run", train_run.train_and_evaluate(config, folder / "run")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ssl_guard.data import catalogue
-from ssl_guard.report import build, results, tables, writers
+from ssl_guard.report import build, comparison, results, writers
 
 RECORDS = Path("experiments/first_light")
 
@@ -28,7 +28,7 @@ def test_the_first_table_comes_from_the_run_records(tmp_path):
 def test_a_table_of_non_commercial_rows_says_so():
     found = [results.own_test(results.load(RECORDS / n)) for n in ("uda-0", "supervised-0")]
     found[0].run["report"]["data"]["licence"] = "CC-BY-NC-4.0 and MIT"
-    parts = [(found, tables.summarise(found, "supervised"))]
+    parts = [(found, comparison.summarise(found, "supervised"))]
     last = writers.to_markdown(parts, [], "supervised").splitlines()[-1]
     assert last == "licence of the rows: CC-BY-NC-4.0 and MIT, which forbids commercial use"
 

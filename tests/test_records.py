@@ -76,7 +76,7 @@ def test_an_unfinished_run_is_not_packed(tmp_path):
 def test_a_record_that_is_not_whole_is_refused(tmp_path):
     records.pack(workdir_of(tmp_path / "run"), tmp_path / "cell")
     (tmp_path / "cell.parquet").write_bytes(b"PAR1")
-    with pytest.raises(BadInput, match="not whole"):
+    with pytest.raises(BadInput, match="is incomplete"):
         results.load(tmp_path / "cell")
     (tmp_path / "cell.parquet").unlink()
     with pytest.raises(BadInput, match="no predictions"):

@@ -15,7 +15,16 @@ from ssl_guard.commands import report as report_command
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import calibrators, metrics, operating_point
 from ssl_guard.evaluation.records_io import write_evaluation
-from ssl_guard.report import build, conclusions, page, plots, results, tables, writers
+from ssl_guard.report import (
+    build,
+    comparison,
+    conclusions,
+    page,
+    plots,
+    results,
+    tables,
+    writers,
+)
 from ssl_guard.runtime.files import write_json
 
 LABELS = np.random.default_rng(0).integers(0, 2, 60)
@@ -78,8 +87,8 @@ def test_warnings_name_alarms_brake_and_ids():
         "suspect_labels": [{"id": f"row{i}", "label": 1, "mean_margin": -1.0} for i in range(7)],
     }
     assert conclusions.alarms(found) == [
-        "alarm one_class: from step 10, 30 steps in all, up at the end",
-        "brake: the unlabelled loss was off for 20 steps",
+        "alarm one_class: from step 10, 30 steps in all, active at the end",
+        "the unlabelled loss was off for 20 steps",
         "labels to check: row0, row1, row2, row3, row4 ...",
     ]
     assert conclusions.alarms({}) == []
@@ -89,10 +98,10 @@ def test_warnings_name_alarms_brake_and_ids():
 
 
 def test_the_gain_of_a_table_is_that_of_one_resample_after_the_other(monkeypatch):
-    monkeypatch.setattr(tables, "RESAMPLES", 100)
+    monkeypatch.setattr(comparison, "RESAMPLES", 100)
     runs = [run("ours", s, 0.3) for s in (0, 1)] + [run("twin", s, 0.6) for s in (0, 1)]
     found = own_tests(runs)
-    gains = tables.summarise(found, "twin")[0]["gains"]
+    gains = comparison.summarise(found, "twin")[0]["gains"]
     groups = np.array([row["group"] for row in runs[0]["predictions"]])
 
     def mean_gain(rows):
@@ -135,24 +144,24 @@ def test_p_values_count_the_resamples_on_the_other_side(monkeypatch):
             {"id": i, "group": i, "label": i, "raw": score} for i, score in enumerate(scores)
         ]
     times = np.array([[1, 1], [1, 2], [2, 1], [0, 2]])
-    monkeypatch.setattr(tables.bootstrap, "resampled", lambda *_, **__: iter([times]))
-    drawn = {id(r): tables._drawn(r, np.array([0, 1]), ("f1",)) for r in (ours, twin)}
+    monkeypatch.setattr(comparison.bootstrap, "resampled", lambda *_, **__: iter([times]))
+    drawn = {id(r): comparison._drawn(r, np.array([0, 1]), ("f1",)) for r in (ours, twin)}
 
     def f1(hits, called, harmful):
         return 2 * hits / (called + harmful)
 
     draws = [f1(h, s + h, h) - f1(0, s, h) for s, h in times]
-    gain = tables._gain([(ours, twin)], "f1", drawn)
+    gain = comparison._gain([(ours, twin)], "f1", drawn)
     expected = tuple(np.percentile(draws, [2.5, 97.5]))
     assert (gain["low"], gain["high"]) == pytest.approx(expected)
     assert gain["p"] == pytest.approx(2 * (0 + 1) / (4 + 1))
-    back = tables._gain([(twin, ours)], "f1", drawn)
+    back = comparison._gain([(twin, ours)], "f1", drawn)
     assert back["p"] == gain["p"] and back["low"] == pytest.approx(-gain["high"])
 
 
 def test_holm_is_over_all_methods_and_metrics():
     found = own_tests([run("ours", 0, 0.3), run("worse", 0, 0.9), run("twin", 0, 0.6)])
-    rows = tables.summarise(found, "twin")
+    rows = comparison.summarise(found, "twin")
     gains = [gain for row in rows for gain in row["gains"].values()]
     assert len(gains) == 6
     ranked = sorted(gains, key=lambda gain: gain["p"])
@@ -166,7 +175,7 @@ def test_one_class_has_no_difference_and_shows_what_it_has():
     value = {"value": 0.25, "low": 0.2, "high": 0.3}
     safe["report"]["test"] = {"raw": {"fpr": value}}
     safe["predictions"] = [row for row in safe["predictions"] if not row["label"]]
-    (row,) = tables.summarise(own_tests([safe]), "twin")
+    (row,) = comparison.summarise(own_tests([safe]), "twin")
     assert row["gains"] == {}
     table = tables.summary_table([row], "twin")
     assert dict(zip(table.titles, table.rows[0], strict=True))["fpr"] == "25.0 [20.0, 30.0]"
@@ -176,14 +185,14 @@ def test_a_missing_number_is_a_dash_everywhere():
     runs = [run("ours", s, 0.3) for s in (0, 1)] + [run("twin", 0, 0.6)]
     del runs[0]["report"]["test"]["raw"]["ece"]
     found = own_tests(runs)
-    summaries = tables.summarise(found, "twin")
+    summaries = comparison.summarise(found, "twin")
     table = tables.summary_table(summaries, "twin")
     ours = dict(zip(table.titles, next(r for r in table.rows if r[0] == "ours"), strict=True))
     assert ours["ECE"] == "-"  # one of two seeds has none: no mean of the other
     assert "times read" not in table.titles  # no method has a count of them
     assert not tables.contamination_table(summaries).rows
     found[0].evaluation["times_read"] = 2
-    table = tables.summary_table(tables.summarise(found, "twin"), "twin")
+    table = tables.summary_table(comparison.summarise(found, "twin"), "twin")
     assert {row[0]: row[-1] for row in table.rows} == {"ours": "2", "twin": "-"}
     found[0].evaluation["contamination"] = {"exact": 1}
     lines = tables.contamination_table(summaries).rows
@@ -202,7 +211,7 @@ def test_a_missing_number_is_a_dash_everywhere():
     [(0.03, 0.049, "helped"), (-0.03, 0.049, "hurt"), (0.03, 0.05, "no evidence")],
 )
 def test_verdict_follows_from_the_corrected_p_value(value, holm, word):
-    assert tables.verdict({"value": value, "holm": holm}) == word
+    assert comparison.verdict({"value": value, "holm": holm}) == word
 
 
 def test_terminal_markdown_and_page_state_the_same_verdict(tmp_path, capsys):
@@ -211,7 +220,8 @@ def test_terminal_markdown_and_page_state_the_same_verdict(tmp_path, capsys):
     report_command.show(records, out=str(tmp_path))
     printed, text = capsys.readouterr().out, (tmp_path / "report.md").read_text()
     page_text = html.unescape((tmp_path / "report.html").read_text())
-    gain = tables.summarise([results.own_test(results.load(r)) for r in records], "supervised")[0]
+    pair = [results.own_test(results.load(record)) for record in records]
+    gain = comparison.summarise(pair, "supervised")[0]
     assert gain["gains"]["f1"]["low"] > 0 and gain["gains"]["f1"]["holm"] > 0.05
     sentence = (
         "unlabelled data: no evidence (F1 of uda against supervised on wildguard_train-"
@@ -229,7 +239,7 @@ def test_sentences_count_the_methods_of_each_verdict():
     for each in runs[:2]:
         each["report"]["data"]["rows_longer_than_max_length"] = {"unlabelled": 1}
     found = own_tests([*runs, *twins])
-    summaries = tables.summarise(found, "twin")
+    summaries = comparison.summarise(found, "twin")
     first, second = conclusions.sentences(found, summaries, "twin")
     gains = {row["method"]: row["gains"].get("f1") for row in summaries}
     assert first == (
@@ -244,13 +254,13 @@ def test_runs_on_other_labelled_rows_are_not_compared():
     pair = [run("ours", 0, 0.3), run("twin", 0, 0.6)]
     pair[0]["report"]["provenance"]["split_sha256"] = "other"
     found = own_tests(pair)
-    sentences = conclusions.sentences(found, tables.summarise(found, "twin"), "twin")
+    sentences = conclusions.sentences(found, comparison.summarise(found, "twin"), "twin")
     assert sentences == [
         "ours: not compared on made, as no run of twin has the same test rows, seed and labelled "
         "rows"
     ]
     found = own_tests(pair[:1])
-    assert conclusions.sentences(found, tables.summarise(found, "twin"), "ours") == []
+    assert conclusions.sentences(found, comparison.summarise(found, "twin"), "ours") == []
 
 
 def test_training_facts_are_of_all_runs():
@@ -280,7 +290,7 @@ def test_a_table_of_two_cohorts_is_refused_by_what_differs(key, called):
     ours, twin = own_tests([run("ours", 0, 0.3), run("twin", 0, 0.6)])
     twin.cohort[key] = "other"
     with pytest.raises(BadInput, match=f"runs/ours-0 and runs/twin-0 differ in {called}:"):
-        tables.summarise([ours, twin], "twin")
+        comparison.summarise([ours, twin], "twin")
     assert results.by_cohort([ours, twin]) == [[ours], [twin]]
 
 
@@ -288,21 +298,21 @@ def test_other_labels_on_the_same_rows_are_another_cohort():
     runs = [run("ours", 0, 0.3), run("twin", 0, 0.6)]
     runs[1]["predictions"][5]["label"] ^= 1
     with pytest.raises(BadInput, match="differ in split"):
-        tables.summarise(own_tests(runs), "twin")
+        comparison.summarise(own_tests(runs), "twin")
 
 
 def test_rows_in_another_order_are_the_same_cohort():
     runs = [run("ours", 0, 0.3), run("twin", 0, 0.6)]
-    expected = tables.summarise(own_tests(runs), "twin")[0]["gains"]
+    expected = comparison.summarise(own_tests(runs), "twin")[0]["gains"]
     runs[1]["predictions"].reverse()
-    assert tables.summarise(own_tests(runs), "twin")[0]["gains"] == expected
+    assert comparison.summarise(own_tests(runs), "twin")[0]["gains"] == expected
 
 
 def test_pairs_are_of_one_seed_and_the_same_labelled_rows():
     budgets = [
         run(m, s, 0.4, labels=n) for m in ("ours", "twin") for n in (50, 100) for s in (0, 1)
     ]
-    rows = tables.summarise(own_tests(budgets), "twin")
+    rows = comparison.summarise(own_tests(budgets), "twin")
     assert {(r["method"], r["labels"]): r["gains"].get("f1", {}).get("pairs") for r in rows} == {
         ("ours", 50): 2,
         ("ours", 100): 2,
@@ -314,9 +324,9 @@ def test_pairs_are_of_one_seed_and_the_same_labelled_rows():
 def test_a_peer_is_compared_with_every_baseline_unless_there_are_two_budgets():
     peer = results.own_test(run("peer", 0, 0.5))._replace(run=None, labels=None)
     twins = [run("twin", s, 0.6) for s in (0, 1, 2)]
-    rows = tables.summarise([peer, *own_tests(twins)], "twin")
+    rows = comparison.summarise([peer, *own_tests(twins)], "twin")
     assert next(r for r in rows if r["method"] == "peer")["gains"]["f1"]["pairs"] == 3
-    rows = tables.summarise([peer, *own_tests([*twins, run("twin", 0, 0.6, 50)])], "twin")
+    rows = comparison.summarise([peer, *own_tests([*twins, run("twin", 0, 0.6, 50)])], "twin")
     assert next(r for r in rows if r["method"] == "peer")["gains"] == {}
 
 
@@ -559,7 +569,7 @@ def test_the_words_of_labels_are_said(folders, tmp_path):
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1"])
 def test_no_cell_of_the_csv_is_a_formula(name):
     ours = results.own_test(run("ours", 0, 0.3))._replace(method=name)
-    text = writers.to_csv([([ours], tables.summarise([ours], name))])
+    text = writers.to_csv([([ours], comparison.summarise([ours], name))])
     lines = list(csv.DictReader(io.StringIO(text, newline="")))
     assert lines[0]["method"] == f"'{name}"
     assert not any(c[:1] in "=+@\t\r" for row in lines for c in row.values())
@@ -606,7 +616,7 @@ def test_the_same_runs_give_the_same_bytes(files, folders, tmp_path):
 def test_the_figures_of_the_page(files):
     titles = re.findall(r"<h3>(.*?)</h3>", files[".html"])
     assert titles[:3] == ["Precision and recall", "Reliability", "Differences"]
-    assert titles[3:6] == ["Calibration error", "Every score", "Provenance"]
+    assert titles[3:6] == ["Calibration error", "All scores", "Provenance"]
     assert {"By category", "Robustness", "F1 on dev", "Training loss", "Pseudo-labels"} <= {*titles}
     # The baseline and the method, in every panel that has both.
     panel = re.search(r"F1 on dev.*?</figure>", files[".html"], re.S)[0]
@@ -620,7 +630,7 @@ def test_budget_curves_have_the_ceiling():
     found = own_tests([*runs, full])
     assert found[-1].method == "supervised_full"
     methods = results.by_method(found)
-    (figure,) = page._budget_figure(methods, "x")
+    figure = page._budget_figure(methods, "x")
     ((title, svg),) = figure.panels
     assert title == "ours" and "stroke-dasharray" in svg
     assert [n for n in ("50", "100", "200") if f">{n}</text>" in svg] == ["50", "100", "200"]
@@ -662,7 +672,7 @@ def test_bad_folders_and_names(folders, tmp_path):
     with pytest.raises(BadInput, match="no run of uda is among those given: ours"):
         build.write(tmp_path, [str(folders[0])], against="uda", published=None)
     (tmp_path / "report.json").write_text("{")
-    with pytest.raises(BadInput, match="not whole"):
+    with pytest.raises(BadInput, match="is incomplete"):
         results.load(tmp_path)
     with pytest.raises(BadInput, match="usage"):
         report_command.show([])

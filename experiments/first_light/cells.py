@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.sweep import Cell, product
 from experiments.tables import github, runs_of, scores_of
-from ssl_guard.report import results, tables
+from ssl_guard.report import comparison, results, tables
 
 METHODS, SEEDS = ("uda", "fixmatch", "supervised"), (0, 1, 2)
 CELLS = {
@@ -37,9 +37,9 @@ def table() -> str:
         for seed, run in found.items():
             if method != "supervised" and seed in runs["supervised"]:
                 pair = [results.own_test(each) for each in (run, runs["supervised"][seed])]
-                compared = {row["method"]: row for row in tables.summarise(pair, "supervised")}
+                compared = {row["method"]: row for row in comparison.summarise(pair, "supervised")}
                 gain = compared[method]["gains"]["f1"]
-                verdicts.append(f"{100 * gain['value']:+.1f} ({tables.verdict(gain)})")
+                verdicts.append(f"{100 * gain['value']:+.1f} ({comparison.verdict(gain)})")
         rows.append([method, len(found), *cells, ", ".join(verdicts) or "-"])
     titles = ["test, %", "seeds", *tables.SHOWN.values(), "F1 against the twin, by seed"]
     return github(rows, titles)

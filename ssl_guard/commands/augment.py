@@ -54,18 +54,24 @@ def main(argv: list[str]) -> None:
         text_set.check(there, again=again)
         manifest = there.manifest
     else:
-        how = {"fit_on": fit_on, "overwrite": OVERWRITE.value}
-        if settings["classifier"]:
-            how["kinds"] = model_gates.kinds(pool, settings["classifier"])
+        classifier = settings["classifier"]
+        kinds = model_gates.kinds(pool, classifier) if classifier else None
         if RUNNER.value == "local":
-            progress = sys.stderr.isatty()
-            manifest = make.make_set(job, pool, workers=WORKERS.value, progress=progress, **how)
+            manifest = make.make_set(
+                job,
+                pool,
+                fit_on=fit_on,
+                kinds=kinds,
+                overwrite=OVERWRITE.value,
+                workers=WORKERS.value,
+                progress=sys.stderr.isatty(),
+            )
         else:
             try:
                 from ssl_guard.augment import beam
             except ImportError as error:
                 raise BadInput(cli.NO_BEAM.format(runner=RUNNER.value)) from error
-            make.stage(job, pool, **how)
+            make.stage(job, pool, fit_on=fit_on, kinds=kinds, overwrite=OVERWRITE.value)
             beam.make_shards(job, runner=RUNNER.value, options=BEAM_OPTIONS.value)
             manifest = make.finish(job)
     print(stats.table(manifest["account"]))

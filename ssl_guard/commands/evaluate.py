@@ -29,8 +29,12 @@ def main(argv: list[str]) -> None:
         raise BadInput("--corpora is missing: files, names of corpora, or test, dev.")
     from ssl_guard.evaluation import evaluate, external, table
 
-    how = {"harmful": HARMFUL_LABELS.value, "model": MODERATION_MODEL.value}
-    how["key"] = os.environ.get(KEY_VARIABLE.value, "")
+    open_scorer = functools.partial(
+        external.open_scorer,
+        harmful=HARMFUL_LABELS.value,
+        model=MODERATION_MODEL.value,
+        key=os.environ.get(KEY_VARIABLE.value, ""),
+    )
     found = evaluate.evaluate_run(
         workdir,
         CORPORA.value,
@@ -43,7 +47,7 @@ def main(argv: list[str]) -> None:
         labels=label_map(HARMFUL_VALUES.value, SAFE_VALUES.value),
         slices=evaluate.SLICES if SLICES.value is None else SLICES.value,
         keep_seen=KEEP_SEEN.value,
-        others=[functools.partial(external.open_scorer, spec, **how) for spec in SCORERS.value],
+        others=[functools.partial(open_scorer, spec) for spec in SCORERS.value],
     )
     print(table.table(found), "", *table.notes(found), sep="\n")
     print(f"written to {workdir}/evaluations", *([f"{workdir}/peers"] if SCORERS.value else []))

@@ -1,9 +1,9 @@
-"""Writes the report of several runs: tables, the verdict on the unlabelled data, a page."""
+"""Writes the report of several runs as Markdown, CSV, LaTeX and HTML."""
 
 from pathlib import Path
 
 from ssl_guard.errors import BadInput
-from ssl_guard.report import conclusions, page, tables, writers
+from ssl_guard.report import comparison, conclusions, page, tables, writers
 from ssl_guard.report.results import baseline_of, by_cohort, named_apart, results_of
 
 
@@ -22,7 +22,7 @@ def write(folder: Path, workdirs: list[str], *, against: str | None, published: 
         raise BadInput(f"no run of {against} is among those given: {', '.join(names)}.")
     against = against or baseline_of(found)
     papers = tables.read_published(published) if published else []
-    parts = [(part, tables.summarise(part, against)) for part in by_cohort(found)]
+    parts = [(part, comparison.summarise(part, against)) for part in by_cohort(found)]
     alarms = conclusions.alarms_of(found)
     text = writers.to_markdown(parts, papers, against, alarms)
     folder.mkdir(parents=True, exist_ok=True)

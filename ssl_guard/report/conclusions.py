@@ -1,35 +1,32 @@
-"""Sentences of a report: the verdict of each test set, and the facts that belong under its table.
-
-Terminal, Markdown and page print the same sentences, so they cannot disagree.
-"""
+"""Writes the sentences of a report: verdicts, training facts, alarms and licences."""
 
 from ssl_guard.data.schema import licence_notes
+from ssl_guard.report.comparison import verdict
 from ssl_guard.report.results import Result
-from ssl_guard.report.tables import cell, verdict
+from ssl_guard.report.tables import cell
 
 
 def sentences(results: list[Result], summaries: list[dict], against: str) -> list[str]:
-    """The verdicts on F1 of one test set, after Holm's correction; none without a comparison.
+    """States the verdicts on F1 of one test set; none without a comparison.
 
-    One sentence is about the methods that learn from unlabelled data, one about the others, and one
-    names the methods without a partner.
+    At most three sentences: on methods without a matching baseline run, on methods that learn from
+    labelled data alone, and on those that learn from unlabelled data.
 
-    results, summaries: of one cohort and its `tables.summarise`; against: the baseline's method.
+    results, summaries: a cohort and its `comparison.summarise`; against: the baseline's method.
     """
     corpus = results[0].cohort["corpus"]
     others = [row for row in summaries if row["method"] != against]
     compared = [row for row in others if "f1" in row["gains"]]
     alone = dict.fromkeys(row["method"] for row in others if not row["gains"])
     found = []
+    if alone and len(set(results[0].truth)) == 2:
+        found.append(
+            f"{', '.join(alone)}: not compared on {corpus}, as no run of {against} has the same "
+            "test rows, seed and labelled rows"
+        )
     for unlabelled in (False, True):
         if rows := [row for row in compared if _learns_from_unlabelled(row) == unlabelled]:
             found.append(_sentence(rows, unlabelled, against, corpus))
-    if alone and len(set(results[0].truth)) == 2:
-        found.insert(
-            0,
-            f"{', '.join(alone)}: not compared on {corpus}, as no run of {against} has the same "
-            "test rows, seed and labelled rows",
-        )
     return found
 
 
@@ -53,7 +50,7 @@ def _sentence(rows: list[dict], unlabelled: bool, against: str, corpus: str) -> 
 
 
 def _learns_from_unlabelled(row: dict) -> bool:
-    """Whether the method reads unlabelled views: only then does a run have shards of them."""
+    """Whether the runs of a method have shards of unlabelled views."""
     return all(
         result.run
         and "unlabelled" in result.run["report"]["data"].get("rows_longer_than_max_length", {})
@@ -62,7 +59,7 @@ def _learns_from_unlabelled(row: dict) -> bool:
 
 
 def training_facts(results: list[Result]) -> str:
-    """The rows, seeds, machines and minutes of the runs of one cohort; "" for peers alone."""
+    """Describes the rows, seeds, machines and minutes of a cohort's runs; "" without runs."""
     reports = [result.run["report"] for result in results if result.run]
     if not reports:
         return ""
@@ -89,21 +86,21 @@ def _values(values) -> str:
 
 
 def alarms_of(results: list[Result]) -> list[tuple[str, list[str]]]:
-    """(folder, alarms) of every run that has some."""
+    """Lists (folder, alarms) of every run with alarms."""
     runs = {str(result.run["workdir"]): result.run for result in results if result.run}
     found = {name: alarms(run["report"].get("observatory", {})) for name, run in runs.items()}
     return [(name, lines) for name, lines in found.items() if lines]
 
 
 def alarms(observatory: dict) -> list[str]:
-    """One line for each alarm of a run, one for the brake and one for labels to check."""
+    """Lists the alarms of a run, steps without the unlabelled loss, and labels to check."""
     lines = [
         f"alarm {name}: from step {alarm['first_step']}, {alarm['steps']} steps in all"
-        f"{', up at the end' if alarm['at_the_end'] else ''}"
+        f"{', active at the end' if alarm['at_the_end'] else ''}"
         for name, alarm in observatory.get("alarms", {}).items()
     ]
     if observatory.get("braked_steps"):
-        lines.append(f"brake: the unlabelled loss was off for {observatory['braked_steps']} steps")
+        lines.append(f"the unlabelled loss was off for {observatory['braked_steps']} steps")
     suspects = [row["id"] for row in observatory.get("suspect_labels", ())]
     if suspects:
         lines.append(f"labels to check: {', '.join(suspects[:5])}{' ...' * (len(suspects) > 5)}")
@@ -111,6 +108,6 @@ def alarms(observatory: dict) -> list[str]:
 
 
 def licences(results: list[Result]) -> list[str]:
-    """A line for each licence of the training rows that forbids commercial use."""
+    """Lists the licences of training rows that forbid commercial use."""
     found = dict.fromkeys(r.run["report"]["data"].get("licence") for r in results if r.run)
     return [line for licence in found if licence for line in licence_notes(licence)]

@@ -1,6 +1,8 @@
-"""The report as one HTML page: verdict, forest plot, tables, panels. It loads no other file."""
+"""Renders the report as one HTML page without external files."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sized
+from functools import partial
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -29,8 +31,8 @@ def render(
 ) -> str:
     """Renders the page; the same arguments give the same bytes.
 
-    parts: the results of each cohort and their `tables.summarise`; against: the baseline's method;
-    alarms: (folder, lines) of runs; published: tables of papers.
+    parts: the results of each cohort and their `comparison.summarise`; against: the baseline's
+    method; alarms: (folder, lines) of runs; published: tables of papers.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ssl_guard.report"),
@@ -41,10 +43,11 @@ def render(
     )
     results = [r for _, summaries in parts for row in summaries for r in row["results"]]
     runs = {str(result.run["workdir"]): result for result in results if result.run}
-    policies, drawn, sections = writers.policies_of(parts), set(), []
+    policies, sections = writers.policies_of(parts), []
+    drawn: set[tuple] = set()
     for number, (part, summaries) in enumerate(parts):
         rows = part[0].cohort["corpus_sha256"], part[0].cohort["rows_sha256"]
-        again = rows in drawn  # at another threshold
+        again = rows in drawn  # the same rows at another threshold
         drawn.add(rows)
         sections.append(
             {
@@ -79,85 +82,60 @@ def render(
         against=against,
         methods=len({result.method for result in results}),
         training=_training_figures(list(runs.values()), against),
-        runs=_runs_table(results),
+        runs=tables.runs_table(results),
         alarms=alarms,
         published=published,
     )
 
 
 def _forest(parts) -> Figure:
-    """The F1 gains of all methods on one test set, or of each method on several. A test set has
-    the line of its first threshold."""
-    sets = {}
+    """Draws the F1 gains of all methods on one test set, or of each method on several.
+
+    Of several thresholds on one test set the first is drawn.
+    """
+    sets: dict[tuple, tuple] = {}
     for part, summaries in parts:
         cohort = part[0].cohort
         sets.setdefault((cohort["corpus_sha256"], cohort["rows_sha256"]), (cohort, summaries))
     lines = [
-        (key, cohort["corpus"], row["gains"]["f1"])
+        ((row["method"], row["labels"]), cohort["corpus"], row["gains"]["f1"])
         for cohort, summaries in sets.values()
         for row in summaries
-        for key in [(row["method"], row["labels"])]
         if "f1" in row["gains"]
     ]
-    note = "Gain of F1 with its 95% interval; a filled dot is a gain or a loss after Holm's test."
+    note = "F1 gain with its 95% interval; filled: significant after Holm's correction."
     if not lines:
         return Figure("", note, [])
     names = _names(list(dict.fromkeys(key for key, _, _ in lines)))
-    shown = {}
+    shown: dict[str, list] = {}
     for key, corpus, gain in lines:
         panel, line = ("", names[key]) if len(sets) == 1 else (names[key], corpus)
         shown.setdefault(panel, []).append((line, gain))
     ends = [100 * gain[end] for _, _, gain in lines for end in ("low", "high")]
     limits = min(0, *ends) - 0.5, max(0, *ends) + 0.5
-    found = []
-    for panel, gains in shown.items():
 
-        def draw(axes, gains=gains):
-            panels.forest(axes, gains, limits)
+    def draw(axes, key):
+        panels.forest(axes, shown[key], limits)
 
-        height = 0.6 + 0.24 * len(gains)
-        found.append((panel, _svg(draw, "forest", panel, height=height, left=0.45)))
-    return Figure("", note, found)
+    return _figure("", note, draw, {key: key for key in shown}, salt="forest", lines=shown)
 
 
 def _facts(result: Result) -> dict[str, str]:
-    titles = COHORT | {"rows": "rows", "harmful": "of them harmful"}
+    titles = COHORT | {"rows": "rows", "harmful": "harmful rows"}
     found = {title: result.cohort[key] for key, title in titles.items()}
     found["label map"] = tables.label_words(result.cohort["label_map"])
     return {title: "-" if value is None else str(value) for title, value in found.items()}
 
 
 def _kind(result: Result) -> str:
-    """The line under a heading: the side or "over-refusal", and the threshold."""
+    """Describes the kind of test set and the threshold, for the line under a heading."""
     kind = {"over_refusal": "over-refusal: safe rows", "test": ""}
     words = [kind.get(result.evaluation.get("kind", "test"), result.evaluation.get("kind"))]
     return ", ".join([*filter(None, words), f"threshold {result.cohort['threshold_policy']}"])
 
 
-def _runs_table(results: list[Result]) -> tables.Table:
-    """The folder, hashes, cost and commit of every result; hashes to twelve digits."""
-    titles = ["method", "seed", "folder", "corpus", "checkpoint sha256", "split sha256"]
-    titles += ["steps", "minutes", "texts/s", "tokens/s", "commit"]
-    rows = []
-    for result in results:
-        cohort, report = result.cohort, result.run["report"] if result.run else {}
-        seconds = report.get("training", {}).get("seconds")
-        provenance = result.evaluation.get("provenance") or report.get("provenance", {})
-        cells = [result.method, cohort["seed"], result.evaluation["scorer"]["workdir"]]
-        hashes = cohort["checkpoint_sha256"], cohort["split_sha256"], provenance.get("commit")
-        checkpoint, split, commit = (found and found[:12] for found in hashes)
-        cells += [cohort["corpus"], checkpoint, split]
-        cells += [report.get("selected_step")]
-        cells += [None if seconds is None else f"{seconds / 60:.1f}"]
-        cost = result.evaluation.get("cost") or {}
-        cells += [cost.get("texts_per_second"), cost.get("tokens_per_second")]
-        cells += [commit]
-        rows.append(["-" if cell is None else str(cell) for cell in cells])
-    return tables.Table(titles, rows)
-
-
 def _names(methods) -> dict[tuple, str]:
-    """The title of each (method, labels): with the labels where a method has several."""
+    """Names each (method, labels); adds the labels if a method has several counts of them."""
     counts = [method for method, _ in methods]
     return {
         (method, labels): f"{method}, {labels} labels" if counts.count(method) > 1 else method
@@ -166,12 +144,12 @@ def _names(methods) -> dict[tuple, str]:
 
 
 def _shown(methods: dict[tuple, list[Result]], against: str) -> dict[tuple, list[Result]]:
-    """The methods with a panel: all but the baseline, unless it is alone."""
+    """Selects the methods with a panel: all but the baseline, unless it is alone."""
     return {key: found for key, found in methods.items() if key[0] != against} or methods
 
 
-def _twin(methods: dict[tuple, list[Result]], key: tuple, against: str) -> list[Result]:
-    """The baseline's results behind a method's: those of as many labels, or the only ones."""
+def _baseline(methods: dict[tuple, Any], key: tuple, against: str) -> Any:
+    """Selects the baseline's entry with a method's number of labels, or its only entry; else []."""
     if key[0] == against:
         return []
     others = {labels: found for (method, labels), found in methods.items() if method == against}
@@ -185,78 +163,83 @@ def _runs(results: list[Result]) -> list[dict]:
 def _training_figures(results: list[Result], against: str) -> list[Figure]:
     methods = by_method(results)
     names, shown = _names(methods), _shown(methods, against)
+    stepped = {
+        key: names[key]
+        for key, mine in shown.items()
+        if any(len(run["metrics"]) > 1 for run in _runs(mine))
+    }
     figures = []
-    for title, note, draw, ending in (
-        ("F1 on dev", "By step, at the threshold that is best there.", panels.dev_f1, "/f1"),
-        ("Training loss", "By step; dashed: on unlabelled rows.", panels.loss, "loss/supervised"),
-    ):
-        stepped = {key: mine for key, mine in shown.items() if _has_steps(mine)}
-        if not stepped:
-            continue
-        limits = panels.span(_runs([r for rs in methods.values() for r in rs]), ending)
-        found = []
-        for key, mine in stepped.items():
-            twin = _twin(methods, key, against)
 
-            def both(axes, draw=draw, mine=mine, twin=twin, limits=limits):
-                draw(axes, _runs(twin), BASELINE)
-                draw(axes, _runs(mine), METHOD)
-                axes.set(ylim=limits)
+    def curves(title, note, draw, ending):
+        limits = panels.span(_runs(results), ending)
 
-            found.append((names[key], _svg(both, title, names[key])))
-        figures.append(Figure(title, note, found))
-    pseudo, heat = [], []
-    for key, mine in methods.items():
-        name, runs = names[key], _runs(mine)
-        if any("pseudo/mask_rate" in row for row in runs[0]["metrics"]):
-            pseudo.append(
-                (name, _svg(lambda a, r=runs: panels.pseudo_labels(a, r), "pseudo", name))
-            )
-        for klass, word in ((1, "harmful"), (0, "safe")):
-            if sum(f"pseudo/margins_{klass}" in row for row in runs[0]["metrics"]) > 1:
-                title = f"{name}, {word}"
-                picture = _svg(
-                    lambda a, r=runs[0], k=klass: panels.margins(a, r, k), "margins", title
-                )
-                heat.append((title, picture))
-    note = "Line: accuracy of the used ones against hidden labels. Dashed: the share masked out."
-    figures.append(Figure("Pseudo-labels", note, pseudo))
+        def both(axes, key):
+            draw(axes, _runs(_baseline(methods, key, against)), BASELINE)
+            draw(axes, _runs(shown[key]), METHOD)
+            axes.set(ylim=limits)
+
+        figures.append(_figure(title, note, both, stepped))
+
+    if stepped:
+        curves("F1 on dev", "By step, at the best dev threshold.", panels.dev_f1, "/f1")
+        note = "By step; dashed: on unlabelled rows."
+        curves("Training loss", note, panels.loss, "loss/supervised")
+
+    first = {key: _runs(mine)[0] for key, mine in methods.items()}
+    pseudo = {
+        key: names[key]
+        for key, run in first.items()
+        if any("pseudo/mask_rate" in row for row in run["metrics"])
+    }
+    margins = {
+        (key, label): f"{names[key]}, {word}"
+        for key, run in first.items()
+        for label, word in ((1, "harmful"), (0, "safe"))
+        if sum(f"pseudo/margins_{label}" in row for row in run["metrics"]) > 1
+    }
+
+    def draw_pseudo(axes, key):
+        panels.pseudo_labels(axes, _runs(methods[key]))
+
+    def draw_margins(axes, key):
+        panels.margins(axes, first[key[0]], key[1])
+
+    note = "Line: accuracy of the selected ones on hidden labels. Dashed: masked share of rows."
+    figures.append(_figure("Pseudo-labels", note, draw_pseudo, pseudo))
     note = "Share of weak views by the margin of their pseudo-label, first seed; brighter is more."
-    figures.append(Figure("Margins", note, heat))
+    figures.append(_figure("Margins", note, draw_margins, margins))
     return [figure for figure in figures if figure.panels]
-
-
-def _has_steps(results: list[Result]) -> bool:
-    return any(len(run["metrics"]) > 1 for run in _runs(results))
 
 
 def _test_figures(summaries: list[dict], against: str, salt: str) -> list[Figure]:
     methods = {(row["method"], row["labels"]): row["results"] for row in summaries}
     names, shown = _names(methods), _shown(methods, against)
-    first = summaries[0]["results"][0]
+    titles = {key: names[key] for key in shown}
     figures = []
 
-    def figure(title, note, draw, **size):
-        found = []
-        for key, mine in shown.items():
-            twin = _twin(methods, key, against)
+    def curves(title, note, draw):
+        def both(axes, key):
+            if baseline := _baseline(methods, key, against):
+                draw(axes, baseline, BASELINE)
+            draw(axes, shown[key], METHOD)
 
-            def both(axes, mine=mine, twin=twin):
-                if twin:
-                    draw(axes, twin, BASELINE)
-                draw(axes, mine, METHOD)
+        figures.append(_figure(title, note, both, titles, salt=f"{salt} {title}"))
 
-            found.append((names[key], _svg(both, f"{salt} {title}", names[key], **size)))
-        figures.append(Figure(title, note, found))
+    def bars(title, note, values):
+        def draw(axes, key):
+            panels.bars(axes, values[key], _baseline(values, key, against) or {})
 
-    if len({row["label"] for row in first.rows}) == 2:
+        drawn = {key: name for key, name in titles.items() if values.get(key)}
+        figures.append(_figure(title, note, draw, drawn, salt=f"{salt} {title}", lines=values))
+
+    if len({row["label"] for row in summaries[0]["results"][0].rows}) == 2:
         note = "Dot: the threshold. On rows of both classes."
-        figure("Precision and recall", note, panels.precision_recall)
-        note = "Share of harmful rows by score, in ten parts of equally many rows; dotted: ideal."
+        curves("Precision and recall", note, panels.precision_recall)
+        note = "Share of harmful rows by score, in ten bins of equally many rows; dotted: ideal."
         if any(result.run and result.run["policy"] for found in shown.values() for result in found):
             note += " Orange, dashed: probabilities of the run's policy.json."
-        figure("Reliability", note, panels.reliability)
-    figures += _budget_figure(methods, salt)
+        curves("Reliability", note, panels.reliability)
+    figures.append(_budget_figure(methods, salt))
     columns = dict.fromkeys(
         c for rs in methods.values() for c in rs[0].evaluation.get("slices", {})
     )
@@ -266,10 +249,9 @@ def _test_figures(summaries: list[dict], against: str, salt: str) -> list[Figure
         if metric := panels.slice_metric(flat, column):
             values = {k: panels.slice_values(rs, column, metric) for k, rs in found.items()}
             note = f"{tables.SHOWN.get(metric, metric)}; number of rows in brackets."
-            figures.append(_bars(f"By {column}", note, values, names, shown, against, salt))
-    found = {k: panels.drops(rs) for k, rs in methods.items() if _has(rs, "robustness")}
-    note = "The drop of recall when harmful rows are obfuscated."
-    figures.append(_bars("Robustness", note, found, names, shown, against, salt))
+            bars(f"By {column}", note, values)
+    drops = {k: panels.drops(rs) for k, rs in methods.items() if _has(rs, "robustness")}
+    bars("Robustness", "Drop of recall when harmful rows are obfuscated.", drops)
     return [figure for figure in figures if figure.panels]
 
 
@@ -284,21 +266,7 @@ def _has(results: list[Result], *path: str) -> bool:
     return True
 
 
-def _bars(title, note, values, names, shown, against, salt) -> Figure:
-    found = []
-    for key in [key for key in shown if values.get(key)]:
-        twin = _twin(values, key, against) or {}
-
-        def draw(axes, mine=values[key], twin=twin):
-            panels.bars(axes, mine, twin)
-
-        height = 0.6 + 0.24 * len(values[key])
-        picture = _svg(draw, f"{salt} {title}", names[key], height=height, left=0.45)
-        found.append((names[key], picture))
-    return Figure(title, note, found)
-
-
-def _budget_figure(methods: dict[tuple, list[Result]], salt: str) -> list[Figure]:
+def _budget_figure(methods: dict[tuple, list[Result]], salt: str) -> Figure:
     budgets: dict[str, dict[int, list[Result]]] = {}
     for (method, labels), found in methods.items():
         if labels is not None and all("f1" in result.scores for result in found):
@@ -310,20 +278,35 @@ def _budget_figure(methods: dict[tuple, list[Result]], salt: str) -> list[Figure
         for result in found
     ]
     full = [r for found in budgets.pop(CEILING, {}).values() for r in found]
-    found = []
-    for method, by_labels in budgets.items():
-        if len(by_labels) > 1:
 
-            def draw(axes, by_labels=by_labels):
-                ylim = min(values) - 0.02, max(values) + 0.02
-                panels.budget(axes, by_labels, METHOD, ylim=ylim)
-                if full:
-                    panels.ceiling(axes, full)
+    def draw(axes, key):
+        ylim = min(values) - 0.02, max(values) + 0.02
+        panels.budget(axes, budgets[key], METHOD, ylim=ylim)
+        if full:
+            panels.ceiling(axes, full)
 
-            found.append((method, _svg(draw, f"{salt} budget", method)))
     note = f"F1 by number of labels; dashed: {CEILING}, which has all of them."
-    return [Figure("Budget", note, found)] if found else []
+    several = {method: method for method, by_labels in budgets.items() if len(by_labels) > 1}
+    return _figure("Budget", note, draw, several, salt=f"{salt} budget")
 
 
-def _svg(draw, kind: str, name: str, **size) -> Markup:
-    return Markup(plots.svg(draw, salt=f"{kind} {name}", **size))
+def _figure(
+    title: str,
+    note: str,
+    draw: Callable,
+    names: dict[Any, str],
+    *,
+    salt: str = "",
+    lines: Mapping[Any, Sized] | None = None,
+) -> Figure:
+    """Draws a figure with one panel for each name.
+
+    draw: called as draw(axes, key=key); names: {key: title of the panel}; salt: `title` if empty;
+    lines: {key: the lines of a panel whose height depends on their number}.
+    """
+    found = []
+    for key, name in names.items():
+        size = {"height": 0.6 + 0.24 * len(lines[key]), "left": 0.45} if lines else {}
+        picture = plots.svg(partial(draw, key=key), salt=f"{salt or title} {name}", **size)
+        found.append((name, Markup(picture)))
+    return Figure(title, note, found)

@@ -1,13 +1,13 @@
-"""Panels of a report: each function draws one method on the given axes.
+"""Draws the panels of a report, one method on the given axes each.
 
-Twelve methods in one picture cannot be read, so each has a panel, with the baseline in grey behind
-it. Several seeds are a mean with a band from the least to the largest.
+The page draws the baseline in grey behind each method. Several seeds are drawn as their mean with
+a band from the smallest to the largest value.
 """
 
 import numpy as np
 from sklearn.metrics import precision_recall_curve
 
-from ssl_guard.report import tables
+from ssl_guard.report import comparison, tables
 from ssl_guard.report.plots import BASELINE, INK, METHOD, SECOND, curve
 from ssl_guard.report.results import Result
 from ssl_guard.runtime.metrics import MARGINS
@@ -17,17 +17,19 @@ BINS = 10
 SHOWN_SLICES = 16
 
 
-def band(axes, x, values: list, colour: str, style: str = "-") -> None:
-    """The mean over seeds of equally long `values`, and the band that holds them all."""
-    values = np.array(values, float)
+def band(axes, x, series: list, colour: str, style: str = "-") -> None:
+    """Draws the mean and the range over seeds; series: one value for each x per seed."""
+    values = np.array(series, float)
     axes.plot(x, values.mean(0), style, color=colour, marker="o" if len(x) == 1 else None, lw=1.4)
     if len(values) > 1:
         axes.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.2, lw=0)
 
 
 def steps(axes, runs: list[dict], metric, colour: str, style: str = "-") -> None:
-    """A metric of metrics.jsonl by step, at the steps that all runs have; metric: its name, or
-    run -> name."""
+    """Draws a metric of metrics.jsonl at the steps that all runs have.
+
+    metric: its name, or a function from run to name.
+    """
     name = metric if callable(metric) else lambda run: metric
     found = [dict(zip(*curve(run["metrics"], name(run)), strict=True)) for run in runs]
     shared = sorted(set.intersection(*(set(points) for points in found))) if found else []
@@ -36,17 +38,16 @@ def steps(axes, runs: list[dict], metric, colour: str, style: str = "-") -> None
 
 
 def forest(axes, gains: list[tuple[str, dict]], limits: tuple[float, float]) -> None:
-    """The gain in F1 points on each line, its 95% interval and the zero line; a hollow dot is a
-    gain that Holm's correction does not tell from chance.
+    """Draws gains in F1 points with 95% intervals; the dots of "no evidence" are hollow.
 
-    gains: (name, gain of `tables.summarise`), from the top; limits: of the axis, the same for all
-    panels of a figure.
+    gains: (name, gain of `comparison.summarise`), from the top; limits: of the x axis, equal for
+    all panels of a figure.
     """
     axes.axvline(0, color=INK, lw=1)
     for place, (_, gain) in enumerate(gains):
         low, value, high = (100 * gain[key] for key in ("low", "value", "high"))
         axes.plot([low, high], [place, place], color=METHOD, lw=1.6)
-        sure = tables.verdict(gain) != "no evidence"
+        sure = comparison.verdict(gain) != "no evidence"
         axes.plot(
             [value], [place], "o", color=METHOD, ms=6, fillstyle="full" if sure else "none", mew=1.4
         )
@@ -57,20 +58,20 @@ def forest(axes, gains: list[tuple[str, dict]], limits: tuple[float, float]) -> 
 
 
 def dev_f1(axes, runs: list[dict], colour: str) -> None:
-    """F1 on dev by step."""
+    """Draws F1 on dev by step."""
     axes.set(xlabel="step", ylabel="F1 on dev")
     steps(axes, runs, lambda run: f"dev/{run['report']['weights']}/f1", colour)
 
 
 def loss(axes, runs: list[dict], colour: str) -> None:
-    """Training loss by step: on labelled rows, and dashed on unlabelled ones."""
+    """Draws the training loss by step; dashed: on unlabelled rows."""
     axes.set(xlabel="step", ylabel="loss (nats)")
     steps(axes, runs, "loss/supervised", colour)
     steps(axes, runs, "loss/unlabelled", colour, "--")
 
 
 def span(runs: list[dict], ending: str) -> tuple[float, float]:
-    """Limits that hold every value of the metrics with this ending, for panels side by side."""
+    """Computes axis limits for all values of the metrics with this suffix."""
     values = [
         value
         for run in runs
@@ -84,14 +85,14 @@ def span(runs: list[dict], ending: str) -> tuple[float, float]:
 
 
 def pseudo_labels(axes, runs: list[dict]) -> None:
-    """Accuracy of the used pseudo-labels and the masked share of rows, by step."""
+    """Draws the accuracy of the selected pseudo-labels and the masked share of rows, by step."""
     axes.set(xlabel="step", ylabel="share", ylim=(-0.02, 1.02))
     steps(axes, runs, "pseudo/mask_rate", SECOND, "--")
     steps(axes, runs, "pseudo/accuracy", METHOD)
 
 
 def margins(axes, run: dict, klass: int) -> None:
-    """Histogram of the weak view's margins by step; brighter is a larger share."""
+    """Draws the histogram of the weak view's margins by step; brighter is a larger share."""
     name = f"pseudo/margins_{klass}"
     times, shares = curve(run["metrics"], name)
     axes.pcolormesh(
@@ -104,11 +105,11 @@ def margins(axes, run: dict, klass: int) -> None:
 
 
 def precision_recall(axes, results: list[Result], colour: str) -> None:
-    """Precision at each recall, and a dot at the threshold."""
+    """Draws precision by recall, and a dot at the threshold."""
     curves = []
     for result in results:
         precision, recall, _ = precision_recall_curve(result.truth, result.probabilities)
-        # Recall falls from 1 to 0: take its last place at or above each point of the grid.
+        # Recall falls from 1 to 0: take the last index at or above each point of the grid.
         curves.append(precision[len(recall) - 1 - np.searchsorted(recall[::-1], RECALLS)])
     band(axes, RECALLS, curves, colour)
     dot = [
@@ -120,8 +121,10 @@ def precision_recall(axes, results: list[Result], colour: str) -> None:
 
 
 def reliability(axes, results: list[Result], colour: str) -> None:
-    """Share of harmful rows against the mean score, in parts of equally many rows; dashed, of the
-    calibrated scores where all runs have some. The baseline's are not drawn."""
+    """Draws the harmful share by mean score, in bins of equally many rows; dashed: calibrated.
+
+    Calibrated scores are drawn if all runs have them, and not for the baseline.
+    """
     axes.plot([0, 1], [0, 1], ":", color=INK, alpha=0.5, lw=1)
     _reliability(axes, results, [result.probabilities for result in results], colour, "-")
     after = [tables.calibrated(result) for result in results]
@@ -140,7 +143,7 @@ def _reliability(axes, results: list[Result], scores_of: list, colour: str, styl
 
 
 def budget(axes, by_labels: dict[int, list[Result]], colour: str, *, ylim: tuple) -> None:
-    """F1 against the number of labels; ylim: of the axis, the same for every method."""
+    """Draws F1 by number of labels; ylim: equal for every method."""
     labels = sorted(by_labels)
     values = [[r.scores["f1"]["value"] for r in by_labels[n]] for n in labels]
     means = [np.mean(v) for v in values]
@@ -149,29 +152,28 @@ def budget(axes, by_labels: dict[int, list[Result]], colour: str, *, ylim: tuple
         labels, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2, lw=0
     )
     axes.set(xlabel="labels", ylabel="F1 on test", ylim=ylim, xscale="log")
-    axes.locator_params(axis="y", nbins=4)  # wider numbers would push the label out
+    axes.locator_params(axis="y", nbins=4)  # longer tick labels would hide the axis label
     axes.set_xticks(labels, [str(n) for n in labels], minor=False)
     axes.minorticks_off()
 
 
 def ceiling(axes, results: list[Result]) -> None:
-    """The F1 of the fully supervised runs, across the panel."""
+    """Draws the F1 of the fully supervised runs as a horizontal line."""
     value = np.mean([r.scores["f1"]["value"] for r in results])
     axes.axhline(value, color=INK, ls="--", lw=1)
 
 
 def slice_metric(results: list[Result], column: str) -> str | None:
-    """The metric that most values of a column have; the first of the list in a tie."""
+    """Selects the metric that most values of a column have; None without any."""
     slices = [found for r in results for found in r.evaluation["slices"][column].values()]
     names = ("f1", "recall", "fpr", "accuracy")
     counts = {name: sum(found.get(name) is not None for found in slices) for name in names}
-    best = max(names, key=counts.get)
+    best = max(names, key=lambda name: counts[name])
     return best if counts[best] else None
 
 
 def bars(axes, values: dict[str, list[float]], baseline: dict[str, list[float]]) -> None:
-    """A bar for each name, its mean over seeds and a line from least to largest; the baseline's
-    mean is a grey mark."""
+    """Draws a bar of the mean and a line of the range for each name; grey marks: the baseline."""
     names = list(values)[::-1]
     for place, name in enumerate(names):
         mean = np.mean(values[name])
@@ -186,7 +188,7 @@ def bars(axes, values: dict[str, list[float]], baseline: dict[str, list[float]])
 
 
 def slice_values(results: list[Result], column: str, metric: str) -> dict[str, list[float]]:
-    """{value (rows): the metric of each seed} of the values with the most rows."""
+    """Returns {value (rows): metric of each seed} for the values with the most rows."""
     found: dict[str, list[float]] = {}
     rows: dict[str, int] = {}
     for result in results:
@@ -200,7 +202,7 @@ def slice_values(results: list[Result], column: str, metric: str) -> dict[str, l
 
 
 def drops(results: list[Result]) -> dict[str, list[float]]:
-    """{operation: the drop of recall of each seed}."""
+    """Returns {operation: drop of recall of each seed}."""
     found: dict[str, list[float]] = {}
     for result in results:
         for operation, scores in result.evaluation["robustness"].items():

@@ -1,44 +1,44 @@
-"""A finished run as a record: RECORD.json and, beside it, RECORD.parquet with the test predictions.
+"""Packs a finished run into a record: RECORD.json, and RECORD.parquet with test predictions.
 
-RECORD.json holds one key a line:
+RECORD.json has one key per line:
 
     config       dotted keys that differ from config.default(), and `algorithm`
     report       report.json
     policy       policy.json, null without one
-    metrics      {name: [value of each row]} of METRICS, null where a row has no such value
-    evaluations  {name: RUN/evaluations/<name>.json} without its curves
-    more         other JSON files of the run, by the names that the caller gave them
+    metrics      {name: [value of each row]} of METRICS, null if a row lacks the metric
+    evaluations  {name: RUN/evaluations/<name>.json} without curves
+    more         other JSON files of the run, by name
 
-RECORD.parquet holds the columns of predictions.jsonl: id, group, label and the scores.
+RECORD.parquet has the columns of predictions.jsonl: id, group, label and the scores.
 """
 
+import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from ssl_guard import config as configs
 from ssl_guard.errors import BadInput
-from ssl_guard.runtime.files import read_jsonl
+from ssl_guard.runtime.files import atomic_write, read_jsonl
 
-# Metrics that tables and plots read, by their first letters.
+# Prefixes of the metrics that tables and plots read.
 METRICS = (
     "step", "alarm/", "dev/", "loss/",
     "pseudo/accuracy", "pseudo/margins_", "pseudo/mask_rate", "pseudo/share_1",
 )  # fmt: skip
-DIGITS = 7  # of the scores in predictions.jsonl; float32 holds that many between 0 and 1
+DIGITS = 7  # decimals of the scores in predictions.jsonl; float32 keeps them between 0 and 1
 
 
 def path_of(run: str | Path) -> Path:
-    """Path of the record's JSON file, with or without .json in `run`."""
+    """Returns the path of the record's JSON file; run: with or without .json."""
     return Path(f"{str(run).removesuffix('.json')}.json")
 
 
 def pack(workdir: str | Path, record: str | Path, more: Mapping[str, str | Path] = {}) -> None:
-    """Writes the record of a finished run folder. The JSON file comes last: a record is whole if
-    it is there.
+    """Writes the record of a finished run folder.
 
-    more: paths of further JSON files to keep, by name.
+    The JSON file is written last, so a record with one is complete. more: paths of further JSON
+    files, by name.
 
     Raises BadInput if the folder holds no finished run.
     """
@@ -61,18 +61,17 @@ def pack(workdir: str | Path, record: str | Path, more: Mapping[str, str | Path]
         "evaluations": {path.stem: _without_curves(_json(path)) for path in evaluations},
         "more": {name: _json(Path(path)) for name, path in more.items()},
     }
-    record.parent.mkdir(parents=True, exist_ok=True)
     if predictions.exists():
         _write_predictions(record.with_suffix(".parquet"), read_jsonl(predictions))
     lines = [f'"{key}":{_compact(value)}' for key, value in found.items()]
-    temporary = record.with_name(record.name + ".tmp")
-    temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    temporary.replace(record)
+    atomic_write(record, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def read(record: str | Path) -> dict:
-    """The record's JSON, with "metrics" as the rows that were logged, "config" as all its dotted
-    keys, and "predictions", a list of rows, empty if the record has none."""
+    """Reads a record: its JSON, with "metrics" as rows, "config" with all keys, and "predictions".
+
+    predictions: a list of rows, empty without a Parquet file.
+    """
     path = path_of(record)
     found = _json(path)
     found["config"] = configs.as_json(configs.from_json(found["config"]))
@@ -108,10 +107,10 @@ def _write_predictions(path: Path, rows: list[dict]) -> None:
             short = table[field.name].cast(pa.float32(), safe=False)
             if _rounded(short) == table[field.name].to_pylist():
                 table = table.set_column(number, field.name, short)
-    temporary = path.with_name(path.name + ".tmp")
+    file = io.BytesIO()
     parquet.write_table(
         table,
-        temporary,
+        file,
         compression="zstd",
         compression_level=19,
         use_dictionary=False,
@@ -119,7 +118,7 @@ def _write_predictions(path: Path, rows: list[dict]) -> None:
         write_statistics=False,
         store_schema=False,
     )
-    os.replace(temporary, path)
+    atomic_write(path, file.getvalue())
 
 
 def _read_predictions(path: Path) -> list[dict]:

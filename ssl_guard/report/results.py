@@ -1,7 +1,7 @@
-"""Results side by side: what was scored, and which numbers may share a table.
+"""Loads results of runs and external scorers, and groups those that may share a table.
 
-A result is one scorer, a run or a peer, on one labelled set. Results share a table only if their
-cohorts agree: the same rows and labels, task, label map and kind of threshold.
+Results share a table only if their cohorts agree: the same rows and labels, task, label map and
+threshold policy.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from ssl_guard.evaluation.records_io import read_evaluations
 from ssl_guard.report import records
 from ssl_guard.runtime.files import read_jsonl
 
-# What must agree for two numbers to stand in one column, and what an error calls it.
+# Keys that must agree for two numbers to share a column: {key: its name in errors}.
 COHORT = {
     "corpus": "corpus name",
     "corpus_sha256": "corpus hash",
@@ -28,12 +28,12 @@ COHORT = {
 
 
 class Result(NamedTuple):
-    """One scorer on one labelled set.
+    """One scorer, a run or an external classifier, on one labelled set.
 
-    method: the algorithm or the peer; labels: how many labels it learned from, None if unknown;
-    run: what `load` gives, None for a peer; evaluation: the shape of evaluation/evaluations.py, of
-    which a run's own test, from before there were such files, has the cohort, scorer and scores
-    alone; rows: its lines, in the order of their ids.
+    method: the algorithm or the classifier; labels: number of labels it learned from, None if
+    unknown; run: from `load`, None for an external classifier; evaluation: as in
+    evaluation/records_io.py; the test of a run has only cohort, scorer and scores; rows: its
+    lines, sorted by id.
     """
 
     method: str
@@ -48,29 +48,30 @@ class Result(NamedTuple):
 
     @property
     def scores(self) -> dict:
-        """{metric: {value, low, high}} of the weights that the run reports."""
+        """{metric: {value, low, high}} of the reported weights."""
         return self.evaluation["scores"][self.cohort["weights"]]
 
     @property
     def truth(self) -> np.ndarray:
-        """int [rows]: the labels."""
+        """Labels, int [rows]."""
         return np.array([row["label"] for row in self.rows])
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Harmful probability of the reported weights, float [rows]."""
+        """Harmful probabilities of the reported weights, float [rows]."""
         return np.array([row[self.cohort["weights"]] for row in self.rows])
 
 
 def is_run(path: str | Path) -> bool:
-    """Whether `load` finds a finished run there."""
+    """Whether `load` finds a finished run at the path."""
     return Path(path, "report.json").exists() or records.path_of(path).exists()
 
 
 def load(path: str | Path) -> dict:
-    """A finished run: report, metrics rows, test predictions, and policy.json or None.
+    """Loads a finished run: report, metrics rows, test predictions, and policy.json or None.
 
-    path: a run folder, or a record of `records`, with or without .json.
+    path: a run folder, or a record of `records` with or without .json. Raises BadInput for an
+    unfinished or incomplete run.
     """
     workdir = Path(str(path).removesuffix(".json"))
     if not is_run(path):
@@ -83,7 +84,7 @@ def load(path: str | Path) -> dict:
         record = records.read(path)
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"the run in {workdir} is not whole ({type(error).__name__}): copy its files again."
+            f"the run in {workdir} is incomplete ({type(error).__name__}): copy its files again."
         ) from error
     if not record["predictions"]:
         raise BadInput(f"{path} has no predictions: copy its .parquet file beside it.")
@@ -102,25 +103,25 @@ def _of_folder(workdir: Path) -> dict:
 
 
 def results_of(workdir: str | Path) -> list[Result]:
-    """A run's own test, its evaluations and those in RUN/peers/; or the evaluations of a peer. A
-    record gives its own test alone, since it has no rows of its evaluations.
+    """Loads the test of a run, its evaluations and those in RUN/peers/.
 
-    Raises BadInput for a folder with none of them.
+    A folder of an external scorer has evaluations alone, a record only the test. Raises BadInput
+    for a folder with neither.
     """
     evaluations = read_evaluations(workdir)
     run = load(workdir) if not evaluations or is_run(workdir) else None
     found = [own_test(run)] if run else []
     for evaluation in evaluations:
         name = run["report"]["algorithm"] if run else evaluation["scorer"]["name"]
-        evaluation["scorer"]["workdir"] = str(workdir)  # which may have moved since
+        evaluation["scorer"]["workdir"] = str(workdir)  # the folder may have moved
         found.append(_result(name, run, evaluation, evaluation["rows"]))
-    for peer in sorted(Path(workdir).glob("peers/*/evaluations")):
-        found += results_of(peer.parent)
+    for folder in sorted(Path(workdir).glob("peers/*/evaluations")):
+        found += results_of(folder.parent)
     return found
 
 
 def own_test(run: dict) -> Result:
-    """The test that ended a run of `load`, in the shape of an evaluation."""
+    """Converts the test of a run from `load` into a result."""
     report = run["report"]
     data, hashes = report["data"], report["provenance"]
     cohort = {
@@ -151,15 +152,17 @@ def _result(method: str, run: dict | None, evaluation: dict, rows: list[dict]) -
     if run:
         data = run["report"]["data"]
         labels = data.get("labels_used") or data["rows"]["labelled"]
-        # Its config is named so: the same algorithm with the labels of all rows, the ceiling.
+        # The name of the config that trains on the labels of all rows.
         method += "_full" if labels > data["rows"]["labelled"] else ""
     evaluation = evaluation | {"cohort": evaluation["cohort"] | {"rows_sha256": sha256}}
     return Result(method, labels, run, evaluation, rows)
 
 
 def named_apart(results: list[Result]) -> list[Result]:
-    """The results with methods called by their folders where one seed of a method is there twice:
-    such runs differ in more than the seed, and a mean over them would mean nothing."""
+    """Renames a method to its run folders if it has several runs of one seed.
+
+    Such runs differ in more than the seed, so a mean over them would be meaningless.
+    """
     places: dict[tuple, set[str]] = {}
     for result in results:
         places.setdefault(_place(result), set()).add(result.evaluation["scorer"]["workdir"])
@@ -177,12 +180,12 @@ def _place(result: Result) -> tuple:
 
 
 def cohort_key(result: Result) -> tuple:
-    """What must be equal for results to share a table."""
+    """Returns the values that must be equal for results to share a table."""
     return tuple(json.dumps(result.cohort[key], sort_keys=True) for key in COHORT)
 
 
 def by_cohort(results: list[Result]) -> list[list[Result]]:
-    """The results in parts of one cohort each, in the order of their first one."""
+    """Groups results by cohort, in the order of first appearance."""
     parts: dict[tuple, list[Result]] = {}
     for result in results:
         parts.setdefault(cohort_key(result), []).append(result)
@@ -190,20 +193,20 @@ def by_cohort(results: list[Result]) -> list[list[Result]]:
 
 
 def check_cohort(results: list[Result]) -> None:
-    """Raises BadInput, naming what differs, unless all results are of one cohort."""
+    """Raises BadInput, with the differing keys, unless all results are of one cohort."""
     first = results[0]
     for other in results[1:]:
         pairs = zip(COHORT.values(), cohort_key(first), cohort_key(other), strict=True)
         if differing := [title for title, mine, theirs in pairs if mine != theirs]:
             mine, theirs = (r.evaluation["scorer"]["workdir"] for r in (first, other))
             raise BadInput(
-                f"{mine} and {theirs} differ in {', '.join(differing)}: numbers of different "
-                "cohorts do not share a table; give each its own."
+                f"{mine} and {theirs} differ in {', '.join(differing)}: results of different "
+                "cohorts cannot share a table; make one for each."
             )
 
 
 def by_method(results: list[Result]) -> dict[tuple[str, int | None], list[Result]]:
-    """{(method, labels): results, one a seed}, in the order given."""
+    """Groups results into {(method, labels): results, one per seed}, in the order given."""
     methods: dict[tuple, list[Result]] = {}
     for result in results:
         methods.setdefault((result.method, result.labels), []).append(result)
@@ -211,7 +214,6 @@ def by_method(results: list[Result]) -> dict[tuple[str, int | None], list[Result
 
 
 def baseline_of(results: list[Result]) -> str:
-    """The method that others are compared with if none is named: the second of two, else
-    `supervised`, the twin of every semi-supervised method, else the last."""
+    """Returns the default baseline: the second of two methods, else `supervised`, else the last."""
     names = list(dict.fromkeys(result.method for result in results))
     return "supervised" if len(names) > 2 and "supervised" in names else names[-1]

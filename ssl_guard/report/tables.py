@@ -1,7 +1,4 @@
-"""Tables of results: their numbers, and their cells as text.
-
-A missing number is None, printed as a dash, never as zero.
-"""
+"""Makes the tables of a report. A missing number is printed as a dash, never as zero."""
 
 import json
 from pathlib import Path
@@ -10,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import bootstrap, calibrators, metrics
+from ssl_guard.evaluation import calibrators, metrics
 from ssl_guard.evaluation.table import cell
-from ssl_guard.report.results import Result, by_method, check_cohort
+from ssl_guard.report.comparison import verdict
+from ssl_guard.report.results import Result
 
 SHOWN = {
     "f1": "F1 harmful",
@@ -20,133 +18,20 @@ SHOWN = {
     "recall_at_1_fpr": "recall at 1% FPR",
     "ece": "ECE",
 }
-DIFFERENCES = ("f1", "auprc", "recall_at_1_fpr")  # metrics tested between methods
-RESAMPLES = 1000
 
 
 class Table(NamedTuple):
-    """Strings, ready to print in any format."""
+    """A table of strings, printable in any format."""
 
     titles: list[str]
     rows: list[list[str]]
 
 
-def summarise(
-    results: list[Result], against: str, tested: tuple[str, ...] = DIFFERENCES
-) -> list[dict]:
-    """Summarises each method and number of labels in a dict, best F1 first.
-
-    results: of one cohort, else BadInput; against: the baseline's method; tested: the metrics whose
-    differences are tested. A dict has:
-        method, labels, results (one a seed)
-        scores      {metric: {value, low, high} of one seed, {value, spread} of several, or None
-                    where a seed has no such number}
-        gains       {metric: the mean difference to the baseline over pairs of the same seed and
-                    labelled rows}: value; low, high and two-sided p of a paired bootstrap over
-                    groups of test rows, the seeds held; holm, p after Holm's correction for the
-                    methods and the metrics here; better, the number of the pairs that gained. Empty
-                    for the baseline, where a seed has no partner, and for rows of one class
-        times_read  the largest of its results, None where none has a count
-    """
-    check_cohort(results)
-    baselines = [result for result in results if result.method == against]
-    methods = by_method(results)
-    pairs = {key: _pairs(mine, baselines) for key, mine in methods.items() if key[0] != against}
-    drawn = {}
-    if len(set(results[0].truth)) == 2:
-        groups = np.array([row["group"] for row in results[0].rows])
-        paired = {id(r): r for found in pairs.values() for pair in found for r in pair}
-        drawn = {key: _drawn(result, groups, tested) for key, result in paired.items()}
-    found = []
-    for (method, labels), mine in methods.items():
-        names = dict.fromkeys(name for result in mine for name in result.scores)
-        reads = [r.evaluation["times_read"] for r in mine if "times_read" in r.evaluation]
-        ours = pairs.get((method, labels), []) if drawn else []
-        found.append(
-            {
-                "method": method,
-                "labels": labels,
-                "results": mine,
-                "scores": {name: _score(mine, name) for name in names},
-                "gains": {name: _gain(ours, name, drawn) for name in tested if ours},
-                "times_read": max(reads, default=None),
-            }
-        )
-    gains = [gain for row in found for gain in row["gains"].values()]
-    for gain, p in zip(gains, bootstrap.holm([gain["p"] for gain in gains]), strict=True):
-        gain["holm"] = p
-    f1 = {id(row): (row["scores"].get("f1") or {}).get("value", -1.0) for row in found}
-    return sorted(found, key=lambda row: -f1[id(row)])
-
-
-def _score(results: list[Result], name: str) -> dict | None:
-    if any(name not in result.scores for result in results):
-        return None
-    if len(results) == 1:
-        return results[0].scores[name]
-    values = [result.scores[name]["value"] for result in results]
-    return {"value": float(np.mean(values)), "spread": float(np.std(values, ddof=1))}
-
-
-def _pairs(mine: list[Result], baselines: list[Result]) -> list[tuple[Result, Result]]:
-    """Pairs of the same seed and labelled rows; a peer is paired with every baseline. Empty unless
-    each of `mine` has a partner."""
-
-    def partners(result):
-        if result.run is None and len({b.labels for b in baselines}) > 1:
-            return []  # a peer has no number of labels that chooses one
-        keys = ("seed", "split_sha256")
-        return [
-            b
-            for b in baselines
-            if None in (result.run, b.run) or all(result.cohort[k] == b.cohort[k] for k in keys)
-        ]
-
-    found = [partners(result) for result in mine]
-    if not all(found):
-        return []
-    return [(result, b) for result, ours in zip(mine, found, strict=True) for b in ours]
-
-
-def _drawn(result: Result, groups: np.ndarray, tested: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The metrics of a result on the resamples that all results of its cohort share."""
-    threshold = result.cohort["threshold"][result.cohort["weights"]]
-    labels, scores = result.truth, result.probabilities
-    ranking = set(tested) & set(bootstrap.RANKING)
-    parts = [
-        bootstrap.weighted_scores(labels, scores, threshold, times, ranking)
-        for times in bootstrap.resampled(labels, groups, RESAMPLES, seed=0)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in tested}
-
-
-def _gain(pairs: list[tuple[Result, Result]], name: str, drawn: dict[int, dict]) -> dict:
-    differences = [drawn[id(mine)][name] - drawn[id(theirs)][name] for mine, theirs in pairs]
-    draws = np.mean(differences, axis=0)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    single = [mine.scores[name]["value"] - other.scores[name]["value"] for mine, other in pairs]
-    return {
-        "value": float(np.mean(single)),
-        "low": float(low),
-        "high": float(high),
-        "p": bootstrap.p_value(draws),
-        "better": sum(gain > 0 for gain in single),
-        "pairs": len(pairs),
-    }
-
-
-def verdict(gain: dict) -> str:
-    """ "helped" or "hurt" if the difference is not chance at 5% after Holm's correction."""
-    if gain["holm"] >= 0.05:
-        return "no evidence"
-    return "helped" if gain["value"] > 0 else "hurt"
-
-
 def summary_table(summaries: list[dict], against: str) -> Table:
-    """The table of `summarise`, in percent."""
+    """Makes the table of `comparison.summarise`, in percent."""
     known = dict.fromkeys(name for row in summaries for name in row["scores"])
     shown = {name: title for name, title in SHOWN.items() if name in known}
-    # A set of one class, such as safe prompts that sound alarming, has none of these.
+    # A test set of one class has none of these.
     shown = shown or {name: name.replace("_", " ") for name in known}
     gains = ["difference of F1 [95%]", "p (Holm)", "better", "verdict"]
     titles = ["method", "labels", "seeds", *shown.values(), *gains, "times read"]
@@ -160,15 +45,15 @@ def summary_table(summaries: list[dict], against: str) -> Table:
             else ["baseline" if row["method"] == against else "-", "-", "-", "-"]
         )
         rows.append([*cells, _dash(row["times_read"])])
-    # Columns that hold no number of any method are left out.
-    empty = () if any(row["gains"] for row in summaries) else gains
-    empty = {*empty, *(["times read"] if all(row[-1] == "-" for row in rows) else ())}
+    empty = set() if any(row["gains"] for row in summaries) else set(gains)
+    if all(row[-1] == "-" for row in rows):
+        empty.add("times read")
     places = [i for i, title in enumerate(titles) if title not in empty]
     return Table([titles[i] for i in places], [[row[i] for i in places] for row in rows])
 
 
 def differences_table(summaries: list[dict]) -> Table:
-    """Every tested difference to the baseline, a line for each method and metric."""
+    """Lists every tested difference to the baseline, one line per method and metric."""
     titles = ["method", "labels", "metric", "difference [95%]", "p (Holm)", "better", "verdict"]
     rows = [
         [row["method"], _dash(row["labels"]), SHOWN[name], *_gain_cells(gain)]
@@ -188,7 +73,7 @@ def _dash(value) -> str:
 
 
 def cohort_line(result: Result) -> str:
-    """The test rows of a table, its labels and its threshold, in one line."""
+    """Describes the test rows, label map and threshold of a table in one line."""
     groups = len({row["group"] for row in result.rows})
     cohort = result.cohort
     return (
@@ -201,7 +86,7 @@ def cohort_line(result: Result) -> str:
 
 
 def label_words(label_map: dict | None) -> str:
-    """The words that were read as each label."""
+    """Describes a label map in words."""
     if label_map is None:
         return "the corpus's own labels"
     words = {
@@ -212,7 +97,7 @@ def label_words(label_map: dict | None) -> str:
 
 
 def policy_table(policies: dict[str, dict]) -> Table:
-    """The profiles of every policy.json, by the run's name."""
+    """Lists the profiles of each policy.json; policies: by the run's name."""
     titles = ["run", "profile", "score >=", "probability", "promise"]
     titles += ["FPR, %", "recall, %", "precision, %", "flagged, %"]
     rows = []
@@ -225,10 +110,10 @@ def policy_table(policies: dict[str, dict]) -> Table:
 
 
 def review(policy: dict) -> str:
-    """The band of scores that goes to human review, with its expected volume."""
+    """Describes the band of scores for human review and its expected volume."""
     band = policy["abstain"]
     if band["low"] == band["high"]:
-        return "review: nothing, one threshold keeps both promises"
+        return "review: no scores, since one threshold keeps both promises"
     text = (
         f"review: scores from {band['low']:.4f} to {band['high']:.4f}, "
         f"{cell(band['volume'])}% of traffic"
@@ -239,21 +124,23 @@ def review(policy: dict) -> str:
 
 
 def policy_facts(policy: dict) -> str:
-    """The rows, calibrator and prevalence behind a policy.json."""
+    """Describes the rows, calibrator and prevalence of a policy.json."""
     kind = policy["calibrator"]["kind"]
     numbers = [f"{k} {v:.3f}" for k, v in policy["calibrator"].items() if isinstance(v, float)]
     return (
         f"{policy['data']}: {policy['rows']} of {policy['rows_read']} rows, {policy['harmful']} of "
-        f"them harmful; near-duplicates count once, {policy['left_out']} are near-duplicates of "
-        f"the run's own. Calibrator: {', '.join(numbers) or kind}. Precision, flagged and review "
-        f"are for traffic that is {100 * policy['prevalence']:.3g}% harmful. Brackets: "
+        f"them harmful; near-duplicates count once, and {policy['left_out']} near-duplicates of "
+        f"the run's rows are excluded. Calibrator: {', '.join(numbers) or kind}. Precision, "
+        f"flagged and review assume {100 * policy['prevalence']:.3g}% harmful traffic. Intervals: "
         f"{policy['confidence']:.4g} Clopper-Pearson, on the rows that chose the thresholds."
     )
 
 
 def calibration_table(results: list[Result]) -> Table:
-    """Calibration error and Brier score of every run with a policy.json, before and after its
-    calibrator; on rows of both classes."""
+    """Lists ECE and Brier score of runs with a policy.json, before and after calibration.
+
+    A test set of one class gives no rows.
+    """
     rows = []
     for result in results:
         after = calibrated(result)
@@ -269,7 +156,7 @@ def calibration_table(results: list[Result]) -> Table:
 
 
 def calibrated(result: Result) -> np.ndarray | None:
-    """float [rows], by the calibrator of the run's policy.json; None without one."""
+    """Applies the calibrator of the run's policy.json: float [rows], or None without one."""
     policy = result.run["policy"] if result.run else None
     if policy is None or policy["run"]["weights"] != result.cohort["weights"]:
         return None
@@ -277,8 +164,10 @@ def calibrated(result: Result) -> np.ndarray | None:
 
 
 def overview(parts: list[tuple[list[Result], list[dict]]]) -> Table:
-    """A line for every cohort, a column for every method: F1 or, for rows of one class, recall or
-    FPR. A method with several budgets has the largest."""
+    """Lists one score per cohort and method: F1 or, for rows of one class, recall or FPR.
+
+    Of several label budgets of a method, the largest is shown.
+    """
     names = dict.fromkeys(row["method"] for _, summaries in parts for row in summaries)
     rows = []
     for results, summaries in parts:
@@ -298,11 +187,11 @@ def _short(sha256: str | None) -> str:
 
 
 def reads_note(summaries: list[dict]) -> str:
-    """A warning that names the methods that read their test set more than once; "" for none."""
+    """Warns of methods that read their test set more than once; "" without any."""
     often = [f"{r['method']} ({r['times_read']} times)" for r in summaries if _often(r)]
     return (
-        f"Read more than once: {', '.join(often)}. A number picked from several reads of a test "
-        "set is too high."
+        f"Read more than once: {', '.join(often)}. A score selected from several reads of a test "
+        "set is biased upwards."
         if often
         else ""
     )
@@ -313,8 +202,7 @@ def _often(row: dict) -> bool:
 
 
 def contamination_table(summaries: list[dict]) -> Table:
-    """Rows of the set that a method has seen in training; a dash where they were not counted, no
-    rows where no method counted them."""
+    """Counts test rows that were seen in training; no rows if no method has counts."""
     titles = ["method", "exact", "near duplicates", "left out of the scores"]
     rows = []
     for row in summaries:
@@ -322,7 +210,7 @@ def contamination_table(summaries: list[dict]) -> Table:
         cells = []
         for key in ("exact", "near_duplicates", "removed"):
             values = sorted({part[key] for part in found if part.get(key) is not None})
-            # A method's seeds may have drawn other rows: then from the least to the most.
+            # Seeds may have drawn different rows: then the range.
             cells.append(" to ".join(str(v) for v in dict.fromkeys(values[:1] + values[-1:])))
         removed = {"True": "yes", "False": "no", "False to True": "in some seeds"}
         cells[2] = removed.get(cells[2], "")
@@ -331,7 +219,7 @@ def contamination_table(summaries: list[dict]) -> Table:
 
 
 def every_score(results: list[Result]) -> Table:
-    """Every metric, one line for each result and kind of weights."""
+    """Lists every metric, one line per result and kind of weights."""
     kinds = [(result, kind) for result in results for kind in result.evaluation["scores"]]
     names = dict.fromkeys(name for r, kind in kinds for name in r.evaluation["scores"][kind])
     rows = [
@@ -347,6 +235,26 @@ def every_score(results: list[Result]) -> Table:
     return Table(["method", "seed", "weights", "threshold", *names], rows)
 
 
+def runs_table(results: list[Result]) -> Table:
+    """Lists the folder, hashes, cost and commit of every result; hashes to twelve digits."""
+    titles = ["method", "seed", "folder", "corpus", "checkpoint sha256", "split sha256"]
+    titles += ["steps", "minutes", "texts/s", "tokens/s", "commit"]
+    rows = []
+    for result in results:
+        cohort, report = result.cohort, result.run["report"] if result.run else {}
+        seconds = report.get("training", {}).get("seconds")
+        provenance = result.evaluation.get("provenance") or report.get("provenance", {})
+        cost = result.evaluation.get("cost") or {}
+        hashes = cohort["checkpoint_sha256"], cohort["split_sha256"], provenance.get("commit")
+        checkpoint, split, commit = (found and found[:12] for found in hashes)
+        cells = [result.method, cohort["seed"], result.evaluation["scorer"]["workdir"]]
+        cells += [cohort["corpus"], checkpoint, split, report.get("selected_step")]
+        cells += [None if seconds is None else f"{seconds / 60:.1f}"]
+        cells += [cost.get("texts_per_second"), cost.get("tokens_per_second"), commit]
+        rows.append([_dash(cell) for cell in cells])
+    return Table(titles, rows)
+
+
 class Published(NamedTuple):
     """A table copied from a paper."""
 
@@ -358,17 +266,17 @@ class Published(NamedTuple):
 
 
 def read_published(path: str | Path) -> list[Published]:
-    """Reads tables of papers: JSON {"tables": [{"title", "source", "metric", "columns", "rows":
-    {name: numbers}, "caveats"}]}, a number null where the paper has none.
+    """Reads tables of papers from JSON: {"tables": [{"title", "source", "metric", "columns",
+    "rows": {name: numbers}, "caveats"}]}; a missing number is null.
 
-    Raises BadInput for another shape, and for a table without a source.
+    Raises BadInput for an invalid file, and for a table without a source.
     """
     try:
         return [_published(table) for table in json.loads(Path(path).read_text())["tables"]]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadInput(
             f"{path} holds no published tables ({type(error).__name__}: {error}): give JSON with "
-            "title, source, metric, columns and rows of each."
+            "the title, source, metric, columns and rows of each."
         ) from error
 
 
@@ -378,6 +286,6 @@ def _published(table: dict) -> Published:
     rows = [[name, *map(_dash, numbers)] for name, numbers in table["rows"].items()]
     titles = ["as published, not re-run", *table["columns"]]
     if any(len(row) != len(titles) for row in rows):
-        raise ValueError(f"{table['title']} has rows of another length than its columns")
+        raise ValueError(f"{table['title']} has rows that do not match its columns")
     caveats = list(table.get("caveats", []))
     return Published(table["title"], table["source"], table["metric"], Table(titles, rows), caveats)

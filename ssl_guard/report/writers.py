@@ -1,10 +1,11 @@
-"""Tables as Markdown, LaTeX and CSV. Names come from files: markup in them is escaped."""
+"""Writes reports as Markdown, LaTeX and CSV, with markup in names escaped."""
 
 import csv
 import html
 import io
 import json
 import re
+from collections.abc import Sequence
 
 from tabulate import LATEX_ESCAPE_RULES, tabulate
 
@@ -12,11 +13,11 @@ from ssl_guard.report import conclusions, tables
 from ssl_guard.report.results import Result
 from ssl_guard.report.tables import Published, Table
 
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet reads these as a formula
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # first characters of spreadsheet formulas
 
 
 def markdown(table: Table) -> str:
-    """The table as GitHub Markdown, markup in its cells escaped."""
+    """Formats a table as GitHub Markdown, with markup in its cells escaped."""
     cells = [[_markdown(c) for c in row] for row in table.rows]
     titles = [_markdown(title) for title in table.titles]
     return tabulate(cells, titles, tablefmt="github", disable_numparse=True)
@@ -28,7 +29,7 @@ def _markdown(text: str) -> str:
 
 
 def latex(table: Table, caption: str) -> str:
-    """A booktabs table; needs \\usepackage{booktabs} alone."""
+    """Formats a table for LaTeX; it needs only \\usepackage{booktabs}."""
     cells = [[" ".join(c.split()) for c in row] for row in table.rows]
     titles = [escape_latex(title) for title in table.titles]
     body = tabulate(cells, titles, tablefmt="latex_booktabs", disable_numparse=True)
@@ -39,21 +40,23 @@ def latex(table: Table, caption: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text with what LaTeX would read as commands escaped."""
+    """Escapes characters that are special in LaTeX."""
     return "".join(LATEX_ESCAPE_RULES.get(c, c) for c in " ".join(text.split()))
 
 
 def to_markdown(
-    parts, published: list[Published], against: str, alarms: list[tuple[str, list[str]]] = ()
+    parts, published: list[Published], against: str, alarms: Sequence[tuple[str, list[str]]] = ()
 ) -> str:
-    """Every table of a report, then alarms, verdicts and licences; the arguments are those of
-    `page.render`."""
+    """Writes every table of a report, then alarms, verdicts and licences.
+
+    The arguments are those of `page.render`.
+    """
     found = [markdown(tables.overview(parts))] if len(parts) > 1 else []
     for results, summaries in parts:
         found += [_markdown(tables.cohort_line(results[0]))]
         found += [markdown(tables.summary_table(summaries, against))]
-        found += [_markdown(facts)] if (facts := conclusions.training_facts(results)) else []
-        found += [_markdown(note)] if (note := tables.reads_note(summaries)) else []
+        notes = conclusions.training_facts(results), tables.reads_note(summaries)
+        found += [_markdown(note) for note in notes if note]
         for title, table in {
             "Differences": tables.differences_table(summaries),
             "Contamination": tables.contamination_table(summaries),
@@ -63,32 +66,33 @@ def to_markdown(
     if policies := policies_of(parts):
         found += ["Operating points:", markdown(tables.policy_table(policies))]
         for name, policy in policies.items():
-            lines = tables.review(policy), tables.policy_facts(policy)
-            found += [_markdown(f"{name}: {line}") for line in lines]
+            facts = tables.review(policy), tables.policy_facts(policy)
+            found += [_markdown(f"{name}: {line}") for line in facts]
     if alarms:
-        lines = [_markdown(f"{name}: {'; '.join(lines)}") for name, lines in alarms]
-        found += ["Alarms and labels to check:", "\n".join(f"- {line}" for line in lines)]
+        items = [_markdown(f"{name}: {'; '.join(lines)}") for name, lines in alarms]
+        found += ["Alarms and labels to check:", "\n".join(f"- {item}" for item in items)]
     for paper in published:
         found += [_markdown(f"{paper.title}, {paper.metric}: {paper.source}")]
         found += [markdown(paper.table), *map(_markdown, paper.caveats)]
-    found += [_markdown(line) for part in parts for line in conclusions.sentences(*part, against)]
+    for results, summaries in parts:
+        found += map(_markdown, conclusions.sentences(results, summaries, against))
     found += [_markdown(line) for line in conclusions.licences(all_results(parts))]
     return "\n\n".join(found) + "\n"
 
 
 def all_results(parts) -> list[Result]:
-    """The results of every cohort."""
+    """Returns the results of all cohorts."""
     return [result for results, _ in parts for result in results]
 
 
 def policies_of(parts) -> dict[str, dict]:
-    """The policy.json of every run that has one, by the run's folder."""
+    """Returns the policy.json of every run with one, by the run's folder."""
     runs = {str(r.run["workdir"]): r.run for r in all_results(parts) if r.run}
     return {name: run["policy"] for name, run in runs.items() if run["policy"]}
 
 
 def to_latex(parts, published: list[Published], against: str) -> str:
-    """The summaries and the published tables as booktabs tables."""
+    """Writes the summaries and the published tables as booktabs tables."""
     found = [
         latex(tables.summary_table(summaries, against), tables.cohort_line(results[0]))
         for results, summaries in parts
@@ -100,10 +104,10 @@ def to_latex(parts, published: list[Published], against: str) -> str:
 
 
 def to_csv(parts: list[tuple[list[Result], list[dict]]]) -> str:
-    """One number a line, with its interval and all of its cohort.
+    """Writes one number per line, with its interval and its cohort.
 
-    parts: the results of a cohort and their `summarise`. `statistic` is score, slice, robustness or
-    gain; `of` is the slice or the operation. A missing value is a dash, and no cell a formula.
+    parts: the results of a cohort and their `comparison.summarise`. Column `statistic` is score,
+    slice, robustness or gain; `of` is the slice or operation. A missing value is a dash.
     """
     columns = [
         *("statistic", "method", "labels", "workdir", "weights", "of", "metric"),
@@ -129,7 +133,7 @@ def to_csv(parts: list[tuple[list[Result], list[dict]]]) -> str:
 
 
 def _numbers(result: Result):
-    """Every number of a result as the cells that differ from line to line."""
+    """Yields the cells of every number of a result that differ between lines."""
     evaluation, reported = result.evaluation, result.cohort["weights"]
     for kind, scores in evaluation["scores"].items():
         for metric, score in scores.items():
@@ -148,8 +152,8 @@ def _numbers(result: Result):
 
 def _csv_line(result: Result, line: dict) -> dict:
     cohort, kind = result.cohort, line["weights"]
-    keys = ("corpus", "corpus_sha256", "rows_sha256", "rows", "harmful", "task", "label_map")
-    keys += ("split", "split_sha256", "threshold_policy", "checkpoint_sha256", "seed")
+    keys = ["corpus", "corpus_sha256", "rows_sha256", "rows", "harmful", "task", "label_map"]
+    keys += ["split", "split_sha256", "threshold_policy", "checkpoint_sha256", "seed"]
     cells = {
         "method": result.method,
         "labels": result.labels,
@@ -164,7 +168,7 @@ def _csv_line(result: Result, line: dict) -> dict:
 
 
 def _safe(value):
-    """A name that a spreadsheet would take for a formula gets an apostrophe in front."""
+    """Prefixes an apostrophe to text that a spreadsheet would run as a formula."""
     if isinstance(value, str) and value != "-" and value.startswith(FORMULAS):
         return f"'{value}"
     return "-" if value is None else value

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -95,7 +96,7 @@ def _parse(argv: list[str], doc: str) -> list[str]:
         _fail(error)
 
 
-def _show_help(doc: str) -> None:
+def _show_help(doc: str) -> NoReturn:
     """Prints the docstring and the flags of a command, without absl's own flags, and exits."""
     lines = []
     for flag in FLAGS.get_key_flags_for_module(sys.argv[0]):
@@ -115,12 +116,12 @@ def _stray(word: str) -> str:
     return f"{word!r} is no flag, and this command takes no other words: see --help."
 
 
-def _fail(error: Exception) -> None:
+def _fail(error: Exception) -> NoReturn:
     print(f"ssl_guard: {error}", file=sys.stderr)
     sys.exit(2)
 
 
-def _end_quietly() -> None:
+def _end_quietly() -> NoReturn:
     """Exits after the reader of stdout has closed it, as in `... | head`."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(BROKEN_PIPE)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_guard.report import build, page, results, tables, writers
+from ssl_guard.report import build, comparison, page, results, writers
 from tests.test_report import HOSTILE, evaluation, policy, run
 
 api = pytest.importorskip("playwright.sync_api", reason="needs requirements/browser.txt")
@@ -194,7 +194,7 @@ def test_the_first_set_is_open_and_the_rest_is_folded(browser, tmp_path):
     for number in range(2):
         cohort = own.cohort | {"corpus": f"set {number}", "corpus_sha256": f"{number}" * 64}
         found = [own._replace(evaluation=own.evaluation | {"cohort": cohort})]
-        parts.append((found, tables.summarise(found, "ours")))
+        parts.append((found, comparison.summarise(found, "ours")))
     path = tmp_path / "report.html"
     path.write_text(page.render(parts, against="ours", alarms=[], published=[]))
     seen = browser.new_page()
@@ -203,7 +203,7 @@ def test_the_first_set_is_open_and_the_rest_is_folded(browser, tmp_path):
         section = f"section:has(h2:text-is('set {number}'))"
         for title, expected in (
             ("Precision and recall", is_open),
-            ("Every score", False),
+            ("All scores", False),
             ("Provenance", False),
         ):
             found = seen.query_selector(f"{section} details:has(h3:text-is('{title}'))")
@@ -218,7 +218,7 @@ def test_hostile_names_stay_text(browser, tmp_path):
     made["cohort"]["corpus"] = attack
     own = results.own_test(run("ours", 0, 0.3))
     part = [own._replace(method=attack, evaluation=made | {"cohort": own.cohort | made["cohort"]})]
-    parts = [(part, tables.summarise(part, attack))]
+    parts = [(part, comparison.summarise(part, attack))]
     path = tmp_path / "report.html"
     path.write_text(page.render(parts, against=attack, alarms=[(attack, [attack])], published=[]))
     view = Seen(browser, path)
@@ -243,7 +243,7 @@ def test_many_test_sets_at_two_thresholds(browser, tmp_path):
             }
             results_of_sets.append(own._replace(evaluation=made))
     own.run["policy"] = policy(own.run)
-    parts = [([each], tables.summarise([each], "ours")) for each in results_of_sets]
+    parts = [([each], comparison.summarise([each], "ours")) for each in results_of_sets]
     path = tmp_path / "report.html"
     path.write_text(page.render(parts, against="ours", alarms=[], published=[]))
     for width in (WIDE, NARROW):

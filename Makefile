@@ -35,7 +35,7 @@ test: .venv/installed lint
 		$(EXTRAS:%=--ignore=tests/%)
 
 lint: .venv/installed
-	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 # Python 3.11 for the CPU build of torch; a run and the text side show that 3.11 is enough.
 parity: .venv-parity/installed

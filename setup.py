@@ -54,6 +54,7 @@ setup(
         "test": [
             "beartype>=0.20",
             "hypothesis>=6.100",
+            "mypy>=1.15",
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff>=0.12",

@@ -8,7 +8,7 @@ from ssl_guard.data.schema import HARMFUL
 class DoNotAnswer(Published):
     """Wang et al. 2024. prompt_harm: all questions are harmful; the category is the risk area.
 
-    A corpus of one class: as a test it measures recall alone, and it is good for the unlabelled
+    All rows are of one class: as a test set it measures only recall. Also useful for the unlabelled
     pool.
     """
 

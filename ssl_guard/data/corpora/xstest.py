@@ -1,4 +1,4 @@
-"""XSTest: harmless prompts that look harmful, harmful twins of them, and responses to both."""
+"""XSTest: safe prompts that look harmful, harmful counterparts, and responses to both."""
 
 from ssl_guard.data.corpora.parse import Item
 from ssl_guard.data.corpora.published import Published, configs

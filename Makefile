@@ -20,7 +20,7 @@ PYTHON311 ?= $(shell $(call try,$(call candidates,3.11),3.11))
 LOCK := requirements/py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
 
 # Tests spend their time compiling, on one core; a file's tests share what they compiled. In the order
-# of their names, for the two longest files come last and end together.
+# of tests/conftest.py: the longest files come first, so that both workers end together.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 EXTRAS := parity tfdata translate llm beam
 
@@ -35,7 +35,7 @@ test: .venv/installed lint
 		$(EXTRAS:%=--ignore=tests/%)
 
 lint: .venv/installed
-	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 # Python 3.11 for the CPU build of torch; a run and the text side show that 3.11 is enough.
 parity: .venv-parity/installed

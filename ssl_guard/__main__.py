@@ -12,7 +12,6 @@ COMMANDS = {
     "generate": ("ssl_guard.commands.generate", "write new prompts with a chat model"),
     "data": ("ssl_guard.commands.data", "list, build and describe corpora"),
     "evaluate": ("ssl_guard.commands.evaluate", "score corpora with a finished run"),
-    "external": ("ssl_guard.commands.external", "score the same rows with other classifiers"),
     "calibrate": ("ssl_guard.commands.calibrate", "fit thresholds with guarantees"),
     "report": ("ssl_guard.commands.report", "compare runs in tables and on a page"),
 }

@@ -38,6 +38,26 @@ def put(cache, key, value):
 LRUCache.put = put
 
 
+# Files of half a minute and more.
+LONG = (
+    "test_encoders",
+    "test_evaluate",
+    "test_faults",
+    "test_mlm",
+    "test_observatory",
+    "test_resume",
+    "test_runs",
+    "test_runs_of_processes",
+    "test_step_devices",
+    "test_train",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the long files first, so that workers end together."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 @pytest.fixture(scope="module")
 def optimised():
     """Compiles as users do, for modules that compare bits or read compiled programs."""

@@ -1,4 +1,4 @@
-"""Sets from a config: made by training or by the command, mixed, refused."""
+"""Tests sets of a config: made by training or by the command, mixed, refused."""
 
 import sys
 import types
@@ -10,7 +10,7 @@ import pytest
 from configs import uda
 from configs.augment import rules
 from ssl_guard import prepare
-from ssl_guard.augment import estimate, make, ops, text_set
+from ssl_guard.augment import estimate, make, ops, select, text_set
 from ssl_guard.augment.ops import each
 from ssl_guard.commands import augment as command
 from ssl_guard.errors import BadInput
@@ -58,14 +58,14 @@ def run_command(monkeypatch, capsys, config, **flags):
 
 @pytest.fixture(scope="module")
 def prepared(folder):
-    """What training makes by itself."""
+    """The data that training makes."""
     return prepare.prepare(training(folder), views=("weak", "strong"))
 
 
 def test_the_views_of_a_set_are_what_training_reads(prepared, folder):
     config = training(folder)
     source = prepare.read_split(config)
-    job = prepare.set_job(config, source)
+    job = select.own_job(prepare.DataSpec(config).sets, source)
     there = text_set.open_set(job.folder, pool=source.hashes, made_from=job.made_from, again="")
     views = list(there.views(source.rows["unlabelled"]))
     encoded = prepared.tokenizer.encode([v[2] for v in views], [v[3] for v in views])
@@ -92,7 +92,7 @@ def test_sets_of_other_recipes_and_copies_are_mixed(prepared, folder, monkeypatc
 
 
 def test_the_tokens_follow_the_set(folder, prepared, monkeypatch, capsys):
-    """A set that was made again with another recipe does not meet the old tokens."""
+    """Shards of an old set are refused after the set is made with another recipe."""
     monkeypatch.setitem(ops.OPS, "x", lambda texts: each(lambda text, rng: f"x {text}"))
     made = {"augment.name": "again", "augment.copies": 2}
     run_command(monkeypatch, capsys, training(folder, **made, **{"augment.ops": ("identity",)}))
@@ -127,14 +127,14 @@ def test_a_dry_run_counts_and_makes_nothing(folder, prepared, monkeypatch, capsy
     config = training(folder, **changes)
     source = prepare.read_split(config)
     pool = source.rows["unlabelled"]
-    found = estimate.estimate(prepare.set_job(config, source), pool, pool)
+    found = estimate.estimate(select.own_job(prepare.DataSpec(config).sets, source), pool, pool)
     characters = 2 * sum(len(e.prompt) + len(e.response) for e in pool)
     assert found == {
         "set": "dry", "rows": 100, "views": 200, "texts": 400, "characters": characters,
         "estimates": {"priced": {"rows": 400, "tokens": characters / 2}},
     }  # fmt: skip
     assert '"rows": 100' in run_command(monkeypatch, capsys, config, DRY_RUN=True)
-    assert not prepare.set_job(config, source).folder.exists()
+    assert not select.own_job(prepare.DataSpec(config).sets, source).folder.exists()
 
 
 def test_classes_of_rows_without_a_label_are_the_classifiers(folder, prepared, monkeypatch):

@@ -11,7 +11,7 @@ from pyarrow import parquet
 from configs import fixmatch, tfidf_logistic
 from ssl_guard import prepare
 from ssl_guard.augment import text_set
-from ssl_guard.data import contamination
+from ssl_guard.data import assemble, contamination
 from ssl_guard.data.duplicates import Shingles
 from ssl_guard.errors import BadInput
 from ssl_guard.train import run
@@ -100,7 +100,7 @@ def test_a_view_near_a_test_prompt_is_replaced_by_its_row(folder, monkeypatch):
     before = prepare.prepare(config, views=("weak", "strong"))
     assert before.contamination["augmented/tfidf"] == {"rows": 74, "near_test": 0, "removed": 0}
     monkeypatch.setattr(text_set.TextSet, "views", views)
-    monkeypatch.setattr(prepare, "read_split", lambda config: source)
+    monkeypatch.setattr(assemble, "read_split", lambda corpora, split: source)
     with pytest.raises(BadInput, match="near_test: absent there, 1 now"):
         prepare.prepare(config, views=("weak", "strong"))
     after = prepare.prepare(config, views=("weak", "strong"), overwrite=True)
@@ -121,11 +121,11 @@ def test_an_encoder_that_has_read_test_prompts_is_refused(folder, minilm, tmp_pa
     config = config_for(folder, **{"model.name": str(encoder)})
     source = prepare.read_split(config)
     learned = [e.prompt for e in source.rows["unlabelled"]]
-    Shingles.of(learned).save(encoder / prepare.PRETRAINING)
+    Shingles.of(learned).save(encoder / contamination.PRETRAINING)
     found = prepare.prepare(config, views=()).contamination["pretraining"]
     assert found == {"rows": 74, "near_test": 0, "removed": 0}
     seen = [e.prompt for e in source.rows["test"][:3]]
-    Shingles.of([*learned, *seen]).save(encoder / prepare.PRETRAINING)
+    Shingles.of([*learned, *seen]).save(encoder / contamination.PRETRAINING)
     with pytest.raises(
         BadInput, match="pre-trained on 3 prompts that are near test prompts"
     ) as error:
@@ -135,7 +135,7 @@ def test_an_encoder_that_has_read_test_prompts_is_refused(folder, minilm, tmp_pa
 
 def test_a_leak_that_is_still_used_is_said():
     near = {"dev": np.array([True, False]), "augmented/rules": np.array([True, True])}
-    counts = prepare._contamination(near)
+    counts = contamination.counts(near)
     assert counts["dev"] == {"rows": 2, "near_test": 1, "removed": 0}
     assert contamination.note(counts) == (
         "near a test prompt and removed: 1 of 2 in dev (STILL USED), 2 of 2 in augmented/rules"

@@ -10,10 +10,19 @@ from ssl_guard.data.contamination import overlap
 from ssl_guard.data.corpora import user_file
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import eval_sets, evaluate, records_io, robustness, scorer
+from ssl_guard.evaluation import (
+    eval_sets,
+    evaluate,
+    operating_point,
+    records_io,
+    robustness,
+    scorer,
+    table,
+)
 from ssl_guard.prepare import read_split
 from ssl_guard.runtime.files import read_jsonl, write_json
 from ssl_guard.train import run as train_run
+from tests.tiny import write_encoder
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +31,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     config = supervised.get_config("smoke")
     config.data.dir, config.compilation_cache = str(folder / "data"), ""
+    config.model.name = str(write_encoder(folder / "encoder"))
     config.optim.ema_decay = 0.5
     return folder / "run", train_run.train_and_evaluate(config, folder / "run")
 
@@ -67,7 +77,7 @@ def test_dev_and_test_have_the_numbers_of_training_to_the_last_digit(run):
         assert test["scores"][kind] == report["test"][kind]
     # Training has read dev after steps 2 and 4, and test at the end.
     assert (evaluation["times_read"], test["times_read"]) == (3, 2)
-    assert any("test: read 2 times" in note for note in evaluate.notes([test]))
+    assert any("test: read 2 times" in note for note in table.notes([test]))
     mine = read_jsonl(workdir / "predictions.jsonl")
     lines = read_jsonl(workdir / "evaluations" / "human_scored_responses.test.dev_best_f1.jsonl")
     assert [{name: line[name] for name in mine[0]} for line in lines] == mine
@@ -123,7 +133,7 @@ def test_a_corpus_of_ones_own(run, tmp_path):
     assert list(refused["scores"]["ema"]) == ["fpr", "fpr_at_half"]
     assert refused["scores"]["ema"]["fpr"]["value"] == (scores >= threshold).mean()
     assert "precision_recall" not in refused["curves"]
-    row = evaluate.table([found, refused]).splitlines()[-1]
+    row = table.table([found, refused]).splitlines()[-1]
     assert row.count(" - ") == 6 and "alarming (over-refusal)" in row and " 0.0 [" not in row
 
     written = records_io.read_evaluations(workdir)
@@ -229,23 +239,25 @@ def test_a_policy_sets_the_threshold_of_its_weights(run, tmp_path):
     policy = policy_of(report)
     path = tmp_path / "policy.json"
     write_json(path, policy)
-    found = evaluate._thresholds(report, path, ("strict", "balanced", evaluate.DEV), None)
+    found = operating_point.run_thresholds(
+        report, path, ("strict", "balanced", operating_point.DEV), None
+    )
     dev = {kind: scores["threshold"] for kind, scores in report["dev"].items()}
     assert found == {
         "dev_best_f1": dev,
         "policy:strict, recall >= 0.9": {"ema": 0.125},
         "policy:balanced": {"ema": 0.5},  # which promises nothing
     }
-    assert evaluate._thresholds(report, None, ("strict",), None) == {"dev_best_f1": dev}
-    given = evaluate._thresholds(report, None, ("strict",), 0.25)
+    assert operating_point.run_thresholds(report, None, ("strict",), None) == {"dev_best_f1": dev}
+    given = operating_point.run_thresholds(report, None, ("strict",), 0.25)
     assert given == {"given": {"raw": 0.25, "ema": 0.25}}
     with pytest.raises(BadInput, match="no threshold for the profile 'permissive'"):
-        evaluate._thresholds(report, path, ("permissive",), None)
+        operating_point.run_thresholds(report, path, ("permissive",), None)
     with pytest.raises(BadInput, match="give one of them"):
-        evaluate._thresholds(report, path, ("strict",), 0.5)
+        operating_point.run_thresholds(report, path, ("strict",), 0.5)
     write_json(path, policy | {"run": policy["run"] | {"selected_step": -1}})
     with pytest.raises(BadInput, match="another run"):
-        evaluate._thresholds(report, path, ("strict",), None)
+        operating_point.run_thresholds(report, path, ("strict",), None)
 
 
 def policy_of(report):
@@ -287,6 +299,34 @@ def test_every_threshold_has_its_file_and_a_corpus_is_scored_once(run, tmp_path)
         assert (drop["rows"], drop["recall"]) == (len(after), still)
         assert drop["drop"] == pytest.approx(caught[views.places].mean() - still)
     assert set(made[1]["scores"]) == {"ema"} and set(made[0]["scores"]) == {"raw", "ema"}
+
+
+def test_other_scorers_are_judged_on_the_same_rows(run, source, tmp_path):
+    """Rows that the run has seen are left out for all, and each keeps its own cohort."""
+    workdir, report = run
+    seen = {"id": "seen", "prompt": source.rows["dev"][0].prompt, "response": "r", "label": 1}
+    path = write(tmp_path / "others.jsonl", [*exam_rows(), seen])
+
+    def score(examples):
+        return np.array([len(example.prompt) % 97 / 97 for example in examples]), None
+
+    of_run, given, chosen = evaluate.evaluate_run(
+        workdir, [path], attacks=["spacing"], others=[lambda: scorer.Scorer("made up", None, score)]
+    )
+    assert given["cohort"]["threshold_policy"] == "given"
+    for found in (given, chosen):
+        for key in ("corpus", "corpus_sha256", "rows_sha256", "rows", "harmful", "label_map"):
+            assert found["cohort"][key] == of_run["cohort"][key], key
+        assert found["cohort"]["rows"] == 24 and found["cohort"]["split"] is None
+        assert found["slices"].keys() == of_run["slices"].keys()
+        assert found["robustness"]["spacing"]["rows"] == of_run["robustness"]["spacing"]["rows"]
+    others = records_io.read_evaluations(workdir / "peers" / "made_up")
+    assert [e["scorer"]["name"] for e in others] == ["made up"] * 2
+    mine = read_jsonl(workdir / "evaluations" / "others.dev_best_f1.jsonl")
+    shared = ("id", "group", "label", "tokens", "source", "adversarial")
+    for line, other in zip(mine, others[0]["rows"], strict=True):
+        assert [line[key] for key in shared] == [other[key] for key in shared]
+    assert "| made up" in table.table([of_run, given, chosen])
 
 
 def as_example(row):

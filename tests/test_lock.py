@@ -17,17 +17,18 @@ from ssl_guard.runtime import lock
 from ssl_guard.train import workdir
 
 HOLDER = """
-import sys, time
+import sys
 from ssl_guard.runtime import lock
 with lock.held(sys.argv[1]):
     print("held", flush=True)
-    time.sleep(600)
+    sys.stdin.read()
 """
 
 
 def test_the_second_process_is_refused_and_a_dead_one_holds_nothing(tmp_path):
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdout.readline() == "held\n"
         said = rf"in use by process {other.pid} on {re.escape(socket.gethostname())} since 20\d\d-"
         with pytest.raises(BadInput, match=said), lock.held(tmp_path):

@@ -1,7 +1,5 @@
 """Continued pre-training: which words are hidden, the loss, and a run that other runs build on."""
 
-import importlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +15,10 @@ from ssl_guard.runtime import preemption
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import masked_lm as masked_lm_step
 from ssl_guard.train import masked_lm
+from tests import tiny
 from tests.tiny import final_checkpoint, timeless
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 CLS, SEP, PAD, MASK = 1, 2, 0, 3
 VOCABULARY = masked_lm_step.Vocabulary(size=5000, mask_id=MASK, special_ids=(PAD, CLS, SEP, MASK))
@@ -124,7 +125,7 @@ def test_the_loss_is_the_mean_over_the_chosen_words_of_rows_that_count(packed):
         seen.append(hidden["input_ids"])
         return jnp.asarray(logits)
 
-    loss, metrics = masked_lm_step.guess(
+    loss, metrics = masked_lm_step.loss_fn(
         None, batch, key, apply=apply, vocabulary=VOCABULARY, rate=0.4, train=True
     )
     np.testing.assert_array_equal(seen[0], masked.input_ids)
@@ -165,12 +166,12 @@ def test_a_step_learns_and_freezes(tmp_path):
     batch, tx, key = padded(texts(4), 40), optax.sgd(0.5), jax.random.key(2)
     state = masked_lm_step.State(jnp.array(3), params, tx.init(params), key)
     options = dict(apply=apply, vocabulary=VOCABULARY, rate=0.15)
-    after, metrics = masked_lm_step.mlm_step(state, batch, tx=tx, freeze=("encoder",), **options)
+    after, metrics = masked_lm_step.train_step(state, batch, tx=tx, freeze=("encoder",), **options)
     step_key = jax.random.fold_in(key, 3)
 
     def objective(out):
         changed = params | {"head": {"out": out}}
-        return masked_lm_step.guess(changed, batch, step_key, train=True, **options)[0]
+        return masked_lm_step.loss_fn(changed, batch, step_key, train=True, **options)[0]
 
     expected = params["head"]["out"] - 0.5 * jax.grad(objective)(params["head"]["out"])
     np.testing.assert_allclose(after.params["head"]["out"], expected, atol=1e-6)
@@ -187,7 +188,7 @@ def test_a_step_that_is_not_finite_changes_only_the_count():
     params, tx = {"w": jnp.array(np.nan)}, optax.adam(0.5)
     state = masked_lm_step.State(jnp.array(3), params, tx.init(params), jax.random.key(2))
     options = dict(apply=apply, vocabulary=VOCABULARY, rate=0.15, tx=tx)
-    after, metrics = masked_lm_step.mlm_step(state, padded(texts(4), 40), **options)
+    after, metrics = masked_lm_step.train_step(state, padded(texts(4), 40), **options)
     assert after.step == 4
     same = jax.tree.map(np.array_equal, after.opt_state, state.opt_state)
     assert all(jax.tree.leaves(same)) and np.isnan(after.params["w"])
@@ -196,10 +197,7 @@ def test_a_step_that_is_not_finite_changes_only_the_count():
 
 
 def smoke(folder, **changes):
-    config = importlib.import_module("configs.mlm").get_config("smoke")
-    config.data.dir = str(folder / "data")
-    config.update_from_flattened_dict(changes)
-    return config
+    return tiny.smoke(folder, "mlm", **changes)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +210,7 @@ def test_the_encoder_is_a_model_that_other_configs_take(run):
     folder, report = run
     encoder = folder / "run" / "encoder"
     assert models.resolve(str(encoder)) == encoder
-    source = models.resolve("all-MiniLM-L6-v2")
+    source = folder / "encoder"
     assert Tokenizer(encoder, 64).sha256 == Tokenizer(source, 64).sha256
     classifier = models.build(encoder)
     assert classifier.config.num_hidden_layers == 1

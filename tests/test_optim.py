@@ -25,6 +25,9 @@ SIZES = {
 }
 
 
+LAYERS = tuple(f"layer_{number}" for number in range(12))
+
+
 def build(folder, kind="bert"):
     (folder / "config.json").write_text(json.dumps({"model_type": kind, **SIZES}))
     model = models.build(folder)
@@ -42,14 +45,22 @@ def build(folder, kind="bert"):
 def test_every_parameter_of_every_architecture_has_the_rate_of_its_depth(tmp_path, kind):
     _, _, shapes = build(tmp_path, kind)
     factors = jax.tree.leaves(optim.layer_factors(shapes, 0.5, 2))
-    expected = {"embeddings": 0.125, "layer_0": 0.25, "layer_1": 0.5, "final_norm": 1.0}
+    expected = {
+        "embeddings": 0.125,
+        "embeddings_projection": 0.125,
+        "embeddings_relative": 1.0,  # shared by all layers
+        "layer_0": 0.25,
+        "layer_1": 0.5,
+        "final_norm": 1.0,
+    }
     seen = set()
     for name, factor in zip(optim.path_names(shapes), factors, strict=True):
         top, part = name.split("/")[:2]
-        part = "embeddings" if part.startswith("embeddings") else part
         seen.add(part)
         assert factor == (1.0 if top == "head" else expected[part]), name
     assert {"embeddings", "layer_0", "layer_1"} <= seen
+    assert ("embeddings_projection" in seen) == (kind == "electra")
+    assert ("embeddings_relative" in seen) == (kind in ("mpnet", "deberta-v2"))
 
 
 def arrays(tree):
@@ -74,9 +85,29 @@ def test_frozen_parameters_have_no_optimiser_state(tmp_path, kind, freeze):
     learning = [
         leaf
         for name, leaf in zip(optim.path_names(shapes), jax.tree.leaves(shapes), strict=True)
-        if not name.startswith(freeze or ("nothing",))
+        if name.startswith("encoder/embeddings_relative/")
+        or not name.startswith(freeze or ("nothing",))
     ]
     assert arrays(jax.eval_shape(tx.init, shapes)) == 2 * arrays(learning)  # Adam's two moments
+
+
+def test_a_frozen_layer_freezes_no_other():
+    names = ("embeddings", "embeddings_projection", "embeddings_relative", *LAYERS, "final_norm")
+    params = {"encoder": dict.fromkeys(names, {"kernel": 0.0}), "head": {"kernel": 0.0}}
+
+    def frozen(*patterns):
+        mask = optim.trainable_mask(params, patterns)
+        parts = mask.pop("encoder") | mask
+        return {name for name, part in parts.items() if not part["kernel"]}
+
+    assert frozen() == set()
+    inputs = {"embeddings", "embeddings_projection"}
+    assert frozen("encoder/embeddings", "encoder/layer_[012]") == inputs | set(LAYERS[:3])
+    assert frozen("encoder/layer_1") == {"layer_1"}
+    assert frozen(r"encoder/layer_\d+") == frozen("encoder/layer_") == set(LAYERS)
+    assert frozen("encoder/embeddings_relative") == {"embeddings_relative"}
+    assert frozen("encoder") == frozen("encoder/") == set(names)
+    assert frozen("head") == {"head"}
 
 
 def products(model, batch, shapes, freeze):

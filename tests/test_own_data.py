@@ -11,6 +11,9 @@ import pytest
 from configs import fixmatch
 from ssl_guard.errors import BadInput
 from ssl_guard.train import run as train_run
+from tests.tiny import write_encoder
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 def write_rows(path, rows=160, unlabelled=60):
@@ -38,7 +41,9 @@ def config_for(tmp_path):
     config.data.columns.label = "verdict"
     config.data.harmful_values, config.data.safe_values = ("bad",), ("ok",)
     config.data.labelled, config.data.dev, config.data.test = 16, 20, 24
-    config.model.num_layers, config.train.steps = 1, 2
+    config.model.name, config.train.steps = str(tmp_path / "encoder"), 2
+    if not (tmp_path / "encoder").exists():
+        write_encoder(tmp_path / "encoder")
     return config
 
 
@@ -87,12 +92,13 @@ def test_unusable_files_end_in_one_sentence(tmp_path, rows, changes, words):
     assert "pleasure" not in str(error.value) and "Question" not in str(error.value)
 
 
-def test_the_readme_loop_runs():
-    """The README's snippets, with a batch, train the real encoder by a step each."""
+def test_the_readme_loop_runs(tmp_path):
+    """The README's snippets, with a batch, train an encoder by a step each; a tiny one here."""
+    encoder = write_encoder(tmp_path / "encoder")
     rng = np.random.default_rng(0)
 
     def view(rows):
-        ids = rng.integers(1000, 2000, (rows, 8)).astype(np.int32)
+        ids = rng.integers(5, 90, (rows, 8)).astype(np.int32)
         return {
             "input_ids": ids,
             "attention_mask": np.ones_like(ids),
@@ -111,7 +117,7 @@ def test_the_readme_loop_runs():
     }
     names = {"batch": batch}
     for code in re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.S):
-        exec(code, names)  # noqa: S102  our own README
+        exec(code.replace("all-MiniLM-L6-v2", str(encoder)), names)  # noqa: S102  our own README
     assert int(names["state"].step) == 2  # one under jit, one inside shard_map
     assert np.isfinite(jax.device_get(names["metrics"]["loss/total"][0]))
 

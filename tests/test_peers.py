@@ -12,14 +12,21 @@ from scipy.special import expit, softmax
 from sklearn.metrics import average_precision_score, f1_score
 from transformers import AutoTokenizer
 
-from ssl_guard import config as config_module
 from ssl_guard import models
-from ssl_guard.data import corpora
 from ssl_guard.data.schema import Example, make_corpus
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import external, metrics, records_io, robustness
+from ssl_guard.evaluation import (
+    eval_sets,
+    evaluate,
+    external,
+    judge,
+    metrics,
+    records_io,
+    robustness,
+    scorer,
+)
+from ssl_guard.evaluation.table import notes
 from ssl_guard.models import convert
-from ssl_guard.prepare import Source
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] how do i bake bread an answer rain sun garden tree"
 CONFIG = {
@@ -91,7 +98,7 @@ MULTI = {
 def test_scores_are_those_of_every_row_alone(tmp_path, changes, expected):
     """As transformers' own tokenizer writes it, without batches, pads or sorting."""
     folder = checkpoint(tmp_path / "toxic-bert", **changes)
-    peer = external.checkpoint_peer(folder)
+    peer = external.checkpoint_scorer(folder)
     scores, verdicts = peer.score(EXAMPLES)
     assert peer.name == "toxic-bert" and verdicts is None
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -112,8 +119,8 @@ def test_a_tokenizer_that_does_not_mark_pairs_gives_no_types(tmp_path):
     types = checkpoint(tmp_path / "types")
     stated = {"model_max_length": 12, "model_input_names": ["input_ids", "attention_mask"]}
     (folder / "tokenizer_config.json").write_text(json.dumps(stated))
-    unmarked = external.checkpoint_peer(folder).score(EXAMPLES)[0]
-    marked = external.checkpoint_peer(types).score(EXAMPLES)[0]
+    unmarked = external.checkpoint_scorer(folder).score(EXAMPLES)[0]
+    marked = external.checkpoint_scorer(types).score(EXAMPLES)[0]
     pairs = np.array([row.response is not None for row in EXAMPLES])
     np.testing.assert_allclose(unmarked[~pairs], marked[~pairs], atol=1e-6)
     assert np.abs(unmarked - marked)[pairs].min() > 1e-4
@@ -121,7 +128,7 @@ def test_a_tokenizer_that_does_not_mark_pairs_gives_no_types(tmp_path):
 
 def test_long_texts_are_cut_at_the_checkpoints_own_length(tmp_path):
     """The tokenizer allows 12 tokens, so 10 of text: the last ones of a prompt."""
-    peer = external.checkpoint_peer(checkpoint(tmp_path / "short"))
+    peer = external.checkpoint_scorer(checkpoint(tmp_path / "short"))
     long = ["rain"] * 30 + ["how", "do", "i", "bake", "bread", "sun", "tree", "an", "answer"]
     scores, _ = peer.score([example(0, " ".join(long)), example(1, " ".join(long[-10:]))])
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
@@ -179,7 +186,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
         if message.startswith("must"):
             (folder / "config.json").write_text(json.dumps(CONFIG))  # two labels, three stored
         with pytest.raises(BadInput, match=message):
-            external.checkpoint_peer(folder)
+            external.checkpoint_scorer(folder)
 
 
 def test_an_endpoint_reads_the_response_alone(monkeypatch):
@@ -190,7 +197,7 @@ def test_an_endpoint_reads_the_response_alone(monkeypatch):
         return np.arange(len(texts)) / 10, np.arange(len(texts)) > 2
 
     monkeypatch.setattr(external.moderation, "moderate", moderate)
-    peer = external.moderation_peer("https://guard.example:8000/v1", key="k")
+    peer = external.moderation_scorer("https://guard.example:8000/v1", key="k")
     scores, verdicts = peer.score(EXAMPLES)
     assert peer.name == "guard.example" and peer.sha256 is None
     assert sent[0][1] == [row.response or row.prompt for row in EXAMPLES]
@@ -201,68 +208,41 @@ def test_half_is_the_peers_own_verdict():
     rng = np.random.default_rng(0)
     scores = np.concatenate([rng.random(50), [1.0, 0.0, np.nan]])
     verdicts = np.concatenate([rng.random(50) < 0.5, [False, True, False]])
-    folded = external.at_half(scores, verdicts)
+    folded = judge.at_half(scores, verdicts)
     known = ~np.isnan(scores)
     np.testing.assert_array_equal(np.isnan(folded), ~known)
     np.testing.assert_array_equal((folded >= 0.5)[known], verdicts[known])
     for verdict in (False, True):
         mine = known & (verdicts == verdict)
         np.testing.assert_array_equal(np.argsort(scores[mine]), np.argsort(folded[mine]))
-    assert external.at_half(scores, None) is scores
-
-
-def source(rows):
-    """What a run holds: the rows of its sides."""
-    return Source(make_corpus("pool", "prompt_harm", (), ""), None, rows, {})
-
-
-NO_SIDES = source({})
+    assert judge.at_half(scores, None) is scores
 
 
 @pytest.fixture
-def exam(tmp_path):
-    """A corpus of 40 prompts, and a run's evaluation on all of them but the first two."""
+def rows():
+    """An exam of 38 prompts, of 3 and of 5 tokens in turn, as a run has tokenised it."""
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 2, 40)
-    corpus = [
-        {"id": f"r{i}", "prompt": f"prompt {i}", "label": int(label)}
+    examples = [
+        Example(f"r{i}", f"prompt {i}", None, int(label), None, f"s{i % 2}", "")
         for i, label in enumerate(labels)
     ]
-    file = tmp_path / "exam.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in corpus))
-    rows = [
-        {"id": row["id"], "group": i // 2, "label": row["label"], "raw": 0.5, "ema": 0.4}
-        | {"category": None, "source": f"s{i % 2}", "tokens": 3 + 2 * (i % 2)}
-        for i, row in enumerate(corpus)
-    ][2:]
-    config = config_module.default()
-    config.data.dir, config.data.task = str(tmp_path / "data"), "prompt_harm"
-    loaded = corpora.load(str(file), task="prompt_harm", data_dir=config.data.dir)
-    cohort = {
-        "corpus": "exam",
-        "corpus_sha256": "c" * 64,
-        "rows_sha256": make_corpus("x", "y", loaded.examples[2:], "z").sha256,
-        "rows": 38,
-        "harmful": int(labels[2:].sum()),
-        "task": "prompt_harm",
-        "label_map": None,
-        "split": "a split",
-        "split_sha256": "s" * 64,
-        "threshold_policy": "dev_best_f1",
-        "threshold": {"raw": 0.3, "ema": 0.3},
-        "checkpoint_sha256": "w" * 64,
-        "seed": 0,
-        "weights": "ema",
-    }
-    evaluation = dict.fromkeys(records_io.FIELDS) | {
-        "cohort": cohort,
-        "kind": "test",
-        "slices": {"source": {}, "length": {}},
-        "robustness": {"leetspeak": {}},
-    }
-    records_io.write_evaluation(tmp_path / "run", evaluation, rows)
-    (exam,) = external.exams_of(tmp_path / "run", config, NO_SIDES, [str(file)])
-    return exam, config, file, tmp_path / "run"
+    exam = eval_sets.Exam(
+        "test",
+        make_corpus("exam", "prompt_harm", examples, ""),
+        examples[2:],
+        np.arange(2, 40) // 2,
+        {},
+        {"exact": 2, "near_duplicates": 0, "removed": True},
+        None,
+    )
+    encoded = [{"input_ids": [0] * (3 + 2 * (i % 2)), "cut": 0} for i in range(2, 40)]
+    return judge.rows_of(exam, Gathered(encoded), (4, 8))
+
+
+class Gathered(list):
+    def gather(self, places):
+        return [self[i] for i in places]
 
 
 def made_up(missing=(), flagged=None):
@@ -276,10 +256,10 @@ def made_up(missing=(), flagged=None):
         scores[np.isin(numbers, missing)] = np.nan
         return scores, None if flagged is None else np.isin(numbers, flagged)
 
-    return external.Peer("a/guard", "f" * 64, score)
+    return scorer.Scorer("a/guard", "f" * 64, score)
 
 
-HOW = {"buckets": (4, 8), "resamples": 20}
+HOW = {"attacks": ["leetspeak"], "resamples": 20}
 DEV = [example(100 + i, "p", label=i % 3 == 0) for i in range(30)]
 
 
@@ -288,10 +268,10 @@ def written(workdir, policy):
     return next(e for e in found if e["cohort"]["threshold_policy"] == policy)
 
 
-def test_a_peer_is_judged_on_the_rows_of_the_run(exam):
-    exam, _, _, workdir = exam
+def test_a_peer_is_judged_on_the_rows_of_the_run(rows, tmp_path):
+    exam, workdir = rows.exam, tmp_path
     peer = made_up(flagged=range(10))
-    external.examine(peer, [exam], DEV, workdir, **HOW)
+    evaluate.evaluate_other(peer, [rows], DEV, workdir, **HOW)
     scores, flagged = peer.score(exam.examples)
     labels = np.array([example.label for example in exam.examples])
     dev_scores = peer.score(DEV)[0]
@@ -302,9 +282,11 @@ def test_a_peer_is_judged_on_the_rows_of_the_run(exam):
         ("dev_best_f1", scores >= threshold, threshold),
     ):
         found = written(workdir, policy)
-        cohort, of_run = found["cohort"], exam.evaluation["cohort"]
-        for key in ("corpus", "corpus_sha256", "rows_sha256", "rows", "harmful", "task"):
-            assert cohort[key] == of_run[key], key
+        cohort = found["cohort"]
+        assert cohort["corpus"] == "exam" and cohort["corpus_sha256"] == exam.corpus.sha256
+        assert cohort["rows_sha256"] == make_corpus("x", "y", exam.examples, "z").sha256
+        assert (cohort["rows"], cohort["harmful"]) == (38, labels.sum())
+        assert cohort["task"] == "prompt_harm" and found["contamination"] is None
         assert (cohort["threshold_policy"], cohort["threshold"]) == (policy, {"raw": at})
         assert (cohort["checkpoint_sha256"], cohort["seed"], cohort["split"]) == (
             "f" * 64,
@@ -316,7 +298,7 @@ def test_a_peer_is_judged_on_the_rows_of_the_run(exam):
         assert found["scores"]["raw"]["f1"]["value"] == pytest.approx(f1_score(labels, verdicts))
         assert [row["id"] for row in found["rows"]] == [e.id for e in exam.examples]
         assert not any("ema" in row for row in found["rows"])
-        assert set(found["slices"]) == {"source", "length"}
+        assert set(found["slices"]) == {"category", "source", "length"}
         # Rows of 3 and of 5 tokens take turns, as the sources do.
         lengths = {name: part["rows"] for name, part in found["slices"]["length"].items()}
         assert lengths == {"up to 4 tokens": 19, "up to 8 tokens": 19}
@@ -338,56 +320,41 @@ def test_a_peer_is_judged_on_the_rows_of_the_run(exam):
     )
 
 
-def test_rows_that_failed_are_named_and_change_the_cohort(exam):
-    exam, _, _, workdir = exam
-    external.examine(made_up(missing=(5, 7)), [exam], DEV, workdir, **HOW)
-    whole, found = exam.evaluation["cohort"], written(workdir, "dev_best_f1")
+def test_rows_that_failed_are_named_and_change_the_cohort(rows, tmp_path):
+    evaluate.evaluate_other(made_up(), [rows], DEV, tmp_path, **HOW)
+    whole = written(tmp_path, "dev_best_f1")["cohort"]
+    failed = evaluate.evaluate_other(made_up(missing=(5, 7)), [rows], DEV, tmp_path, **HOW)
+    found = written(tmp_path, "dev_best_f1")
+    assert any("2 rows failed" in note for note in notes(failed))
     assert found["missing"] == ["r5", "r7"]
     assert found["cohort"]["rows"] == 36 == len(found["rows"])
     assert found["cohort"]["rows_sha256"] != whole["rows_sha256"]
     assert "r5" not in [row["id"] for row in found["rows"]]
 
 
-def test_no_threshold_from_a_dev_without_answers(exam):
+def test_no_threshold_from_a_dev_without_answers(rows, tmp_path):
     with pytest.raises(BadInput, match="too few dev rows"):
-        external.examine(made_up(missing=range(200)), [exam[0]], DEV, exam[3], **HOW)
+        evaluate.evaluate_other(made_up(missing=range(200)), [rows], DEV, tmp_path, **HOW)
 
 
-def test_a_corpus_that_the_run_has_not_seen_or_that_changed(exam):
-    _, config, file, workdir = exam
-    other = file.with_name("other.jsonl")
-    other.write_text(file.read_text())
-    with pytest.raises(BadInput, match="ssl_guard.evaluate .*other.jsonl first"):
-        external.exams_of(workdir, config, NO_SIDES, [str(other)])
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    relabelled = [*lines[:9], lines[9] | {"label": 1 - lines[9]["label"]}, *lines[10:]]
-    rewritten = [*lines[:9], lines[9] | {"prompt": "another"}, *lines[10:]]
-    for changed in (relabelled, rewritten, lines[:9] + lines[10:]):
-        file.write_text("".join(json.dumps(line) + "\n" for line in changed))
-        with pytest.raises(BadInput, match="gone or have changed"):
-            external.exams_of(workdir, config, NO_SIDES, [str(file)])
+def test_a_scorer_that_fails_is_left_out_and_stops_no_other(rows, tmp_path, capsys):
+    def refuses():
+        raise BadInput("the endpoint is down.")
 
-
-def test_a_side_of_the_runs_own_split(exam):
-    exam, config, _, workdir = exam
-    evaluation = exam.evaluation | {"kind": "dev"}
-    rows = evaluation.pop("rows")
-    evaluation["cohort"] = evaluation["cohort"] | {"corpus": "pool.dev"}
-    records_io.write_evaluation(workdir, evaluation, rows)
-    sides = source({"dev": exam.examples[::-1], "test": exam.examples})
-    (found,) = external.exams_of(workdir, config, sides, ["dev"])
-    assert found.evaluation["cohort"]["corpus"] == "pool.dev"
-    assert found.examples == exam.examples
-    with pytest.raises(BadInput, match="not evaluated on test"):
-        external.exams_of(workdir, config, sides, ["test"])
+    makers = [refuses, made_up, made_up]
+    found = evaluate.evaluate_others(makers, [rows], DEV, tmp_path, **HOW)
+    assert [e["scorer"]["name"] for e in found] == ["a/guard", "a/guard"]
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 and "the endpoint is down" in told[0]
+    assert "two scorers are called a/guard" in told[1]
 
 
 def test_specs():
-    peer = external.peer_of("moderation:http://localhost:1/v1", harmful=(), model="x", key="")
+    peer = external.open_scorer("moderation:http://localhost:1/v1", harmful=(), model="x", key="")
     assert peer.name == "x"
     for spec in ("hf:", "toxic-bert", "openai:https://host/v1"):
         with pytest.raises(BadInput, match="neither hf:FOLDER nor moderation:URL"):
-            external.peer_of(spec, harmful=(), model="", key="")
+            external.open_scorer(spec, harmful=(), model="", key="")
 
 
 def test_published_numbers_are_whole_and_say_what_they_are():

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_curve
 
 from ssl_guard.commands import report as report_command
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import calibration, metrics
+from ssl_guard.evaluation import calibrators, metrics, operating_point
 from ssl_guard.evaluation.records_io import write_evaluation
 from ssl_guard.report import (
     build,
@@ -381,7 +381,9 @@ def policy(each):
     """A policy.json of the run, fitted on noisier scores than those of its test rows."""
     noise = np.random.default_rng(0).normal(0, 0.5, 60)
     scores = np.clip([row["raw"] for row in each["predictions"]] + noise, 0, 1)
-    made = calibration.policy(LABELS, scores, target_fpr=0.08, target_recall=0.95, confidence=0.8)
+    made = operating_point.policy(
+        LABELS, scores, target_fpr=0.08, target_recall=0.95, confidence=0.8
+    )
     facts = {"run": {"weights": "raw"}, "data": "rows", "rows_read": 60, "left_out": 0}
     return facts | made
 
@@ -530,7 +532,7 @@ def test_operating_points_are_in_the_report(files, folders):
 
 def test_calibration_error_before_and_after(files, folders):
     own = results.own_test(results.load(folders[0]))
-    after = calibration.apply(own.run["policy"]["calibrator"], own.probabilities)
+    after = calibrators.apply(own.run["policy"]["calibrator"], own.probabilities)
     ece = [metrics.expected_calibration_error(own.truth, s) for s in (own.probabilities, after)]
     assert abs(ece[0] - ece[1]) > 1e-3
     row = ["ours", "0", *(f"{100 * value:.1f}" for value in ece)]

@@ -20,9 +20,9 @@ from tests.toy import (
     assert_same,
     batches,
     classify,
+    embed,
     features,
     make,
-    word_embeddings,
 )
 
 GOLDEN = {  # of three steps
@@ -236,7 +236,7 @@ def test_a_step_that_is_not_finite_leaves_nothing_behind(name, fault):
     step = functools.partial(
         step,
         apply=lambda p, b, r, t: broken(apply(p, b, r, t), p, b),
-        stages=models.Stages(word_embeddings, features_badly, classify),
+        stages=models.Stages(embed, features_badly, classify),
     )
     first, second, third = batches()
     ids = second["labelled"]["input_ids"].at[0, 0].set(30)

@@ -9,7 +9,7 @@ import pytest
 
 from ssl_guard import config as config_module
 from ssl_guard import models, prepare
-from ssl_guard.data import corpora, pipeline
+from ssl_guard.data import assemble, pipeline
 from ssl_guard.data.schema import TASKS, Example, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.models import heads
@@ -70,12 +70,12 @@ def example(name, response, label=1):
 def test_corpora_that_do_not_go_together():
     pairs = make_corpus("pairs", "response_harm", [example("a", "yes")], "x")
     prompts = make_corpus("prompts", "prompt_harm", [example("b", None)], "y")
-    joined = corpora.with_prompts(pairs, prompts)
+    joined = assemble.with_prompts(pairs, prompts)
     assert [e.id for e in joined.examples] == ["a", "b"] and joined.licence == "x and y"
     with pytest.raises(BadInput, match="pairs and the prompt corpus pairs share 1 ids, such as a"):
-        corpora.with_prompts(pairs, pairs)
+        assemble.with_prompts(pairs, pairs)
     with pytest.raises(BadInput, match="rows without a response"):
-        corpora.with_prompts(prompts, pairs)
+        assemble.with_prompts(prompts, pairs)
 
 
 def test_content_moderation_is_a_text_alone(tmp_path):

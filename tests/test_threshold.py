@@ -13,7 +13,7 @@ from configs import tfidf_logistic
 from ssl_guard import prepare
 from ssl_guard.commands import calibrate
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import calibration
+from ssl_guard.evaluation import calibrators, operating_point
 from ssl_guard.evaluation.policy import make_policy
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import run as train_run
@@ -57,8 +57,8 @@ def test_the_policy_of_a_runs_own_rows(run):
     assert all(line.keys() == {"id", "group", "label", "raw"} for line in lines)
 
     columns = {key: np.array([line[key] for line in lines]) for key in ("group", "label", "raw")}
-    kept = calibration.independent(columns["group"], columns["label"], [r["id"] for r in lines])
-    expected = calibration.policy(columns["label"][kept], columns["raw"][kept], **SETTINGS)
+    kept = calibrators.independent(columns["group"], columns["label"], [r["id"] for r in lines])
+    expected = operating_point.policy(columns["label"][kept], columns["raw"][kept], **SETTINGS)
     assert {key: policy[key] for key in expected} == expected
     pairs = {(line["group"], line["label"]) for line in lines}
     assert policy["rows"] == len(pairs) < policy["rows_read"] == 240
@@ -164,5 +164,5 @@ def test_the_command_takes_the_cost_of_each_error(run):
     costs = ["--cost-false-positive=1", "--cost-false-negative=20"]
     subprocess.run([*command, *flags, *costs], capture_output=True, check=True)
     found = json.loads((workdir / "policy.json").read_text())
-    assert found == calibrate.make_policy(workdir, **SETTINGS, costs=(1, 20))
-    assert found != calibrate.make_policy(workdir, **SETTINGS, costs=(20, 1))
+    assert found == make_policy(workdir, **SETTINGS, costs=(1, 20))
+    assert found != make_policy(workdir, **SETTINGS, costs=(20, 1))

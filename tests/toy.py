@@ -14,18 +14,18 @@ POOL, LABELLED_POOL = 40, 12
 RTOL = 2e-5
 
 
-def word_embeddings(params, batch):
+def embed(params, batch):
     return params["embeddings"]["word"]["embedding"][batch["input_ids"]]
 
 
-def features(params, batch, rng, train, *, words=None, mix=None, depth=1.0):
+def features(params, batch, rng, train, *, word_embeddings=None, mixup_fn=None, depth=1.0):
     """Bag of words and one layer; rows are mixed below or above it."""
-    x = word_embeddings(params, batch) if words is None else words
+    x = embed(params, batch) if word_embeddings is None else word_embeddings
     x = x * batch["attention_mask"][..., None]
-    if mix is not None:
-        x = jnp.where(depth < 0.5, mix(x), x)
+    if mixup_fn is not None:
+        x = jnp.where(depth < 0.5, mixup_fn(x), x)
     x = jnp.tanh(x.sum(axis=1) @ params["feed_forward"]["up"]["kernel"])
-    return x if mix is None else jnp.where(depth < 0.5, x, mix(x))
+    return x if mixup_fn is None else jnp.where(depth < 0.5, x, mixup_fn(x))
 
 
 def classify(params, x, row, rng, train):
@@ -42,7 +42,7 @@ def apply(params, batch, rng, train):
     return classify(params, x, batch["row"], rng, train)
 
 
-STAGES = models.Stages(word_embeddings, features, classify)
+STAGES = models.Stages(embed, features, classify)
 
 
 def new_params(heads=1, outputs=2):

@@ -81,7 +81,7 @@ def measure(what: str) -> dict:
     # The interval after the last arrival is not part of the measured time.
     share = amount[:-1].sum() / (times[-1] - times[0]) * 60 / allowance
     windows = [amount[(times >= t) & (times < t + WINDOW)].sum() for t in times]
-    agree = op.account.requests == len(times) and op.account.most_tokens == amounts[1].sum()
+    agree = op.usage.requests == len(times) and op.usage.most_tokens == amounts[1].sum()
     return {
         "allowance_per_minute": allowance,
         "requests": len(times),

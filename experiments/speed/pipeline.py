@@ -25,7 +25,8 @@ import numpy as np
 from tabulate import tabulate
 
 from ssl_guard.data import pipeline
-from ssl_guard.data.shards import Records, open_shards, write_shards
+from ssl_guard.data.records import Records
+from ssl_guard.data.shards import open_shards, write_shards
 from ssl_guard.runtime import provenance
 from ssl_guard.runtime.files import write_json
 

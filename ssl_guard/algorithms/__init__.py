@@ -1,4 +1,4 @@
-"""The semi-supervised methods: one file each, chosen by name."""
+"""The semi-supervised methods, one file each, and their table by name."""
 
 import difflib
 import inspect
@@ -60,13 +60,13 @@ ALGORITHMS = {
     "multimatch": multimatch.make,
 }
 
-CLOSED_FORM = ("logistic_regression", "tfidf_logistic")  # runs without steps, see `baselines`
+CLOSED_FORM = ("logistic_regression", "tfidf_logistic")  # no steps, see train/baselines.py
 
 
 def build(name: str, **hyper_parameters) -> Algorithm:
-    """The algorithm `name` with its keyword hyper-parameters.
+    """Builds the algorithm `name` with its keyword hyper-parameters.
 
-    Raises BadInput for an unknown name, an unknown hyper-parameter or a value the method refuses.
+    Raises BadInput for an unknown name, an unknown hyper-parameter or an invalid value.
     """
     if name not in ALGORITHMS:
         raise BadInput(

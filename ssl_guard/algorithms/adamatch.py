@@ -16,8 +16,8 @@ z' = z'', and a second pass would interpolate between dropout masks. (2) The str
 rows: labelled texts are not augmented.
 
 The authors' code averages q over the last 128 batches; here q has the moving average of p, so that
-both sides of the ratio remember alike. (The reimplementation in USB has tau = 0.95, no ramp, and
-starts q~ at the first batch's mean but p~ at 1/C: its first steps align to uniform shares.)
+both sides of the ratio cover the same steps. (The reimplementation in USB has tau = 0.95, no ramp,
+and starts q~ at the first batch's mean but p~ at 1/C: its first steps align to uniform shares.)
 
 State: nothing per pool example.
 """

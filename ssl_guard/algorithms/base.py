@@ -12,7 +12,7 @@ from ssl_guard.algorithms.losses import Term, weighted
 
 
 class Target(NamedTuple):
-    """What the weak view says the strong view should answer. No gradient flows through it.
+    """The target of the strong view. No gradient flows through it.
 
     probs: float32 [batch, heads, classes], a one-hot row for a hard pseudo-label.
     weight: float32 [batch, heads] >= 0; 0 means the row is not used (masked).
@@ -25,10 +25,15 @@ class Target(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """Where a run is. step: int32 [], updates done so far; progress: float32 [], step / total
-    steps; epoch: int32 [], passes over the unlabelled pool done so far; epoch_ends: bool [], this
-    step is the last of a pass; rng: the step's key, the same on all devices. fold_in(rng, n) with
-    n < 3 is the dropout of a view, see `dropout_key`; a method's own draws take n >= 3."""
+    """The position of a step in the run.
+
+    step: int32 [], updates done so far
+    progress: float32 [], step / total steps
+    epoch: int32 [], completed passes over the unlabelled pool
+    epoch_ends: bool [], whether this step is the last of a pass
+    rng: the step's key, the same on all devices. fold_in(rng, n) with n < 3 is the dropout key of a
+        view, see `dropout_key`; a method's own draws use n >= 3.
+    """
 
     step: Int[Array, ""]
     progress: Float[Array, ""]
@@ -54,8 +59,8 @@ NO_COLLECTIVES = Collectives(lambda x: x, lambda x: x)
 class Algorithm(NamedTuple):
     """A semi-supervised method as pure functions; see `algorithms/fixmatch.py` for a short one.
 
-    views: the views of the unlabelled rows it needs: "weak" runs without gradient, "strong" with.
-        () for none.
+    views: the views of the unlabelled rows that it needs: "weak" runs without gradient, "strong"
+        with; () for none.
     init_state(pool_size, num_classes, num_heads) -> state: a pytree of fixed-shape arrays. Arrays
         of per-example state are indexed by the example's position in the unlabelled pool.
     target(state, logits, batch, clock, across) -> (state, Target): runs under stop_gradient.
@@ -64,13 +69,13 @@ class Algorithm(NamedTuple):
         the second copy of an example).
     loss(logits, target, batch, clock) -> {"supervised": Term, "unlabelled": Term, ...}: `logits`
         has "labelled" and, if asked for, "strong".
-    extra_classes: outputs a head has beyond num_classes, last in `logits`. They are in no label, no
-        Target and no prediction; only the method's loss knows what they mean.
+    extra_classes: outputs of a head beyond num_classes, last in `logits`. They are in no label, no
+        Target and no prediction; only the method's loss uses them.
     teacher: whose weights run the weak view: "student", the current ones, or "ema", their average.
     forward(stages, params, batch, clock, across) -> logits: for a method that needs more than one
         pass per view (noise on the words, mixed rows, features). It replaces the train step's
-        passes and runs with gradient; what it returns is the `logits` of target and loss, while
-        `views` only says which views a batch holds. stages: the model in parts, see
+        passes and runs with gradient; its result is the `logits` of target and loss, and `views`
+        only names the views that a batch holds. stages: the model in parts, see
         `models.Stages`. Such a method's init_state also gets, by keyword, labelled_size, the number
         of labelled rows, and width, of the features.
     logistic_head: 0 if the steps train the head; else the head is not trained by them but fitted
@@ -88,32 +93,33 @@ class Algorithm(NamedTuple):
 
 
 def no_state(pool_size: int, num_classes: int, num_heads: int, **sizes: int) -> dict:
-    """The state of a method that remembers nothing."""
+    """Returns the empty state of a method without state."""
     del pool_size, num_classes, num_heads, sizes
     return {}
 
 
 def dropout_key(rng: jax.Array, view: str) -> jax.Array:
-    """The dropout key of a view in the step whose key is `rng`."""
+    """Returns the dropout key of a view in the step whose key is `rng`."""
     return jax.random.fold_in(rng, ("labelled", "weak", "strong").index(view))
 
 
 def supervised_term(labelled_logits: Float[Array, "batch heads classes"], labelled: dict) -> Term:
-    """Cross-entropy of the labelled rows, summed over heads, mean over rows."""
+    """Returns the cross-entropy of the labelled rows, summed over heads, mean over rows."""
     labels = jax.nn.one_hot(labelled["label"], labelled_logits.shape[-1])[:, None]
     losses = optax.softmax_cross_entropy(labelled_logits, labels).sum(axis=1)
     return Term(losses, labelled["weight"], labelled["weight"])
 
 
 def hard_labels(probs: Float[Array, "*batch classes"]) -> Float[Array, "*batch classes"]:
-    """One-hot argmax; the lower class wins a tie."""
+    """Returns the one-hot argmax; the lower class wins a tie."""
     return jax.nn.one_hot(jnp.argmax(probs, axis=-1), probs.shape[-1])
 
 
 def batch_mean(
     rows: Float[Array, "batch *shape"], weights: Float[Array, " batch"], across: Collectives
 ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
-    """Mean over the global batch's rows of weight 1 (the others have 0), and their number."""
+    """Returns the mean over the global batch's rows of weight 1 (the others have 0), and their
+    number."""
     counts = weights.reshape(-1, *[1] * (rows.ndim - 1)) > 0
     total, count = across.sum((jnp.where(counts, rows, 0.0).sum(axis=0), weights.sum()))
     return total / jnp.maximum(count, 1.0), count
@@ -125,7 +131,7 @@ def moving_average(
     count: Float[Array, ""],
     momentum: float,
 ) -> Float[Array, "*shape"]:
-    """momentum * average + (1 - momentum) * mean; the old average where the mean has no rows."""
+    """Returns momentum * average + (1 - momentum) * mean, or `average` if the mean has no rows."""
     return jnp.where(count > 0, momentum * average + (1 - momentum) * mean, average)
 
 
@@ -135,7 +141,7 @@ def consistency_term(
     batch: dict,
     coefficient: Float[Array, ""] | float,
 ) -> Term:
-    """Weighted losses, mean over heads and over all unlabelled rows (masked ones included)."""
+    """Returns weighted losses, mean over heads and all unlabelled rows, masked ones included."""
     per_row = weighted(losses, target.weight).mean(axis=1)
     return Term(per_row, batch["weight"], batch["weight"], coefficient)
 

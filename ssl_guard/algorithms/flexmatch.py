@@ -85,7 +85,7 @@ def remember(
     *,
     threshold: float,
 ) -> dict:
-    """The state after the confident rows of the global batch; rows of weight 0 change nothing."""
+    """Updates the state by the confident rows of the global batch; ignores rows of weight 0."""
     pool_size, num_classes = state["selected"].shape[0], q.shape[-1]
     label = jnp.where(q.max(axis=-1) > threshold, q.argmax(axis=-1), -1)
     index, weight, label = across.gather((batch["index"], batch["weight"], label))

@@ -89,7 +89,7 @@ def update(
     *,
     momentum: float,
 ) -> dict:
-    """The moving averages after this batch; rows of weight 0 do not count."""
+    """Updates the moving averages by a batch; ignores rows of weight 0."""
     rows = {"confidence": q.max(axis=-1), "probs": q, "histogram": hard_labels(q)}
     means = {name: batch_mean(values, weight, across) for name, values in rows.items()}
     return {

@@ -1,8 +1,8 @@
-"""Per-example losses and the weighted sums they are reduced by.
+"""Per-example losses and their reduction to terms of the objective.
 
-Nothing here averages over a batch on its own: a method says which rows count (`weights`) and which
-rows its mean is over (`counts`), because "mean over all unlabelled rows" and "mean over kept rows"
-are different methods.
+No function here averages over a batch: a method names the rows of its sum (`weights`) and of its
+denominator (`counts`), because "mean over all unlabelled rows" and "mean over kept rows" are
+different methods.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 class Term(NamedTuple):
     """One summand of the objective: `coefficient * sum(losses * weights) / max(sum(counts), 1)`.
 
-    losses: float32 [batch]; weights: float32 [batch], 0 for rows that must not move a gradient;
+    losses: float32 [batch]; weights: float32 [batch], 0 for rows without a gradient;
     counts: float32 [batch], the rows of the denominator; coefficient: scalar.
     """
 

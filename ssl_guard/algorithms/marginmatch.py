@@ -7,7 +7,7 @@ also have a good average pseudo-margin over the example's visits.
     L = mean_b CE(y_b, p(x_b)) + lambda_u mean_u m_u CE(y, p(strong))
 
 A and t are updated first, then used. With delta = 1, A_i is the arithmetic mean over all visits.
-`threshold` says where gamma comes from:
+`threshold` selects the source of gamma:
 
 fixed: gamma = `cutoff`. With 0, the default, a first visit always passes, as A_i[y] is y's own
     margin: this is FlexMatch but for examples whose predicted class flips from visit to visit.
@@ -16,7 +16,7 @@ agreement: gamma[c] = quantile of {A_i[c] : at i's last visit, c was the predict
     set and in the first epoch. It is MultiMatch's rule with the two views as the two teachers.
 virtual: the paper's. The classifier has one more output, a class that no text belongs to. A random
     set E, `virtual_share` of the pool (at most 1 / C), is taught that class, with the share of the
-    other rows that pass both masks as its weight. It can only be learnt by heart, so gamma is a
+    other rows that pass both masks as its weight. It can only be memorised, so gamma is a
     high quantile, over E, of the class's margins averaged since E was drawn: a margin that wrong
     labels reach too. Taken at each epoch's end, 0 until then. Before progress `warmup` there is no
     E and no margin mask; E is drawn anew every `redraw_epochs`; from progress 0.9 on it is empty
@@ -107,7 +107,7 @@ def make(
         )
         confident = q.max(axis=-1) > (labels * curve[None]).sum(axis=-1)
 
-        # The rows that are taught the virtual class take no part in anything else.
+        # Rows that are taught the virtual class are excluded from everything else.
         erroneous = jnp.zeros(index.shape, bool)
         if virtual:
             state = state | {"draw": draw_again(state["draw"], clock)}
@@ -172,7 +172,7 @@ def make(
     def remember_virtual(state, weak, batch, clock, across):
         draw = state["draw"]["number"]
         index, weight, weak = across.gather((batch["index"], batch["weight"], weak))
-        # What an earlier draw of E left behind counts as nothing.
+        # Values of an earlier draw of E are reset.
         fresh = state["virtual_draw"][index] != draw
         visits = jnp.where(fresh, 0, state["virtual_visits"][index])
         old = jnp.where(fresh[:, None], 0.0, state["virtual_margin"][index])
@@ -276,6 +276,6 @@ def agreement_cutoffs(
 def is_drawn(
     index: Int[Array, " batch"], seed: Int[Array, ""], share: float | Float[Array, ""]
 ) -> Bool[Array, " batch"]:
-    """Whether pool examples are in the random set of this seed, each with probability `share`."""
+    """Draws the pool examples of this seed's random set, each with probability `share`."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), index)
     return jax.vmap(jax.random.uniform)(keys) < share

@@ -8,7 +8,7 @@ run by the moving average of the weights.
 
 Teacher and student both run with dropout, each with a mask of its own; theta' is also what gets
 evaluated. As in google-research/mixmatch (lambda_u = 50, m = 0.999) the loss is on unlabelled rows
-and the ramp linear; the paper takes in the labelled rows and ramps by exp(-5 (1 - t / ramp)^2).
+and the ramp linear; the paper includes the labelled rows and ramps by exp(-5 (1 - t / ramp)^2).
 
 (The reimplementation in USB takes the student's prediction from the teacher's pass, so that the
 loss has no gradient, and averages nothing on text, m = 0: its text results are supervised ones.)

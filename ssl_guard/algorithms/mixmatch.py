@@ -57,7 +57,7 @@ def make(
 
 
 def forward_mixed(stages, params, batch, clock, across, alpha):
-    """One pass of the encoder per view, all with gradient, and a "mixture" of their features:
+    """Runs one pass of the encoder per view, with gradient, and mixes their features. Returns
     logits of the views "weak" and "strong" as they are, and of the "mixed" rows of
     [labelled, weak, strong]."""
     views, features, logits = ("labelled", "weak", "strong"), [], {}

@@ -116,7 +116,7 @@ def mix_hidden(stages, params, batch, views, clock, across, alpha, depths):
         rows,
         dropout,
         True,
-        mix=lambda x: mix(x, mixture, across),
+        mixup_fn=lambda x: mix(x, mixture, across),
         depth=jax.random.choice(choice, jnp.array(depths)),
     )
     return stages.classify(params, features, mixture.row, dropout, True), mixture

@@ -1,5 +1,5 @@
-"""Mixup (Zhang et al., arXiv 1710.09412) over the rows of several views and over all devices: what
-MixMatch, ReMixMatch and MixText share."""
+"""Mixup (Zhang et al., arXiv 1710.09412) over the rows of several views and over all devices, for
+MixMatch, ReMixMatch, TMix and MixText."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,7 +18,7 @@ EXPONENTIAL = np.linspace(0, 17, 1025)  # float32 draws end at 16
 
 
 class Mixture(NamedTuple):
-    """Which rows of a batch are mixed: x <- share x + (1 - share) x[partner].
+    """Partners and shares of the rows of a batch: x <- share x + (1 - share) x[partner].
 
     row: int32 [rows], the rows' places in the global batch of all their views.
     partner: int32 [rows], a place among the rows of all devices.
@@ -33,11 +33,11 @@ class Mixture(NamedTuple):
 def draw_mixture(
     rng: jax.Array, batch: dict, views: tuple[str, ...], alpha: float, across: Collectives
 ) -> Mixture:
-    """A mixture of the views' rows, one view after the other.
+    """Draws a mixture of the views' rows, one view after the other.
 
     The partners are a random permutation of all rows of all devices, the shares are drawn for every
     row: max(b, 1 - b) with b ~ Beta(alpha, alpha). Both depend on rng and the row's place, not on
-    the devices. A row whose partner has weight 0 keeps to itself, with a share of 1.
+    the devices. A row whose partner has weight 0 is not mixed: its share is 1.
     """
     rows, weights, before = [], [], 0
     for view in views:
@@ -46,7 +46,7 @@ def draw_mixture(
         before += across.gather(batch[view]["row"]).shape[0]
     row = jnp.concatenate(rows)
     places, weights = across.gather((row, jnp.concatenate(weights)))
-    # Where the row of each place stands among all devices' rows.
+    # The position of each row among the rows of all devices.
     position = jnp.zeros(before, jnp.int32).at[places].set(jnp.arange(before, dtype=jnp.int32))
     order, draw = jax.random.split(rng)
     partner = position[jax.random.permutation(order, before)[row]]
@@ -67,7 +67,7 @@ def larger_share(rng: jax.Array, alpha: float, count: int) -> Float[Array, " cou
 def mix(
     x: Float[Array, "rows ..."], mixture: Mixture, across: Collectives
 ) -> Float[Array, "rows ..."]:
-    """The rows of x, mixed."""
+    """Mixes the rows of x."""
     share = mixture.share.reshape(-1, *[1] * (x.ndim - 1))
     return (share * x + (1 - share) * across.gather(x)[mixture.partner]).astype(x.dtype)
 
@@ -86,7 +86,7 @@ def mix_targets(
     mixture: Mixture,
     across: Collectives,
 ) -> Float[Array, "rows heads classes"]:
-    """The mixed targets of the labelled rows and of `copies` views of the unlabelled ones."""
+    """Mixes the targets of the labelled rows and of `copies` views of the unlabelled rows."""
     labels = jax.nn.one_hot(label, guess.shape[-1])[:, None]
     labels = jnp.broadcast_to(labels, (len(label), *guess.shape[1:]))
     return mix(jnp.concatenate([labels, *[guess] * copies]), mixture, across)
@@ -100,8 +100,8 @@ def mixed_terms(
     unlabelled_loss: Callable,
     coefficient: Float[Array, ""] | float,
 ) -> dict[str, Term]:
-    """The two terms of a mixed batch: cross-entropy summed over heads on the labelled rows, and
-    `unlabelled_loss` on the others, where the views of a row are averaged."""
+    """Returns the two terms of a mixed batch: cross-entropy summed over heads on the labelled rows,
+    and `unlabelled_loss` on the others, averaged over the views of a row."""
     labelled, size = batch["labelled"], len(batch["labelled"]["label"])
     supervised = optax.softmax_cross_entropy(logits[:size], targets[:size]).sum(axis=1)
     unlabelled = unlabelled_loss(logits[size:], targets[size:])

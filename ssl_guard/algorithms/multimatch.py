@@ -1,7 +1,7 @@
 """MultiMatch (Sirbu et al., EMNLP 2025, arXiv 2506.07801), for any number of heads >= 2.
 
-Multi-head co-training whose pseudo-labels are chosen and weighted by three things: do the teachers
-agree, do they have a good average pseudo-margin (MarginMatch), are they confident (FreeMatch).
+Multi-head co-training whose pseudo-labels are selected and weighted by three criteria: agreement of
+the teachers, their average pseudo-margin (MarginMatch) and their confidence (FreeMatch).
 Each head h is taught by all other heads k. Per step, for head k and example i of the batch:
 
     A_k,i <- s PM(z_k(weak)) + (1 - s) A_k,i        s = delta / (1 + t_i), see `marginmatch`
@@ -134,7 +134,7 @@ def judge(
     cutoff: Float[Array, "heads classes"],
     difficult_weight: float | Float[Array, ""],
 ) -> tuple[Float[Array, "batch heads classes"], Float[Array, "batch heads"]]:
-    """For each row and taught head, the one-hot pseudo-label and its weight 0, 1 or w_d.
+    """Returns the one-hot pseudo-label of each row and taught head, and its weight 0, 1 or w_d.
 
     labels: the heads' predictions; margins: their average pseudo-margins A; cutoff: cut_h[c].
     """

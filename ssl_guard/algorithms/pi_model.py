@@ -7,9 +7,9 @@
 The noise is dropout, drawn anew for the weak and the strong view, and whatever
 `config.augment.ops` does to the text ("identity": nothing).
 
-The paper differentiates both passes, which doubles the expected gradient of this loss, takes in the
-labelled rows as well, and ramps by exp(-5 (1 - t / ramp)^2). The one-sided form, on unlabelled rows
-and with the linear ramp, is that of google-research/mixmatch and USB, whence lambda_u = 10 too.
+The paper differentiates both passes, which doubles the expected gradient of this loss, includes the
+labelled rows, and ramps by exp(-5 (1 - t / ramp)^2). The one-sided form on unlabelled rows, the
+linear ramp and lambda_u = 10 are those of google-research/mixmatch and USB.
 """
 
 import jax

@@ -1,5 +1,5 @@
 """SetFit's contrastive phase (Tunstall et al., arXiv 2209.11055, section 3): few-shot learning
-without unlabelled rows, a strong rival of the semi-supervised methods.
+without unlabelled rows, a strong baseline for the semi-supervised methods.
 
     L = 1/2 mean_{ij: y_i = y_j} (f_i . f_j - 1)^2 + 1/2 mean_{ij: y_i != y_j} (f_i . f_j)^2
 
@@ -8,8 +8,8 @@ rows of the batch; a row that occurs twice is no pair. The steps fine-tune the e
 head is a logistic regression on the labelled rows' features, see `baselines`.
 
 The authors draw R pairs of each kind for every row ahead of time, in equal numbers. Here a step
-takes all pairs of its batch, so that a row meets batch - 1 others for one pass of the encoder, and
-the two means weigh the kinds equally.
+takes all pairs of its batch, so that one pass of the encoder compares a row with batch - 1 others,
+and the two means weigh the kinds equally.
 
 State: nothing, and no unlabelled rows.
 """

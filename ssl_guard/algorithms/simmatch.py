@@ -111,7 +111,7 @@ def make(
 
 
 def update_bank(state: dict, features, batch: dict, across, momentum: float) -> dict:
-    """The bank after a visit of this batch's labelled rows; rows of weight 0 leave it alone."""
+    """Updates the bank by the labelled rows of this batch; ignores rows of weight 0."""
     if "index" not in batch["labelled"]:
         raise BadInput(
             'SimMatch remembers every labelled row: give the batch its batch["labelled"]["index"].'

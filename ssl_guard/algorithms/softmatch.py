@@ -8,9 +8,10 @@
     w = exp(-min(max a - mu, 0)^2 / (2 v / n^2))    1 from mu upwards, n standard deviations steep
     L = mean_b CE(y_b, p(x_b)) + lambda_u mean_u w CE(y, p(strong))
 
-All statistics are updated first and used in the same step. n = n_sigma is of the authors' code (2);
-the paper's formula is n_sigma = 1, and its largest weight lambda_max is unlabelled_weight here. The
-1e-6 in the alignment is theirs too. A batch of one row has no variance and leaves v as it is.
+All statistics are updated first and used in the same step. n = n_sigma = 2 is from the authors'
+code; the paper's formula is n_sigma = 1, and its largest weight lambda_max is unlabelled_weight
+here. The 1e-6 in the alignment is theirs too. A batch of one row has no variance and leaves v as it
+is.
 
 State: nothing per pool example.
 """

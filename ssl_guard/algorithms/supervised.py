@@ -1,4 +1,4 @@
-"""Labelled rows only: the twin that every semi-supervised run is compared with.
+"""Supervised training on the labelled rows alone: the baseline of every semi-supervised run.
 
 L = mean_b CE(y_b, p(x_b))
 """

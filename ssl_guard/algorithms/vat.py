@@ -58,12 +58,12 @@ def make(
         rows, key = batch["weak"], dropout_key(clock.rng, "weak")
 
         def logits_of(params, words):
-            features = stages.features(params, rows, key, True, words=words)
+            features = stages.features(params, rows, key, True, word_embeddings=words)
             return stages.classify(params, features, rows["row"], key, True)
 
         labelled, labelled_key = batch["labelled"], dropout_key(clock.rng, "labelled")
         features = stages.features(params, labelled, labelled_key, True)
-        words = stages.words(params, rows)
+        words = stages.word_embeddings(params, rows)
         # No gradient goes through the search: its inputs are stopped, so none is even traced.
         direction = adversarial_direction(
             lambda words: logits_of(jax.lax.stop_gradient(params), words),
@@ -106,7 +106,7 @@ def random_direction(
 def adversarial_direction(
     logits_of, words: Float[Array, "batch length width"], direction, power_iterations: int
 ) -> Float[Array, "batch length width"]:
-    """The unit direction per text that power iteration turns `direction` into."""
+    """Runs power iteration from `direction` and returns a unit direction per text."""
     logits, jacobian = jax.linearize(logits_of, words)
     transposed = jax.linear_transpose(jacobian, words)
     p = jax.nn.softmax(logits)

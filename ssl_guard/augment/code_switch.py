@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_guard.augment.base import Rewrite, check_share, each
-from ssl_guard.augment.words import cased_like, change_some
+from ssl_guard.augment.base import Rewrite, cased_like, change_some, check_share, each
 
 
 def _read_translations(path: Path) -> dict[str, dict[str, str]]:
@@ -35,12 +34,10 @@ def code_switch(texts: Iterable[str], *, p: float) -> Rewrite:
 
     def change(text: str, rng: np.random.Generator) -> str | None:
         words = languages[rng.integers(len(languages))]
-        return change_some(
-            text,
-            rng,
-            p=p,
-            able=lambda word: word.lower() in words,
-            change=lambda word, _: cased_like(word, words[word.lower()]),
-        )
+
+        def translate(word: str, _: float) -> str:
+            return cased_like(word, words[word.lower()])
+
+        return change_some(text, rng, p, lambda word: word.lower() in words, translate)
 
     return each(change)

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_guard.augment.base import Rewrite, check_share, each
-from ssl_guard.augment.words import WORD, cased_like, some
+from ssl_guard.augment.base import WORD, Rewrite, cased_like, check_share, each, some
 from ssl_guard.errors import BadInput
 
 NEGATIONS = {"no", "not", "none", "never", "nor", "neither", "nobody", "nothing", "without"}

@@ -1,4 +1,4 @@
-"""Counts what a set would ask its models for, and what that would cost."""
+"""Estimates the requests and the cost of a set."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from ssl_guard.data.schema import Example
 
 
 def estimate(job: Job, pool: Sequence[Example], fit_on: Sequence[Example]) -> dict:
-    """Estimates the requests and the cost of the first stage of a set, without asking anything.
+    """Estimates the requests and the cost of the first stage of a set. Sends nothing.
 
-    Later stages are left out: they depend on what the first one rejects.
+    Later stages are left out, since they depend on what the gates reject.
     """
-    found = {"set": job.folder.name, "rows": len(pool), "views": len(pool) * job.copies}
+    found: dict = {"set": job.folder.name, "rows": len(pool), "views": len(pool) * job.copies}
     found |= {"texts": 0, "characters": 0}
     stage = recipe.parse(job.ops)[0]
     rewrites = make.open_rewrites(job, [stage], lambda: make.distinct_texts(fit_on))

@@ -13,6 +13,8 @@ from ssl_guard.errors import BadInput
 ROWS_PER_SHARD = 2048
 MIN_SHARDS, MAX_SHARDS = 4, 256  # enough for several processes; few enough to open at once
 
+Judges = Callable[[], Sequence[Gate]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -36,7 +38,7 @@ class Job:
     seed: int
     gates: dict
     judged: dict
-    judges: Callable[[], Sequence[Gate]] | None = None
+    judges: Judges | None = None
 
     def __post_init__(self):
         recipe.parse(self.ops)

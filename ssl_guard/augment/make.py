@@ -152,17 +152,16 @@ def open_rewrites(
 ) -> tuple[dict[str, ops.Rewrite], ...]:
     """Builds the operations of the stages, by name, for prompts and for responses.
 
-    Both share an operation unless it takes the argument `part`. texts() gives the texts to fit on.
+    They share an operation unless it takes the argument `part`. texts() gives the texts to fit on.
     """
     rewrites: tuple[dict, ...] = ({}, {})
     for name in recipe.names(stages):
         arguments = job.arguments.get(name, {})
-        parts = inspect.signature(ops.OPS[name]).parameters.keys() & {"part"} - arguments.keys()
-        for found, part in zip(rewrites, ("prompt", "response"), strict=True):
-            if parts or found is rewrites[0]:
-                found[name] = ops.build(name, texts(), arguments | dict.fromkeys(parts, part))
-            else:
-                found[name] = rewrites[0][name]
+        if "part" in inspect.signature(ops.OPS[name]).parameters.keys() - arguments.keys():
+            for found, part in zip(rewrites, ("prompt", "response"), strict=True):
+                found[name] = ops.build(name, texts(), arguments | {"part": part})
+        else:
+            rewrites[0][name] = rewrites[1][name] = ops.build(name, texts(), arguments)
     return rewrites
 
 
@@ -226,9 +225,9 @@ def finished(job: Job, shard: int) -> dict | None:
         return None
     if differences:
         raise BadInput(
-            f"{job.partial} holds a part of a set that was made from something else "
+            f"{job.partial} holds an unfinished set with other settings or rows "
             f"({'; '.join(differences)}); finish that one with its own config, give this one "
-            "another config.augment.name, or start it over with --overwrite."
+            "another config.augment.name, or start over with --overwrite."
         )
     return entry if whole else None
 
@@ -295,8 +294,8 @@ def _make_shard_here(job: Job, shard: int) -> None:
 
 def _cost(rewrites: Sequence[dict[str, ops.Rewrite]]) -> str:
     """Returns the cost of the models used in this process, for the progress bar."""
-    models = {id(r): r for part in rewrites for r in part.values() if hasattr(r, "account")}
-    costs = [model.account.most_cost for model in models.values()]
+    models = {id(r): r for part in rewrites for r in part.values() if hasattr(r, "usage")}
+    costs = [model.usage.most_cost for model in models.values()]
     return f"cost {sum(costs):.2f}" if costs else ""
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_guard.augment.base import Rewrite, check_share, each
-from ssl_guard.augment.words import change_matches, change_some
+from ssl_guard.augment.base import Rewrite, change_matches, change_some, check_share, each
 
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # each row is offset by half a key
 
@@ -44,13 +43,7 @@ def keyboard(texts: Iterable[str], *, p: float) -> Rewrite:
     check_share("keyboard", "p", p)
 
     def change(text: str, rng: np.random.Generator) -> str | None:
-        return change_some(
-            text,
-            rng,
-            p=p,
-            able=lambda word: LETTER.search(word) is not None,
-            change=lambda word, _: _slip(word, rng),
-        )
+        return change_some(text, rng, p, LETTER.search, lambda word, _: _slip(word, rng))
 
     return each(change)
 

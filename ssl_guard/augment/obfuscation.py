@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ssl_guard.augment.base import Rewrite, check_share, each
-from ssl_guard.augment.words import WORD, change_matches, change_some
+from ssl_guard.augment.base import WORD, Rewrite, change_matches, change_some, check_share, each
 from ssl_guard.errors import BadInput
 
 LEET = str.maketrans("abegiostzABEGIOSTZ", "483910572483910572")
@@ -40,7 +39,7 @@ LONG_LETTERS = re.compile("[A-Za-z]{4,20}")
 
 def _some_words(op: str, p: float, able: Callable, change: Callable) -> Rewrite:
     check_share(op, "p", p)
-    return each(lambda text, rng: change_some(text, rng, p=p, able=able, change=change))
+    return each(lambda text, rng: change_some(text, rng, p, able, change))
 
 
 def leetspeak(texts: Iterable[str], *, p: float) -> Rewrite:

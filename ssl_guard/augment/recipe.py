@@ -97,14 +97,14 @@ def estimates(
     drawn = _draw(stage, rngs)
     for number, chain in enumerate(stage.alternatives):
         mine = [i for i, choice in enumerate(drawn) if choice == number]
-        asked = [(texts[i], rngs[i]) for i in mine]
+        inputs = [(texts[i], rngs[i]) for i in mine]
         for name in chain:
-            given = list(zip(*asked, strict=True)) or [(), ()]
+            given = list(zip(*inputs, strict=True)) or [(), ()]
             if estimate := getattr(rewrites[name], "estimate", None):
                 yield name, estimate(*given)
                 break
             made = zip(rewrites[name](*given), given[1], strict=True)
-            asked = [(text, rng) for text, rng in made if text is not None]
+            inputs = [(text, rng) for text, rng in made if text is not None]
 
 
 def _draw(stage: Stage, rngs: Sequence[np.random.Generator]) -> list[int]:

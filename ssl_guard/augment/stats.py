@@ -27,17 +27,17 @@ CLASSES = ("harmful", "safe", "unknown")
 P_VALUE, DIFFERENCE = 0.01, 0.05
 
 
-def add(account: dict, *path: str, by: float = 1) -> None:
+def add(counts: dict, *path: str, by: float = 1) -> None:
     """Adds `by` to the number at this path."""
     *nodes, leaf = path
     for name in nodes:
-        account = account.setdefault(name, {})
-    account[leaf] = account.get(leaf, 0) + by
+        counts = counts.setdefault(name, {})
+    counts[leaf] = counts.get(leaf, 0) + by
 
 
-def example(account: dict, gate: str, row_id: str) -> None:
+def example(counts: dict, gate: str, row_id: str) -> None:
     """Keeps the id of a row whose view the gate rejected, up to EXAMPLES."""
-    ids = account.setdefault("examples", {}).setdefault(gate, [])
+    ids = counts.setdefault("examples", {}).setdefault(gate, [])
     if len(ids) < EXAMPLES and row_id not in ids:
         ids.append(row_id)
 
@@ -57,9 +57,9 @@ def merge(a: dict, b: dict) -> dict:
     return merged
 
 
-def total(account: dict, *path: str) -> int:
+def total(counts: dict, *path: str) -> int:
     """Returns the sum of all counts under a path, 0 if there are none."""
-    node = account
+    node = counts
     for name in path:
         node = node.get(name, {})
     if not isinstance(node, dict):
@@ -67,7 +67,7 @@ def total(account: dict, *path: str) -> int:
     return sum(total(node, name) for name in node)
 
 
-def warnings(account: dict) -> list[str]:
+def warnings(counts: dict) -> list[str]:
     """Returns a sentence for each kind of loss that affects one class clearly more than the other.
 
     Compares shares of rows, since views of a row are not independent: Fisher's exact test, and the
@@ -78,9 +78,9 @@ def warnings(account: dict) -> list[str]:
         ("first", "lost a view of the first stage"),
         ("all", "have a view that no stage made"),
     ):
-        rows = [total(account, "rows", name) for name in ("harmful", "safe")]
-        lost = [total(account, "rows_short", short, name) for name in ("harmful", "safe")]
-        found_short = account.get("rows_short", {})
+        rows = [total(counts, "rows", name) for name in ("harmful", "safe")]
+        lost = [total(counts, "rows_short", short, name) for name in ("harmful", "safe")]
+        found_short = counts.get("rows_short", {})
         if 0 in rows or (short == "first" and found_short.get("first") == found_short.get("all")):
             continue
         shares = [a / b for a, b in zip(lost, rows, strict=True)]
@@ -95,40 +95,40 @@ def warnings(account: dict) -> list[str]:
     return found
 
 
-def table(account: dict) -> str:
+def table(counts: dict) -> str:
     """Formats the statistics: stages and gates, operations, classes, means, examples, warnings."""
-    stages = list(account.get("tried", {}))
-    gates = list(dict.fromkeys(g for s in account.get("rejected", {}).values() for g in s))
+    stages = list(counts.get("tried", {}))
+    gates = list(dict.fromkeys(g for s in counts.get("rejected", {}).values() for g in s))
     rows = [
-        [stage, total(account, "tried", stage), total(account, "accepted", stage)]
-        + [total(account, "rejected", stage, gate) for gate in gates]
+        [stage, total(counts, "tried", stage), total(counts, "accepted", stage)]
+        + [total(counts, "rejected", stage, gate) for gate in gates]
         for stage in stages
     ]
     parts = [tabulate(rows, ["stage", "tried", "accepted", *gates], tablefmt="github")]
     if any("|" in stage for stage in stages):
-        texts = [[s, op, n] for s in stages for op, n in account["texts"].get(s, {}).items()]
+        texts = [[s, op, n] for s in stages for op, n in counts["texts"].get(s, {}).items()]
         parts.append(tabulate(texts, ["stage", "made by", "texts"], tablefmt="github"))
     rows = []
     for name in CLASSES:
-        if not total(account, "rows", name):
+        if not total(counts, "rows", name):
             continue
-        views = total(account, "tried", stages[0], name)
-        counts = [total(account, "accepted", stage, name) for stage in stages]
-        counts = [counts[0], sum(counts[1:])]
-        counts += [total(account, "filled", how, name) for how in ("repeated", "identity")]
+        views = total(counts, "tried", stages[0], name)
+        made = [total(counts, "accepted", stage, name) for stage in stages]
+        made = [made[0], sum(made[1:])]
+        made += [total(counts, "filled", how, name) for how in ("repeated", "identity")]
         rows.append(
-            [name, total(account, "rows", name), views]
-            + [f"{count} ({count / views:.1%})" for count in counts]
+            [name, total(counts, "rows", name), views]
+            + [f"{count} ({count / views:.1%})" for count in made]
         )
     titles = ["class", "rows", "views", "first stage", "later stages", "repeated", "identity"]
     parts.append(tabulate(rows, titles, tablefmt="github"))
     lines = [
         f"mean {gate} of accepted views: {value['sum'] / value['count']:.3f}"
-        for gate, value in account.get("measured", {}).items()
+        for gate, value in counts.get("measured", {}).items()
     ]
     lines += [
         f"rejected by {gate}, for example: {', '.join(ids)}"
-        for gate, ids in account.get("examples", {}).items()
+        for gate, ids in counts.get("examples", {}).items()
     ]
-    lines += warnings(account)
+    lines += warnings(counts)
     return "\n\n".join([*parts, "\n".join(lines)]).rstrip()

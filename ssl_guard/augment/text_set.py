@@ -83,7 +83,7 @@ def open_set(
         raise BadInput(f"{path} is not the manifest of a set; {again}") from error
     if differences:
         raise BadInput(
-            f"the set in {folder} was made from something else ({'; '.join(differences)}); {again}"
+            f"the set in {folder} has other settings or rows ({'; '.join(differences)}); {again}"
         )
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return TextSet(folder, manifest, digest)

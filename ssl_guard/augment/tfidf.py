@@ -15,8 +15,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ssl_guard.augment.base import Rewrite, check_share, each
-from ssl_guard.augment.words import WORD, cased_like
+from ssl_guard.augment.base import WORD, Rewrite, cased_like, check_share, each
 
 
 def tfidf(texts: Iterable[str], *, p: float) -> Rewrite:

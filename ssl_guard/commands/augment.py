@@ -27,16 +27,17 @@ def main(argv: list[str]) -> None:
     import functools
 
     from ssl_guard import prepare
-    from ssl_guard.augment import estimate, make, stats, text_set
+    from ssl_guard.augment import estimate, make, select, stats, text_set
     from ssl_guard.evaluation import model_gates
     from ssl_guard.runtime import compilation
 
     compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
     source = prepare.read_split(config)
-    settings = prepare.model_gates(config)
+    spec = prepare.DataSpec(config).sets
+    settings = spec.model_gates
     asked = settings["similarity"] or settings["classifier"]
-    job = prepare.set_job(
-        config, source, judges=functools.partial(model_gates.build, **settings) if asked else None
+    job = select.own_job(
+        spec, source, judges=functools.partial(model_gates.build, **settings) if asked else None
     )
     pool = source.rows["unlabelled"]
     fit_on = source.rows["labelled"] + pool
@@ -46,25 +47,31 @@ def main(argv: list[str]) -> None:
     if WORKERS.value < 1:
         raise BadInput(f"--workers={WORKERS.value} must be at least 1.")
     if (job.folder / "manifest.json").exists() and not OVERWRITE.value:
-        again = f"make it again with: {prepare.set_command()} --overwrite"
+        again = f"make it again with: {cli.again('augment')} --overwrite"
         there = text_set.open_set(
             job.folder, pool=source.hashes, made_from=job.made_from, again=again
         )
         text_set.check(there, again=again)
         manifest = there.manifest
     else:
-        how = {"fit_on": fit_on, "overwrite": OVERWRITE.value}
-        if settings["classifier"]:
-            how["kinds"] = model_gates.kinds(pool, settings["classifier"])
+        classifier = settings["classifier"]
+        kinds = model_gates.kinds(pool, classifier) if classifier else None
         if RUNNER.value == "local":
-            progress = sys.stderr.isatty()
-            manifest = make.make_set(job, pool, workers=WORKERS.value, progress=progress, **how)
+            manifest = make.make_set(
+                job,
+                pool,
+                fit_on=fit_on,
+                kinds=kinds,
+                overwrite=OVERWRITE.value,
+                workers=WORKERS.value,
+                progress=sys.stderr.isatty(),
+            )
         else:
             try:
                 from ssl_guard.augment import beam
             except ImportError as error:
                 raise BadInput(cli.NO_BEAM.format(runner=RUNNER.value)) from error
-            make.stage(job, pool, **how)
+            make.stage(job, pool, fit_on=fit_on, kinds=kinds, overwrite=OVERWRITE.value)
             beam.make_shards(job, runner=RUNNER.value, options=BEAM_OPTIONS.value)
             manifest = make.finish(job)
     print(stats.table(manifest["account"]))

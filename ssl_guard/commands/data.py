@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from ssl_guard.data.schema import TASKS
+from ssl_guard.data.schema import TASKS, label_map
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import cli
 
@@ -87,7 +87,7 @@ def _how() -> dict:
         "task": TASK.value,
         "data_dir": DIR.value,
         "columns": cli.pairs("columns", COLUMNS.value),
-        "labels": cli.label_values(HARMFUL.value, SAFE.value),
+        "labels": label_map(HARMFUL.value, SAFE.value),
     }
 
 

@@ -4,14 +4,21 @@
     python -m ssl_guard evaluate --workdir=runs/uda --corpora=my.jsonl \\
         --over_refusal=xstest.jsonl --robustness=leetspeak,spacing \\
         --policy=policy.json --profile=permissive,strict
+    python -m ssl_guard evaluate --workdir=runs/uda --corpora=my.jsonl \\
+        --scorers=hf:/models/toxic-bert,moderation:https://api.openai.com/v1
 
 A corpus is a file, a name of `ssl_guard data list`, or a side of the run's own split. Writes
 RUN/evaluations/, a file for each corpus and threshold policy. Near-duplicates of rows that the run
-has seen are left out and counted.
+has seen are left out and counted. --scorers scores the same rows with other classifiers and writes
+RUN/peers/<name>/evaluations/.
 """
+
+import functools
+import os
 
 from absl import flags
 
+from ssl_guard.data.schema import label_map
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import cli
 
@@ -20,8 +27,14 @@ def main(argv: list[str]) -> None:
     workdir = cli.required(WORKDIR, "workdir")
     if not CORPORA.value and not OVER_REFUSAL.value:
         raise BadInput("--corpora is missing: files, names of corpora, or test, dev.")
-    from ssl_guard.evaluation import evaluate
+    from ssl_guard.evaluation import evaluate, external, table
 
+    open_scorer = functools.partial(
+        external.open_scorer,
+        harmful=HARMFUL_LABELS.value,
+        model=MODERATION_MODEL.value,
+        key=os.environ.get(KEY_VARIABLE.value, ""),
+    )
     found = evaluate.evaluate_run(
         workdir,
         CORPORA.value,
@@ -31,12 +44,13 @@ def main(argv: list[str]) -> None:
         profiles=PROFILE.value,
         threshold=THRESHOLD.value,
         columns=cli.pairs("columns", COLUMNS.value),
-        labels=cli.label_values(HARMFUL_VALUES.value, SAFE_VALUES.value),
+        labels=label_map(HARMFUL_VALUES.value, SAFE_VALUES.value),
         slices=evaluate.SLICES if SLICES.value is None else SLICES.value,
         keep_seen=KEEP_SEEN.value,
+        others=[functools.partial(open_scorer, spec) for spec in SCORERS.value],
     )
-    print(evaluate.table(found), "", *evaluate.notes(found), sep="\n")
-    print(f"written to {workdir}/evaluations")
+    print(table.table(found), "", *table.notes(found), sep="\n")
+    print(f"written to {workdir}/evaluations", *([f"{workdir}/peers"] if SCORERS.value else []))
 
 
 if __name__ == "__main__":
@@ -52,4 +66,10 @@ if __name__ == "__main__":
     SAFE_VALUES = flags.DEFINE_list("safe_values", [], "Label values that mean safe.")
     SLICES = flags.DEFINE_list("slices", None, "Columns of files to slice by (source,adversarial).")
     KEEP_SEEN = flags.DEFINE_bool("keep_seen", False, "Keeps near-duplicates of seen rows.")
+    SCORERS = flags.DEFINE_list("scorers", [], "Other classifiers: hf:FOLDER, moderation:URL.")
+    HARMFUL_LABELS = flags.DEFINE_list("harmful_labels", [], "Of hf: outputs that mean harmful.")
+    MODERATION_MODEL = flags.DEFINE_string("moderation_model", "", "The model of moderation:.")
+    KEY_VARIABLE = flags.DEFINE_string(
+        "key_variable", "MODERATION_API_KEY", "Environment variable with the endpoint's key."
+    )
     cli.run(main)

@@ -1,5 +1,6 @@
 """Lists the corpora, and loads one by name."""
 
+import functools
 from pathlib import Path
 
 from tabulate import tabulate
@@ -60,13 +61,13 @@ def load(
     task: of the labels; None is response_harm for a file, the first one of a corpus. columns,
     labels: of a file, see `corpora.load`.
     """
-    how = {"data_dir": data_dir, "labels": labels, "columns": columns}
+    read = functools.partial(corpora.load, data_dir=data_dir, labels=labels, columns=columns)
     if user_file.reads(name):
-        return corpora.load(name, task=task or "response_harm", **how)
+        return read(name, task=task or "response_harm")
     corpus = corpora.find(name.partition(":")[0])
     task = task or next(iter(corpus.FILES))
     if ":" in name or task not in corpus.FILES:
-        return corpora.load(name, task=task, **how)
-    parts = [corpora.load(f"{name}:{split}", task=task, **how) for split in corpus.FILES[task]]
+        return read(name, task=task)
+    parts = [read(f"{name}:{split}", task=task) for split in corpus.FILES[task]]
     rows = [example for part in parts for example in part.examples]
     return make_corpus(name, task, rows, corpus.LICENCE)

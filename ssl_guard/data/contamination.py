@@ -1,17 +1,24 @@
-"""What a test has in common with what a model has seen: the contamination of a test set."""
+"""Finds training rows that are near-duplicates of test rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ssl_guard.data.duplicates import Known, Shingles, near_duplicate_groups
-from ssl_guard.data.schema import normalised
+from ssl_guard.data.schema import Example, normalised
+from ssl_guard.errors import BadInput
+
+PRETRAINING = "pretraining.npz"  # in a model folder: Shingles of the prompts it was pre-trained on
 
 
 class Overlap(NamedTuple):
-    """Of every prompt: bool, is it exactly, but for case and white space, one that was seen; bool,
-    is it exactly or nearly one; int, the number of its group of near-duplicates."""
+    """Comparison of prompts with seen ones, each array [prompts].
+
+    exact: bool, equal to a seen prompt up to case and white space. near: bool, equal or a
+    near-duplicate. groups: int, the number of the prompt's group of near-duplicates.
+    """
 
     exact: np.ndarray
     near: np.ndarray
@@ -29,14 +36,55 @@ def overlap(prompts: Sequence[str], seen: Sequence[str]) -> Overlap:
     return Overlap(exact, near, groups)
 
 
-def near_test(test: Sequence[str], pools: Mapping[str, Shingles]) -> dict[str, np.ndarray]:
-    """{pool: bool [its prompts], is it a near-duplicate of a prompt of the test?}"""
-    known = Known(Shingles.of(test))
-    return {name: known.near(shingles) for name, shingles in pools.items()}
+def pretraining(model_folder: Path) -> Shingles | None:
+    """The prompts that a model was pre-trained on by train/masked_lm.py; None if unknown."""
+    path = model_folder / PRETRAINING
+    return Shingles.load(path) if path.exists() else None
+
+
+def near_test(
+    rows: Mapping[str, Sequence[Example]],
+    left_out: Sequence[Example],
+    augmented: Mapping[str, Iterable[tuple]],
+    model_folder: Path,
+) -> dict[str, np.ndarray]:
+    """Finds the prompts of every pool that are near a test prompt: {pool: bool [prompts]}.
+
+    rows: examples by side; left_out: examples on no side; augmented: views, (example, copy,
+    prompt, response), by set. The pools are the sides but "test", "left_out", "augmented/<set>",
+    and "pretraining", the prompts that the model was pre-trained on, if known. Raises BadInput if
+    one of the last is near a test prompt, since it cannot be removed from the model.
+    """
+    examples = {side: rows[side] for side in rows if side != "test"} | {"left_out": left_out}
+    pools = {name: Shingles.of(e.prompt for e in part) for name, part in examples.items()}
+    for name, views in augmented.items():
+        pools[f"augmented/{name}"] = Shingles.of(prompt for _, _, prompt, _ in views)
+    read = pretraining(model_folder)
+    if read is not None:
+        pools["pretraining"] = read
+    known = Known(Shingles.of(example.prompt for example in rows["test"]))
+    near = {name: known.near(pool) for name, pool in pools.items()}
+    if read is not None and near["pretraining"].any():
+        raise BadInput(
+            f"{model_folder} was pre-trained on {int(near['pretraining'].sum())} prompts that "
+            "are near test prompts of this run: pre-train it with this run's config.data and "
+            "config.seed, or use another model."
+        )
+    return near
+
+
+def counts(near: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
+    """Counts, for the report, the prompts of every pool, those near a test prompt, and those
+    removed: rows left out of the split, and augmented views replaced by their row."""
+    found = {name: {"rows": len(n), "near_test": int(n.sum())} for name, n in near.items()}
+    for name, pool in found.items():
+        removed = name == "left_out" or name.startswith("augmented/")
+        pool["removed"] = pool["near_test"] if removed else 0
+    return found
 
 
 def note(contamination: Mapping[str, Mapping[str, int]]) -> str:
-    """The report's "contamination" in a line: what was near the test, and that it is not used."""
+    """Formats `counts` as one line."""
     found = [
         f"{pool['near_test']} of {pool['rows']} in {name}"
         + ("" if pool["removed"] == pool["near_test"] else " (STILL USED)")

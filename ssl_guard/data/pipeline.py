@@ -1,38 +1,23 @@
-"""From shards to batches: shuffled, bucketed by length, resumable at any step.
+"""Makes batches from shards: shuffled, bucketed by length, resumable at any step.
 
-A batch is a pure function of (seed, step), so the position of the data is one number, and a resumed
-run sees what an uninterrupted one would have seen.
+A batch is a pure function of (seed, step). The position of the data is therefore one number, and a
+resumed run sees the same batches as an uninterrupted one.
 """
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import grain
 import numpy as np
 
 from ssl_guard.data import bucketing, packing, sampling
-from ssl_guard.data.shards import Records
+from ssl_guard.data.records import Records
 from ssl_guard.data.view_mixture import Mixture
 from ssl_guard.errors import BadInput
 
-SAMPLED_STEPS = 2048  # the first ones of a run, from whose lengths its shapes are chosen
-MULTIPLE = 4  # of which chosen lengths are, but for the longest record's
-
-
-class Layout(NamedTuple):
-    """Where the texts of a view go in some steps.
-
-    need: int [steps], the length that each step asks for; row, start: int [steps, batch], each
-    text's row and its first place there; rows: of a step, the devices' one after the other; packed:
-    whether a row may hold several texts.
-    """
-
-    need: np.ndarray
-    row: np.ndarray
-    start: np.ndarray
-    rows: int
-    packed: bool
+SAMPLED_STEPS = 2048  # first steps of a run, from whose lengths its shapes are chosen
+MULTIPLE = 4  # chosen lengths are multiples of this, except that of the longest record
 
 
 def train_batches(
@@ -54,50 +39,49 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.IterDataset:
-    """Batches of a training run: `iter()` gives an iterator with get_state and set_state.
+    """Makes the batches of a training run; its iterators have get_state and set_state.
 
-    labelled, weak, strong: the views; weak is the unlabelled pool as it is, record i of it being
-        row i of the pool, and strong its augmented copies, copy c of row i at i * copies + c, or
-        several such views as a Mixture, which knows its copies. Both are None for a supervised run,
-        strong alone for an algorithm that perturbs nothing.
-    labelled_batch, unlabelled_batch: rows of a global batch. Of these a process gets its own slice,
-        rows [process_index * B / process_count, (process_index + 1) * B / process_count).
-    buckets: rising padded lengths, the last one no shorter than any record.
-    window_steps: rows of so many consecutive steps are sorted by length and dealt out to batches,
-        longest with longest; the steps of a window then come in random order.
-    num_shapes: 0 pads all views of a step to the bucket of its longest row. Else so many compiled
-        shapes, a length for each view (the same one for a method that needs `one_length`), are
-        chosen from the run's first steps, see data/shapes.py; a later step that fits none of them
-        takes one more, that of the longest records.
-    pack_groups: the number of devices packs several texts into one row, see data/packing.py;
-        batches then get texts of all lengths, and shapes are chosen, as many as buckets if
-        num_shapes is 0. 0 gives every text a row.
+    labelled, weak, strong: the views. weak: record i is row i of the unlabelled pool. strong: copy
+        c of row i at i * copies + c, or several such views as a Mixture. Both are None for a
+        supervised run, strong for an algorithm without augmentation.
+    labelled_batch, unlabelled_batch: rows of a global batch. A process gets its own slice, rows
+        [process_index * B / process_count, (process_index + 1) * B / process_count).
+    buckets: increasing padded lengths; the last one is at least as long as any record.
+    window_steps: rows of this many consecutive steps are sorted by length and dealt to batches;
+        the steps of a window are then shuffled.
+    num_shapes: 0 pads all views of a step to the bucket of its longest row. Otherwise the number of
+        compiled shapes, a length for each view (the same one with `one_length`), which are chosen
+        from the run's first steps, see data/bucketing.py. A later step that fits none of them uses
+        one more shape, that of the longest records.
+    pack_groups: the number of devices, to pack several texts into one row, see data/packing.py.
+        Batches then have texts of all lengths, and num_shapes = 0 chooses as many shapes as there
+        are buckets. 0 gives every text its own row.
 
     A batch is a dict of NumPy arrays (Bl, Bu: a process's rows; L: the view's length in this step):
         labelled: {input_ids, attention_mask, token_type_ids: int32 [Bl, L], row, label, index (the
                    record's number): int32 [Bl], weight: float32 [Bl]}
         weak, strong: {input_ids, attention_mask, token_type_ids: int32 [Bu, L], row: int32 [Bu]}
-        and in every view task: int32 [B], the place in schema.TASKS of what the row asks, which
-        its having a response tells
+        and in every view task: int32 [B], the place in schema.TASKS of the row's task, which
+        depends on whether it has a response
         index: int32 [Bu], position in the pool; hidden_label: int32 [Bu], -1 where unknown
         weight: float32 [Bu], 0 where a pool row occurs in the global batch for the second time
     `row` is the place in the global batch.
 
-    Every epoch visits each row once, in a new order, and takes the row's next strong copy, starting
-    from a random one (of a set drawn by weight, see data/mixing.py). Batches run on across epochs;
-    a pool smaller than a batch repeats within it.
+    Every epoch visits each row once, in a new order, and uses the row's next strong copy, starting
+    from a random one (of a set drawn by weight, see data/view_mixture.py). Batches continue across
+    epochs; a pool smaller than a batch repeats within it.
 
     Raises BadInput for a record longer than the last bucket and for views that do not fit together.
     """
+    for records in (labelled, weak, *(strong.views if isinstance(strong, Mixture) else (strong,))):
+        if records is not None:
+            _check_buckets(records, buckets)
     if strong is not None and not isinstance(strong, Mixture):
         rows = 0 if weak is None else len(weak)
         strong = Mixture([strong], rows=rows, copies=[copies])
-    views = {"labelled": labelled, "weak": weak, "strong": strong}
-    views = {name: records for name, records in views.items() if records is not None}
+    given: dict[str, Records | None] = {"labelled": labelled, "weak": weak, "strong": strong}
+    views = {name: records for name, records in given.items() if records is not None}
     batch_sizes = {"labelled": labelled_batch, "weak": unlabelled_batch, "strong": unlabelled_batch}
-    for records in (labelled, weak, *(strong.views if strong is not None else ())):
-        if records is not None:
-            _check_buckets(records, buckets)
     if strong is not None and (weak is None or strong.rows != len(weak)):
         raise BadInput(
             f"the strong views are of {strong.rows} rows and the unlabelled view is not; prepare "
@@ -134,9 +118,9 @@ def train_batches(
         longest = dict.fromkeys(views, max(longest.values()))
 
     @functools.lru_cache(maxsize=2)
-    def layouts(window: int) -> dict[str, Layout]:
+    def layouts(window: int) -> dict[str, packing.Layout]:
         return {
-            name: _layout(views[name].lengths[numbers], height[name], pack_groups)
+            name: packing.layout(views[name].lengths[numbers], height[name], pack_groups)
             for name, numbers in plan(window).items()
         }
 
@@ -159,13 +143,15 @@ def train_batches(
     def batch_of(step: int) -> dict:
         window, place = divmod(step, window_steps)
         lengths = bucketing.first_that_holds(table, needs(window)[place])
-        batch = {}
+        batch: dict[str, Any] = {}
         for (name, records), length in zip(views.items(), lengths.tolist(), strict=True):
             numbers = plan(window)[name][place]
-            mine = _slice(len(numbers), process_index, process_count)
+            mine = packing.own_slice(len(numbers), process_index, process_count)
             rows = records.gather(numbers[mine])
             layout = layouts(window)[name]
-            batch[name] = _view(rows, layout, place, length, pad_id, process_index, process_count)
+            batch[name] = packing.view(
+                rows, layout, place, length, pad_id, process_index, process_count
+            )
             if name == "labelled":
                 batch[name]["label"] = np.array([row["label"] for row in rows], np.int32)
                 batch[name]["weight"] = np.ones(len(rows), np.float32)
@@ -186,7 +172,7 @@ def train_batches(
     return (
         grain.MapDataset.range(steps)
         .map(batch_of)
-        # Reader threads would fight over the interpreter: records are small.
+        # Records are small: reader threads would only contend for the GIL.
         .to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     )
 
@@ -201,13 +187,13 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[tuple[dict, np.ndarray]]:
-    """Every record once: (batch like "labelled" above, positions int64 [rows]).
+    """Yields every record once: (batch like "labelled" above, positions int64 [rows]).
 
     Rows are sorted by length, each batch is padded to the bucket of its longest row, and the last
-    one filled up with rows of weight 0. positions are the records of the rows that count, which
-    come first: `scores[positions] = predictions[: len(positions)]`. With pack_groups (see
-    train_batches) a batch is `batch_size` texts of all lengths, packed, all in one shape. A process
-    gets its own slice of each global batch, and the positions of all of it.
+    one is filled with rows of weight 0. positions are the records of the other rows, which come
+    first: `scores[positions] = predictions[: len(positions)]`. With pack_groups (see train_batches)
+    a batch is `batch_size` packed texts of all lengths, and all batches have one shape. A process
+    gets its own slice of each global batch, and the positions of the whole batch.
     """
     _check_buckets(records, buckets)
     by_length = np.argsort(records.lengths, kind="stable")
@@ -226,29 +212,25 @@ def eval_batches(
     if pack_groups:
         texts = batch_size // pack_groups
         height = pack_groups * packing.rows_for(texts, lengths.mean(), lengths.max())
-    layout = _layout(lengths, height, pack_groups)
-    mine = _slice(batch_size, process_index, process_count)
+    layout = packing.layout(lengths, height, pack_groups)
+    mine = packing.own_slice(batch_size, process_index, process_count)
     for number, positions in enumerate(parts):
         rows = records.gather(filled[number, mine])
         need = layout.need.max() if pack_groups else layout.need[number]
         length = int(need if pack_groups else buckets[np.searchsorted(buckets, need)])
-        batch = _view(rows, layout, number, length, pad_id, process_index, process_count)
+        batch = packing.view(rows, layout, number, length, pad_id, process_index, process_count)
         batch["label"] = np.array([row["label"] for row in rows], np.int32)
         batch["weight"] = (np.arange(batch_size) < len(positions)).astype(np.float32)[mine]
         yield batch, positions
 
 
 def tasks_of(records: Records) -> np.ndarray:
-    """int32 [rows]: the place in schema.TASKS of every record's task."""
-    return _tasks(records.gather(range(len(records))))
-
-
-def _tasks(rows: list[dict]) -> np.ndarray:
-    return np.array([row["second"] < len(row["input_ids"]) for row in rows], np.int32)
+    """The place in schema.TASKS of every record's task, int32 [rows]."""
+    return packing.tasks_of(records.gather(range(len(records))))
 
 
 def token_counts(batch: dict) -> tuple[int, int]:
-    """(real tokens, tokens computed) over all views; 1 - real / computed is the padding share."""
+    """Counts (real tokens, computed tokens) of all views; the padding share is 1 - their ratio."""
     views = [view for view in batch.values() if isinstance(view, dict)] or [batch]
     masks = [view["attention_mask"] for view in views]
     return sum(int(mask.sum()) for mask in masks), sum(mask.size for mask in masks)
@@ -257,7 +239,7 @@ def token_counts(batch: dict) -> tuple[int, int]:
 def _check_buckets(records: Records, buckets: Sequence[int]) -> None:
     if list(buckets) != sorted(set(buckets)) or records.lengths.max() > buckets[-1]:
         raise BadInput(
-            f"the buckets {tuple(buckets)} must rise and end at max_length; the longest record of "
+            f"the buckets {tuple(buckets)} must increase up to max_length; the longest record of "
             f"the view {records.manifest['view']!r} has {records.lengths.max()} tokens."
         )
 
@@ -276,46 +258,3 @@ def _check_processes(count: int, *batch_sizes: int) -> None:
                 f"a batch of {size} rows cannot be split over {count} processes; make it a "
                 "multiple."
             )
-
-
-def _slice(size: int, process_index: int, process_count: int) -> slice:
-    """A process's part of `size` things."""
-    share = size // process_count
-    return slice(process_index * share, (process_index + 1) * share)
-
-
-def _layout(lengths: np.ndarray, rows: int, groups: int) -> Layout:
-    """lengths: int [steps, batch]; rows: of a step; groups: of texts, 0 for rows of their own."""
-    if not groups:
-        row = np.broadcast_to(np.arange(rows), lengths.shape)
-        return Layout(lengths.max(axis=1), row, np.zeros_like(row), rows, packed=False)
-    row, start, need = packing.balanced(lengths.reshape(len(lengths) * groups, -1), rows // groups)
-    row += np.tile(np.arange(0, rows, rows // groups), len(lengths))[:, None]
-    need = need.reshape(-1, groups).max(axis=1)
-    return Layout(need, row.reshape(lengths.shape), start.reshape(lengths.shape), rows, packed=True)
-
-
-def _view(
-    records: list[dict],
-    layout: Layout,
-    step: int,
-    length: int,
-    pad_id: int,
-    process_index: int,
-    process_count: int,
-) -> dict[str, np.ndarray]:
-    """The encoder's inputs, `row` and `task` of a process's records of a step."""
-    texts = _slice(layout.row.shape[1], process_index, process_count)
-    rows = _slice(layout.rows, process_index, process_count)
-    view = packing.lay_out(
-        records,
-        layout.row[step, texts] - rows.start,
-        layout.start[step, texts],
-        rows=rows.stop - rows.start,
-        length=length,
-        pad_id=pad_id,
-        first_row=texts.start,
-    )
-    if not layout.packed:
-        del view["text"]
-    return view | {"task": _tasks(records)}

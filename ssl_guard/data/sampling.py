@@ -1,7 +1,7 @@
-"""Which records a step sees: from their lengths alone, so no record is read.
+"""Chooses the records of each step from their lengths, without reading them.
 
 Rows come from an endless shuffle, epoch after epoch. Those of a window of consecutive steps are
-dealt out together, by length or, to be packed, to batches of like total length.
+dealt to batches together: by length, or for packing to batches of similar total length.
 """
 
 import functools
@@ -10,10 +10,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ssl_guard.data import packing
-from ssl_guard.data.shards import Records
+from ssl_guard.data.records import Records
 from ssl_guard.data.view_mixture import Mixture
 
-# Independent random streams of one seed; mixing.py and mlm.py have further ones.
+# Independent random streams of one seed; view_mixture.py and train/masked_lm.py use others.
 LABELLED, UNLABELLED, STEP_ORDER = range(3)
 
 
@@ -29,13 +29,13 @@ def planner(
     packed: bool,
     own_lengths: bool,
 ) -> Callable[[int], dict[str, np.ndarray]]:
-    """plan(window) -> the record numbers of its steps, {view: int [window_steps, batch]}.
+    """Returns plan(window) -> record numbers of its steps, {view: int [window_steps, batch]}.
 
-    A pure function, and fast for windows that do not go back. own_lengths: whether each view is
+    A pure function, and fast for windows in increasing order. own_lengths: whether each view is
     padded to a length of its own. The other arguments are those of pipeline.train_batches.
     """
     scale = 1.0
-    if strong is not None:
+    if weak is not None and strong is not None:
         choose, mean_lengths = strong.chooser(seed), strong.mean_lengths()
         if own_lengths:
             scale = mean_lengths.mean() / weak.lengths.mean()
@@ -44,7 +44,7 @@ def planner(
         """Places of the rows, [window_steps, batch]; tokens: of each view of them."""
         if packed:
             return packing.dealt(rows, tie, np.stack(tokens, axis=1), batch)
-        # The view that is the longer one for its kind decides.
+        # The longer view decides, after the scale of strong views is removed.
         return _by_length(np.max([tokens[0] * scale, *tokens[1:]], axis=0), epoch, batch)
 
     def plan(window: int) -> dict[str, np.ndarray]:
@@ -72,7 +72,7 @@ def planner(
 def _stream(
     seed: int, stream: int, size: int, start: int, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and epochs, int64 [count], at places start.. of an endless shuffle of `size` rows."""
+    """Rows and epochs, int64 [count], from place `start` of an endless shuffle of `size` rows."""
     epoch, place = np.divmod(np.arange(start, start + count), size)
     rows = [
         _permutation(seed, stream, int(e), size)[place[epoch == e]]
@@ -89,7 +89,7 @@ def _permutation(seed: int, stream: int, epoch: int, size: int) -> np.ndarray:
 def _by_length(lengths: np.ndarray, epoch: np.ndarray, batch: int) -> np.ndarray:
     """Deals rows to batches of similar length, shortest batch first: int [len / batch, batch].
 
-    Epochs stay apart, else a row's occurrences, being equally long, would meet in one batch.
+    Epochs are kept apart; otherwise a row's occurrences, being equally long, would share a batch.
     """
     batches = np.lexsort((lengths, epoch)).reshape(-1, batch)
     return batches[np.argsort(lengths[batches].max(axis=1), kind="stable")]

@@ -1,4 +1,4 @@
-"""Views of tokenised rows as sharded TFRecords (data/framing.py), read at random.
+"""Stores views of tokenised rows as sharded TFRecords (data/tfrecord_io.py) with random access.
 
 One view of the data (labelled, unlabelled, its strong copies, dev, test) is one folder:
 
@@ -6,16 +6,15 @@ One view of the data (labelled, unlabelled, its strong copies, dev, test) is one
     <view>.tfrecord-00000-of-00004.index   NumPy array of (offset, size, length), one per record
     features.json, dataset_info.json       for tfds.builder_from_directory(folder)
     manifest.json                          what the view was made from, counts, sha256 of each
-                                           file, share of records that another row has as well
+                                           file, share of records that repeat another row's
 
-A folder gets its name only when it is complete, so a killed writer leaves no half view. A record's
+A folder is renamed when it is complete, so a killed writer leaves no partial view. A record's
 features are id (bytes), input_ids (bytes of little-endian int32, four times cheaper to parse than
 an int64 list) and the int64 scalars second, cut, label, index, copy. In Python a record is a dict
 of these: id a str, input_ids int32 [length], the rest ints.
 """
 
 import contextlib
-import copy
 import hashlib
 import itertools
 import json
@@ -23,13 +22,14 @@ import os
 import secrets
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from ssl_guard.data import tfrecord_io
+from ssl_guard.data.records import Records
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime.files import sha256_file
 
@@ -45,10 +45,10 @@ def write_shards(
 
     rows: dicts as described above; may be a generator, one row is held at a time.
     num_shards: files; fewer if there are fewer rows.
-    made_from: whatever decides the rows (hashes of corpus, split and tokenizer; op, its arguments,
-        copies, seed), as JSON values; open_shards compares it.
-    A view that is already there is replaced at the end. Raises BadInput for no rows, and for a disk
-    that is full or not writable.
+    made_from: all that determines the rows (hashes of corpus, split and tokenizer, settings), as
+        JSON values; open_shards compares it.
+    An existing view is replaced at the end. Raises BadInput for no rows, and for a disk that is
+    full or not writable.
     """
     folder = Path(folder)
     building = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
@@ -83,7 +83,7 @@ def write_shards(
 def _write_records(
     folder: Path, view: str, rows: Iterator[dict], num_shards: int
 ) -> tuple[list[dict], int, float]:
-    """The shards' manifest entries, the number of rows that were cut, and `repeated_share`."""
+    """Writes the shards; returns their manifest entries, truncated rows and `repeated_share`."""
     first = list(itertools.islice(rows, num_shards))
     if not first:
         raise BadInput(f"the view {view!r} has no rows; nothing was written to its folder.")
@@ -122,7 +122,7 @@ def _write_records(
 
 
 def repeated_share(contents: np.ndarray, owners: np.ndarray) -> float:
-    """Share of the records that are equal to a record of another row.
+    """The share of records that equal a record of another row.
 
     contents: uint64 [records], hashes; owners: int64 [records], the row that each is a copy of.
     """
@@ -157,16 +157,16 @@ def _write_tfds_metadata(folder: Path, view: str, shards: list[dict]) -> None:
         },
         split_infos=[split],
         filename_template=template,
-        check_data=False,  # the check reads a record with tensorflow
+        check_data=False,  # which would read a record with tensorflow
     )
 
 
-def open_shards(folder: str | Path, view: str, *, made_from: dict, rebuild: str) -> "Records":
-    """Opens a view and checks every file of it.
+def open_shards(folder: str | Path, view: str, *, made_from: dict, rebuild: str) -> Records:
+    """Opens a view and checks all its files.
 
-    made_from: what the view must have been made from. rebuild: the command that writes it again,
-    for the message. Raises BadInput for a missing or unreadable manifest, another schema version, a
-    view made from something else (naming what differs), and a missing or changed file.
+    made_from: the expected value. rebuild: the command that writes the view again, for errors.
+    Raises BadInput for a missing or unreadable manifest, another schema version, a view made from
+    something else (with the differences), and a missing or changed file.
     """
     folder = Path(folder)
     path = folder / "manifest.json"
@@ -194,13 +194,13 @@ def open_shards(folder: str | Path, view: str, *, made_from: dict, rebuild: str)
         for shard in manifest["shards"]:
             _check_file(folder / shard["file"], shard["sha256"], again)
             _check_file(folder / f"{shard['file']}.index", shard["index_sha256"], again)
-        return Records(folder, manifest)
+        return ShardRecords(folder, manifest)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path} is not a manifest of shards; {again}") from error
 
 
 def differences_of(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """ "key was old and is now new" for every leaf that differs between two JSON objects."""
+    """Lists the leaves that differ between two JSON objects: "key: old there, new now"."""
     found = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
@@ -222,7 +222,7 @@ def _check_file(path: Path, sha256: str, again: str) -> None:
 
 
 class _Files:
-    """Files open for reading, until nothing refers to them any more."""
+    """File descriptors that are closed with the last reference to this object."""
 
     def __init__(self, paths: Iterable[Path]):
         self.numbers = []
@@ -234,12 +234,10 @@ class _Files:
             os.close(number)
 
 
-class Records(Sequence):
-    """A view's records, read from its files one by one, in the order they were written.
+class ShardRecords(Records):
+    """A view's records, in the order they were written, read from its files one by one.
 
-    Attributes: lengths (int32 [records], tokens of each, known without reading a record) and
-    manifest (the parsed manifest.json). Made by open_shards, which checks the files. It holds 32
-    bytes a record in memory.
+    Made by open_shards, which checks the files. Uses 24 bytes of memory a record.
     """
 
     def __init__(self, folder: Path, manifest: dict):
@@ -248,32 +246,17 @@ class Records(Sequence):
         index = np.empty(manifest["count"], INDEX_DTYPE)
         for shard, path in enumerate(self._paths):
             index[shard :: len(self._paths)] = np.load(f"{path}.index", allow_pickle=False)
-        # Not mapped into memory: what had been read once would stay there.
+        # pread and not a memory map, whose pages would stay in memory after they are read.
         self._files = _Files(self._paths)
         self._offset, self._size = index["offset"], index["size"]
         self.lengths = np.ascontiguousarray(index["length"])
-        self._numbers = np.arange(len(self.lengths))  # of the records among those of the files
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, i: int) -> dict:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"record {i} of {len(self)}")
-        return self.gather([i % len(self)])[0]
-
-    def subset(self, indices: np.ndarray) -> "Records":
-        """The records of these numbers, as Records of their own on the same files."""
-        part = copy.copy(self)
-        part._numbers, part.lengths = self._numbers[indices], self.lengths[indices]
-        return part
 
     def gather(self, indices: Iterable[int]) -> list[dict]:
         """The records at these positions (0 <= i < len), in this order.
 
         Raises BadInput, naming shard and record, when a record does not match its CRC.
         """
-        return [self._read(int(self._numbers[i])) for i in indices]
+        return [self._read(int(i)) for i in indices]
 
     def _read(self, i: int) -> dict:
         shard, size = i % len(self._paths), int(self._size[i])
@@ -284,16 +267,12 @@ class Records(Sequence):
                 f"record {i // len(self._paths)} of {self._paths[shard]} is corrupt; "
                 "delete the folder and prepare the data again."
             )
-        return _parse(data)
+        row = tfrecord_io.parse(data)
+        tokens = np.frombuffer(row["input_ids"], "<i4")
+        return row | {"id": row["id"].decode(), "input_ids": tokens}
 
 
 def _serialise(row: dict) -> bytes:
     tokens = np.asarray(row["input_ids"], "<i4").tobytes()
     features = {"id": row["id"].encode(), "input_ids": tokens}
     return tfrecord_io.serialise(features | {name: row[name] for name in INTEGERS})
-
-
-def _parse(data: bytes) -> dict:
-    row = tfrecord_io.parse(data)
-    tokens = np.frombuffer(row["input_ids"], "<i4")
-    return row | {"id": row["id"].decode(), "input_ids": tokens}

@@ -124,7 +124,9 @@ def make_split(corpus: Corpus, spec: SplitSpec, *, given_test: Set[str] = frozen
 
     prompts = (example.prompt for example in corpus.examples)
     groups = [_Group.of(corpus, positions) for positions in near_duplicate_groups(prompts)]
-    sizes = {side: asked[side] for side in ("test", "dev", "calibration") if side in asked}
+    sizes: dict[str, int] = {
+        side: asked[side] for side in ("test", "dev", "calibration") if side in asked
+    }
     side_of = ["unlabelled"] * len(corpus.examples)
     if given_test:
         del sizes["test"]
@@ -146,7 +148,7 @@ def make_split(corpus: Corpus, spec: SplitSpec, *, given_test: Set[str] = frozen
         side_of[position] = "labelled" if chosen else "left_out"
 
     sides = [side for side in SIDES if side in (*asked, "unlabelled")]
-    ids = {side: [] for side in (*sides, "left_out")}
+    ids: dict[str, list[str]] = {side: [] for side in (*sides, "left_out")}
     counts = {side: {"rows": 0, "harmful": 0, "safe": 0, "unknown": 0} for side in ids}
     for example, side in zip(corpus.examples, side_of, strict=True):
         if example.label is None and side != "unlabelled":
@@ -239,7 +241,7 @@ def _first_labelled(
 
     Returns {position: is it labelled?} of all rows of the groups used.
     """
-    left, found = list(wanted), {}
+    left, found = list(wanted), dict[int, bool]()
     for group in _labelled_order(groups, len(wanted), seed):
         labels = {position: corpus.examples[position].label for position in group.positions}
         chosen = set()
@@ -306,7 +308,7 @@ def read_split(path: str | Path, corpus: Corpus) -> Split:
         content = json.loads(Path(path).read_bytes())
         stated, version = content.pop("sha256"), content.pop("schema_version")
         ids = {side: tuple(content.pop(side)) for side in (*SIDES, "left_out") if side in content}
-        split = Split(**content, **ids)
+        split = Split(**(content | ids))
         whole = version == SCHEMA_VERSION and stated == _sha256(_content(split))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         whole = False

@@ -1,26 +1,27 @@
-"""Several augmentation sets of one pool, mixed in training by weights.
+"""Mixes several augmentation sets of one pool by weights.
 
-Every time that training visits a row it draws a set by the weights, from (seed, row, epoch) alone,
-and takes the row's next copy in that set, starting from a random one. With one set these are the
+At each visit of a row, training draws a set by the weights, as a function of (seed, row, epoch).
+It uses the row's next copy in that set, starting from a random one. With one set, these are the
 row's copies in turn.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ssl_guard.data.shards import Records
+from ssl_guard.data.records import Concat, Records
 from ssl_guard.errors import BadInput
 
-COPIES, SETS = 3, 5  # random streams of a seed; pipeline.py and mlm.py have those between
+COPIES, SETS = 3, 5  # random streams of a seed; sampling.py and train/masked_lm.py use others
 
 
-class Mixture(Sequence):
-    """The records of several strong views, one view after the other, read like tfrecord.Records.
+class Mixture(Concat):
+    """The records of several strong views, and the drawing of a row's view.
 
-    views: each with copy c of the pool's row i at i * copies + c; copies: int, of each view;
-    weights: positive, of each view, brought to a sum of 1. Raises BadInput for copies that do not
-    fit a pool of `rows` rows.
+    views: each with copy c of the pool's row i at i * copies + c. copies: int, of each view.
+    weights: positive, of each view; normalised. Raises BadInput for copies that do not fit a pool
+    of `rows` rows.
     """
 
     def __init__(
@@ -31,38 +32,20 @@ class Mixture(Sequence):
         copies: Sequence[int] | None = None,
         weights: Sequence[float] = (),
     ):
-        self.views, self.rows = tuple(views), rows
+        super().__init__(views)
+        self.rows = rows
         self.copies = tuple(copies or (len(view) // rows for view in views))
-        weights = np.array(weights or [1.0] * len(views), np.float64)
-        self.weights = weights / weights.sum()
+        shares = np.array(weights or [1.0] * len(views), np.float64)
+        self.weights = shares / shares.sum()
         for view, number in zip(self.views, self.copies, strict=True):
             if len(view) != rows * number:
                 raise BadInput(
                     f"the strong view has {len(view)} records, which is not {number} copies of "
                     f"each of the {rows} unlabelled rows; prepare the shards again."
                 )
-        self.lengths = np.concatenate([view.lengths for view in self.views])
-        self._starts = np.cumsum([0, *map(len, self.views)])
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, i: int) -> dict:
-        return self.gather([range(len(self))[i]])[0]  # range raises IndexError
-
-    def gather(self, indices: Iterable[int]) -> list[dict]:
-        """The records at these positions, in this order."""
-        indices = np.asarray(list(indices), np.int64)
-        found = np.searchsorted(self._starts, indices, side="right") - 1
-        rows: list = [None] * len(indices)
-        for number, view in enumerate(self.views):
-            mine = np.flatnonzero(found == number)
-            for i, row in zip(mine, view.gather(indices[mine] - self._starts[number]), strict=True):
-                rows[i] = row
-        return rows
 
     def mean_lengths(self) -> np.ndarray:
-        """float64 [rows]: the expected tokens of a row's strong view."""
+        """The expected tokens of each row's strong view, float64 [rows]."""
         means = [
             view.lengths.reshape(-1, copies).mean(axis=1)
             for view, copies in zip(self.views, self.copies, strict=True)
@@ -70,9 +53,9 @@ class Mixture(Sequence):
         return sum(weight * mean for weight, mean in zip(self.weights, means, strict=True))
 
     def chooser(self, seed: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        """choose(rows, epochs) -> records, int64: what these rows are shown in these epochs.
+        """Returns choose(rows, epochs) -> records, int64 [n], of these rows in these epochs.
 
-        A pure function, and fast for epochs that do not go back. rows, epochs: int [n].
+        A pure function, and fast for epochs in increasing order. rows, epochs: int [n].
         """
         first = [
             np.random.default_rng([seed, COPIES, number]).integers(copies, size=self.rows)
@@ -81,7 +64,7 @@ class Mixture(Sequence):
         bounds = np.cumsum(self.weights)[:-1]
 
         def drawn(epoch: int) -> np.ndarray:
-            """int [rows]: every row's set in an epoch."""
+            """Every row's set in an epoch, int [rows]."""
             if not len(bounds):
                 return np.zeros(self.rows, np.int64)
             draws = np.random.default_rng([seed, SETS, epoch]).random(self.rows)
@@ -89,9 +72,10 @@ class Mixture(Sequence):
 
         every = np.arange(self.rows)
         seen, until = np.zeros((self.rows, len(self.views)), np.int64), 0
+        lock = threading.Lock()  # prefetching iterators may share a chooser
 
         def turns(epoch: int) -> tuple[np.ndarray, np.ndarray]:
-            """(set, how often the row was shown from it before), int [rows] each, of an epoch."""
+            """(set of each row in an epoch, its earlier visits to that set), int [rows] each."""
             nonlocal until
             if epoch < until:
                 seen[:], until = 0, 0
@@ -105,7 +89,8 @@ class Mixture(Sequence):
             records = np.empty(len(rows), np.int64)
             for epoch in np.unique(epochs):
                 here = epochs == epoch
-                sets, turn = (values[rows[here]] for values in turns(int(epoch)))
+                with lock:
+                    sets, turn = (values[rows[here]] for values in turns(int(epoch)))
                 shown = np.empty(len(sets), np.int64)
                 for number, copies in enumerate(self.copies):
                     mine = sets == number

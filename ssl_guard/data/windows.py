@@ -1,28 +1,28 @@
-"""Texts longer than the encoder reads, scored in overlapping windows: the most harmful one counts.
+"""Splits texts that are too long for the encoder into overlapping windows, for scoring.
 
-Training cuts a text that is too long; scoring need not. Every token is in some window:
+A text's score is that of its most harmful window. Every token is in some window:
 
     prompt alone       windows over the prompt
     prompt, response   the response whole in every window, each with another part of the prompt
-    long response      it is windowed as well, as soon as it leaves less than a quarter of a window
-                       to the prompt: each part with the newest part of the prompt, then the older
-                       parts of the prompt with the opening of the response
+    long response      windowed too, if it leaves less than a quarter of a window to the prompt:
+                       each part with the newest part of the prompt, then the older parts of the
+                       prompt with the opening of the response
 """
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ssl_guard.data.shards import Records
+from ssl_guard.data.records import Records
 from ssl_guard.data.tokenizer import Encoded, Tokenizer
 from ssl_guard.errors import BadInput
 
 Ids = list[int]
-PROMPT_SHARE = 4  # at least 1 / PROMPT_SHARE of a window is left to a long prompt
+PROMPT_SHARE = 4  # a long prompt gets at least 1 / PROMPT_SHARE of a window
 
 
 def spans(length: int, size: int, stride: int) -> list[tuple[int, int]]:
-    """(start, end) of windows of `size` that begin every `stride`; the last one ends at the end."""
+    """(start, end) of windows of `size` at every `stride`; the last one ends with the text."""
     last = max(0, length - size)
     starts = [*range(0, last, max(1, min(stride, size))), last]
     return [(start, min(start + size, length)) for start in starts]
@@ -31,8 +31,10 @@ def spans(length: int, size: int, stride: int) -> list[tuple[int, int]]:
 def cover(
     prompt: Ids, response: Ids | None, room: int, stride: int
 ) -> list[tuple[Ids, Ids | None]]:
-    """The windows, as (part of the prompt, part of the response), each of at most `room` ids, the
-    one with the newest part of the prompt and the opening of the response first."""
+    """Splits a text into windows of at most `room` ids: (part of prompt, part of response).
+
+    The first has the newest part of the prompt and the opening of the response.
+    """
     answer = [] if response is None else response
     kept = min(len(prompt), max(room - len(answer), room // PROMPT_SHARE))
     answer_size = min(len(answer), room - kept)
@@ -45,11 +47,10 @@ def cover(
 def encode(
     tokenizer: Tokenizer, prompt: Sequence[str], response: Sequence[str | None], *, stride: int
 ) -> list[list[Encoded]]:
-    """The windows of every text (a response of None is a prompt alone); none has anything cut.
+    """Tokenises the windows of every text, without truncation; response None: a prompt alone.
 
-    stride: tokens from the beginning of one window to that of the next. Score each and take
-    `most_harmful`. Raises BadInput for a stride below 1 and for a max_length without room for both
-    texts of a pair.
+    stride: tokens between the beginnings of windows. Score each window and take `most_harmful`.
+    Raises BadInput for a stride below 1 and for a max_length without room for both texts of a pair.
     """
     if stride < 1 or tokenizer.room(True) < PROMPT_SHARE:
         raise BadInput(
@@ -63,28 +64,23 @@ def encode(
 
 
 def most_harmful(scores: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Per text, the largest harmful probability of its windows; owner: int [windows], rising, the
-    number of the text that each belongs to, none left out."""
+    """The largest harmful probability of each text's windows.
+
+    owner: int [windows], the text of each window, increasing, with every text."""
     return np.maximum.reduceat(scores, np.unique(owner, return_index=True)[1])
 
 
-class Windowed(Sequence):
-    """Records of a view, cut as in training, and beside them the records of their windows.
+class Windowed(Records):
+    """Records of a view, truncated as in training, and the records of their windows.
 
-    A row also says how many `windows` it has. owner: int [windows], the row of each window.
+    A row has the further key `windows`, their number. owner: int [windows], the row of each window.
     """
 
     def __init__(self, rows: Records, windows: Records):
         self.windows, self._rows = windows, rows
         self.manifest, self.lengths = rows.manifest, rows.lengths
-        self.owner = np.array([row["index"] for row in windows.gather(range(len(windows)))])
+        self.owner = np.array([row["index"] for row in windows])
         self.counts = np.bincount(self.owner, minlength=len(rows))
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, i: int) -> dict:
-        return self.gather([i])[0]
 
     def gather(self, indices: Iterable[int]) -> list[dict]:
         """The rows at these positions, in this order."""

@@ -1,15 +1,14 @@
-"""Bootstrap intervals of all scores at once, differences between two scorers, many comparisons.
+"""Bootstrap intervals of all metrics, p-values, and correction for multiple comparisons.
 
 The percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13)
-over groups of near-duplicate rows. A resample says how often each row occurs. With the rows sorted
-once, every metric of every resample comes from sums along that order, and 1,000 resamples of 12,000
-rows take seconds. Resamples of one class, where no ranking is defined, are drawn again unless the
-set itself has one class.
+over groups of near-duplicate rows. A resample is a vector of counts, one a row. The rows are sorted
+once, and every metric of every resample comes from cumulative sums along that order, so 1,000
+resamples of 12,000 rows take seconds. A resample with one class, where no ranking is defined, is
+drawn again unless the set itself has one class.
 """
 
 import functools
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,15 +19,6 @@ CHUNK = 32  # resamples at a time: what fits the cache
 RANKING = ("best_f1", "auprc", "auroc", "ece", "brier", *metrics.RECALL_AT)
 
 
-class Difference(NamedTuple):
-    """A paired difference with its 95% interval, and the two-sided bootstrap p-value of none."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-
-
 def score_intervals(
     labels: np.ndarray,
     scores: np.ndarray,
@@ -37,40 +27,24 @@ def score_intervals(
     *,
     resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Interval]:
-    """`metrics.binary_scores` with 95% intervals.
+) -> dict[str, dict[str, float]]:
+    """Returns `metrics.binary_scores` with 95% intervals: {metric: {value, low, high}}.
 
     labels: int [rows]; scores: float [rows]; groups: int [rows], of rows that belong together.
     """
     point = metrics.binary_scores(labels, scores, threshold)
-    drawn = _all(labels, groups, [(scores, threshold)], resamples, seed)[0]
-    return {name: _interval(value, drawn[name]) for name, value in point.items()}
-
-
-def paired_differences(
-    labels: np.ndarray,
-    groups: np.ndarray,
-    ours: tuple[np.ndarray, float],
-    theirs: tuple[np.ndarray, float],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Difference]:
-    """`metrics.binary_scores` of ours less theirs, (scores, threshold) each, on the same resamples
-    of the same rows."""
-    mine, other = (metrics.binary_scores(labels, *scorer) for scorer in (ours, theirs))
-    first, second = _all(labels, groups, [ours, theirs], resamples, seed)
-    found = {}
-    for name, value in mine.items():
-        drawn = first[name] - second[name]
-        found[name] = Difference(*_interval(value - other[name], drawn), p_value(drawn))
-    return found
+    parts = [
+        weighted_scores(labels, scores, threshold, weights)
+        for weights in resampled(labels, groups, resamples, seed)
+    ]
+    drawn = {name: np.concatenate([part[name] for part in parts]) for name in point}
+    return {name: _interval(value, drawn[name])._asdict() for name, value in point.items()}
 
 
 def mean_interval(
     values: np.ndarray, groups: np.ndarray, *, resamples: int = 1000, seed: int = 0
 ) -> Interval:
-    """The mean of float [rows], for a share or a paired difference of shares."""
+    """Computes the mean of float [rows], a share or a paired difference of shares."""
     drawn = [
         weights @ values / weights.sum(axis=1)
         for weights in resampled(np.ones(len(values), int), groups, resamples, seed)
@@ -79,15 +53,17 @@ def mean_interval(
 
 
 def p_value(drawn: np.ndarray) -> float:
-    """Two-sided p-value of a difference of 0, from bootstrap differences (Davison and Hinkley,
-    Bootstrap Methods and their Application, 1997, section 4.4: never exactly 0)."""
+    """Computes the two-sided p-value of a difference of 0 from bootstrap differences (Davison and
+    Hinkley, Bootstrap Methods and their Application, 1997, section 4.4: never exactly 0)."""
     smaller = min((drawn <= 0).sum(), (drawn >= 0).sum())
     return float(min(1.0, 2 * (1 + smaller) / (1 + len(drawn))))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of m comparisons, adjusted so that the chance of any false finding keeps its level:
-    the largest, over the ranks up to its own, of (m - rank) p, ranks from 0 (Holm 1979)."""
+    """Adjusts the p-values of m comparisons to control the family-wise error rate (Holm 1979).
+
+    An adjusted value is the maximum of (m - rank) p over the ranks up to its own, ranks from 0.
+    """
     p = np.asarray(p_values, float)
     order = np.argsort(p)
     adjusted = np.empty(len(p))
@@ -99,7 +75,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def resampled(
     labels: np.ndarray, groups: np.ndarray, resamples: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """How often each row occurs: int64 [at most CHUNK, rows], `resamples` rows in all."""
+    """Yields how often each row occurs: int64 [at most CHUNK, rows], `resamples` rows in total."""
     _, group_of_row = np.unique(groups, return_inverse=True)
     count = group_of_row.max() + 1
     harmful = np.bincount(group_of_row, weights=labels == 1)
@@ -107,7 +83,7 @@ def resampled(
     one_class = not harmful.any() or not safe.any()
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, CHUNK):
-        chunk = []
+        chunk: list[np.ndarray] = []
         while len(chunk) < min(CHUNK, resamples - start):
             times = np.bincount(rng.integers(count, size=count), minlength=count)
             if one_class or (times @ harmful and times @ safe):
@@ -122,11 +98,11 @@ def weighted_scores(
     weights: np.ndarray,
     ranking: Collection[str] = RANKING,
 ) -> dict[str, np.ndarray]:
-    """`metrics.binary_scores` of every resample, float64 [resamples].
+    """Computes `metrics.binary_scores` of every resample: float64 [resamples] each.
 
-    weights: int [resamples, rows], how often each row occurs; no resample of a set with both
-    classes may have one. ranking: those wanted of RANKING, which cost more than the rest. In the
-    calibration error rows of equal scores stand in their order here.
+    weights: int [resamples, rows], how often each row occurs; if the set has both classes, each
+    resample must have both. ranking: the metrics of RANKING to compute, which are slower than the
+    rest. In the calibration error, ties keep their order here.
     """
     total, harmful = weights.sum(axis=1), weights[:, labels == 1].sum(axis=1)
 
@@ -184,18 +160,6 @@ def _calibration_errors(scores, labels, weights, rows, harmful_rows) -> np.ndarr
         score = np.diff(s[last] - over * scores[last], prepend=0)
         errors.append(np.abs(harmful - score).sum() / n[-1])
     return np.array(errors)
-
-
-def _all(labels, groups, scorers, resamples: int, seed: int) -> list[dict[str, np.ndarray]]:
-    """`weighted_scores` of each (scores, threshold) on the same resamples."""
-    parts = [
-        [weighted_scores(labels, *scorer, weights) for scorer in scorers]
-        for weights in resampled(labels, groups, resamples, seed)
-    ]
-    return [
-        {name: np.concatenate([part[i][name] for part in parts]) for name in parts[0][i]}
-        for i in range(len(scorers))
-    ]
 
 
 def _interval(value: float, drawn: np.ndarray) -> Interval:

@@ -1,8 +1,4 @@
-"""Streaming metrics as (sum, weight) pairs, and the scores of a finished evaluation.
-
-scikit-learn computes whatever it has; only the pairs, the operating points and the bootstrap are
-ours.
-"""
+"""Metrics of scores and labels of one set; scikit-learn computes those that it has."""
 
 from typing import NamedTuple
 
@@ -20,34 +16,72 @@ AT_HALF = ("f1", "precision", "recall", "fpr")  # at a threshold of 0.5 as well
 BINS = 15  # of the calibration error
 
 
-def best_f1_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The threshold t for which `score >= t` has the largest F1 of the harmful class.
+def best_f1_threshold(
+    labels: np.ndarray, scores: np.ndarray, *, prevalence: float | None = None
+) -> float:
+    """Returns the threshold t for which `score >= t` has the largest F1 of the harmful class.
 
-    labels: int [rows] in {0, 1}; scores: float [rows]. t lies halfway between two observed scores,
-    so that rounding does not move a verdict; of equally good ones the one nearest 0.5 wins. Meant
-    for the dev split, never for test.
+    labels: int [rows] in {0, 1}; scores: float [rows]; prevalence: share of traffic that is
+    harmful, None for that of these rows. t lies halfway between two observed scores, so that
+    rounding does not change a verdict; of equally good ones the one nearest 0.5 wins. Meant for dev
+    or calibration rows, never for test.
     """
+    edges, hits, alarms, harmful, safe = _confusions(labels, scores)
+    weight = 1.0  # of a safe row against a harmful one
+    if prevalence is not None:
+        weight = (1 - prevalence) / prevalence * harmful / safe
+    f1 = 2 * hits / np.maximum(hits + weight * alarms + harmful, 1)
+    return _best(edges[:-1], f1[:-1])  # the last edge flags nothing
+
+
+def cheapest_threshold(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    *,
+    prevalence: float,
+    false_positive: float,
+    false_negative: float,
+) -> float:
+    """Returns the threshold of the least expected cost per row, given the cost of each error.
+
+    It flags no row where that is cheapest. The arguments are those of `best_f1_threshold`.
+    """
+    edges, hits, alarms, harmful, safe = _confusions(labels, scores)
+    recall, fpr = hits / harmful, alarms / safe
+    cost = false_positive * (1 - prevalence) * fpr + false_negative * prevalence * (1 - recall)
+    return _best(edges, -cost)
+
+
+def _confusions(labels, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
+    """(edges, hits, alarms, harmful, safe): every threshold that makes a difference, rising, with
+    its true and false positives, and the number of rows of each class."""
     levels = np.unique(scores)
-    edges = np.concatenate([levels[:1], (levels[1:] + levels[:-1]) / 2])
-    order = np.sort(scores[labels == 1]), np.sort(scores)
-    true_positive = len(order[0]) - np.searchsorted(order[0], edges)
-    predicted = len(order[1]) - np.searchsorted(order[1], edges)
-    f1 = 2 * true_positive / np.maximum(predicted + len(order[0]), 1)
-    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
+    edges = np.concatenate(
+        [levels[:1], (levels[1:] + levels[:-1]) / 2, np.nextafter(levels[-1:], 2)]
+    )
+    harmful, safe = (np.sort(scores[labels == label]) for label in (1, 0))
+    hits, alarms = (len(part) - np.searchsorted(part, edges) for part in (harmful, safe))
+    return edges, hits, alarms, len(harmful), len(safe)
+
+
+def _best(edges: np.ndarray, values: np.ndarray) -> float:
+    """The edge of the largest value; of equally good ones the one nearest 0.5."""
+    best = np.flatnonzero(values >= values.max() - 1e-12)
     return float(edges[best[np.argmin(np.abs(edges[best] - 0.5))]])
 
 
 def recall_at_fpr(labels: np.ndarray, scores: np.ndarray, max_fpr: float) -> float:
-    """Largest recall of the harmful class at a false positive rate of at most max_fpr."""
+    """Computes the largest recall of the harmful class at an FPR of at most max_fpr."""
     # drop_intermediate would drop points on a slope, the best one under the limit among them
     fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
     return float(tpr[fpr <= max_fpr + 1e-12].max())
 
 
 def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int = BINS) -> float:
-    """ECE of the harmful probability over equal-mass bins: sum_b n_b/n |mean label - mean score|.
+    """Computes the ECE of the harmful probability: sum_b n_b/n |mean label - mean score|.
 
-    Rows are sorted by score and cut into `bins` parts whose sizes differ by at most one.
+    The bins have equal mass: rows are sorted by score and cut into `bins` parts whose sizes differ
+    by at most one.
     """
     order = np.argsort(scores, kind="stable")
     parts = np.array_split(order, min(bins, len(order)))
@@ -56,27 +90,28 @@ def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int
 
 
 def brier(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Mean square of the harmful probability's error."""
+    """Computes the mean squared error of the harmful probability."""
     return float(np.square(scores - labels).mean())
 
 
 def binary_scores(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
-    """What is reported of one labelled set; F1, precision and recall are of the harmful class.
+    """Computes all metrics of a labelled set; F1, precision and recall are of the harmful class.
 
     labels: int [rows] in {0, 1}; scores: harmful probability [rows]. best_f1 is F1 at the threshold
-    that is best on these very rows: a bound, not a result. A metric that needs the class that is
-    missing is not there: safe rows alone leave the false positive rate, harmful ones the recall.
+    that is best on the same rows: an upper bound, not a result. A set of one class has only the
+    metrics that it defines: FPR for safe rows, recall for harmful ones.
     """
     harmful, safe = int((labels == 1).sum()), int((labels == 0).sum())
-    counts = [
-        (int((verdict & (labels == 1)).sum()), int((verdict & (labels == 0)).sum()))
-        for verdict in (scores >= threshold, scores >= 0.5)
-    ]
-    found = defined(rates(*counts[0], harmful, safe), rates(*counts[1], harmful, safe), labels)
+
+    def at(limit: float) -> dict:
+        called = labels[scores >= limit]
+        return rates(int((called == 1).sum()), int((called == 0).sum()), harmful, safe)
+
+    found = defined(at(threshold), at(0.5), labels)
     if not harmful or not safe:
         return {name: float(value) for name, value in found.items()}
     found |= {
-        "best_f1": f1(labels, scores >= best_f1_threshold(labels, scores)),
+        "best_f1": at(best_f1_threshold(labels, scores))["f1"],
         "auprc": average_precision_score(labels, scores),
         "auroc": roc_auc_score(labels, scores),
         "ece": expected_calibration_error(labels, scores),
@@ -87,7 +122,7 @@ def binary_scores(labels: np.ndarray, scores: np.ndarray, threshold: float) -> d
 
 
 def rates(true_positive, false_positive, harmful, safe) -> dict:
-    """The metrics of a confusion matrix, of counts or of arrays of them; a share of none is 0."""
+    """Computes the metrics of a confusion matrix of counts or arrays of counts; 0 / 0 is 0."""
     true_negative = safe - false_positive
     called_safe = true_negative + harmful - true_positive
     found = {
@@ -105,7 +140,7 @@ def rates(true_positive, false_positive, harmful, safe) -> dict:
 
 
 def defined(chosen: dict, at_half: dict, labels: np.ndarray) -> dict:
-    """`rates` at the chosen threshold and at 0.5 under their names; of one class, what it has."""
+    """Names the `rates` at the chosen threshold and at 0.5, and keeps those that are defined."""
     both = chosen | {f"{name}_at_half": at_half[name] for name in AT_HALF}
     kept = {(0,): ("fpr", "fpr_at_half"), (1,): ("recall", "recall_at_half")}
     return {name: both[name] for name in kept.get(tuple(np.unique(labels)), both)}
@@ -125,7 +160,7 @@ def by_value(
 
 
 def reliability(labels: np.ndarray, scores: np.ndarray, bins: int = BINS) -> list[dict]:
-    """Mean score, share of harmful rows, and rows of every bin of `expected_calibration_error`."""
+    """Lists mean score, share of harmful rows and rows of each calibration bin."""
     order = np.argsort(scores, kind="stable")
     return [
         {
@@ -138,7 +173,7 @@ def reliability(labels: np.ndarray, scores: np.ndarray, bins: int = BINS) -> lis
 
 
 def precision_recall(labels: np.ndarray, scores: np.ndarray, points: int = 200) -> dict[str, list]:
-    """The precision-recall curve thinned to about so many points, recall falling."""
+    """Computes the precision-recall curve, thinned to at most `points`, recall falling."""
     precision, recall, thresholds = precision_recall_curve(labels, scores, drop_intermediate=True)
     kept = np.unique(np.linspace(0, len(thresholds) - 1, points).astype(int))
     curve = {"recall": recall, "precision": precision, "threshold": thresholds}
@@ -146,25 +181,18 @@ def precision_recall(labels: np.ndarray, scores: np.ndarray, points: int = 200) 
 
 
 def dev_scores(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """Scores on dev at the threshold that is best there; the threshold is among them."""
+    """Computes the metrics of dev at its best threshold, and the threshold itself."""
     threshold = best_f1_threshold(labels, scores)
     return {"threshold": threshold, **binary_scores(labels, scores, threshold)}
 
 
 def precision_loss(labels: np.ndarray, scores: np.ndarray, exact: np.ndarray) -> dict[str, float]:
-    """What arithmetic of lower precision costs: scores, against those of the same weights in full
-    precision. {"loss": the log loss less the exact one, as a share of it, "score": the largest
-    difference}."""
+    """Compares scores in lower precision with exact ones of the same weights.
+
+    Returns {"loss": relative difference of the log loss, "score": largest difference}.
+    """
     loss, exact_loss = (log_loss(labels, s, labels=(0, 1)) for s in (scores, exact))
     return {"loss": loss / exact_loss - 1, "score": float(np.abs(scores - exact).max())}
-
-
-def f1(labels: np.ndarray, verdict: np.ndarray) -> float:
-    """F1 of the harmful class; labels: int [rows] in {0, 1}, one of them 1; verdict: bool [rows].
-
-    Written out because a bootstrap calls it thousands of times.
-    """
-    return float(2 * (verdict & (labels == 1)).sum() / (verdict.sum() + labels.sum()))
 
 
 class Interval(NamedTuple):

@@ -6,7 +6,7 @@ the run holds are left out: the model, its step and its test score depend on tho
 among the rows count once. The file has the columns and label values of the run's config. A row is
 harmful if its score is at least the threshold.
 
-policy.json is what `calibration.policy` returns, and
+policy.json holds the values of `operating_point.policy` and
 
     run          {"algorithm", "seed", "selected_step", "weights", "split_sha256"} of the scorer
     data         name of the rows; data_sha256: of their ids, labels and scores
@@ -25,8 +25,8 @@ from ml_collections import ConfigDict
 from ssl_guard.data import duplicates
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import calibration, scorer
-from ssl_guard.prepare import load_corpus, read_split
+from ssl_guard.evaluation import calibrators, operating_point, scorer
+from ssl_guard.prepare import DataSpec, read_split
 from ssl_guard.runtime import compilation
 from ssl_guard.runtime.files import read_jsonl, write_json
 
@@ -43,7 +43,7 @@ class Rows(NamedTuple):
 
 
 def make_policy(workdir: str | Path, file: str | None = None, **settings) -> dict:
-    """Fits, writes RUN/policy.json, and returns it; settings: those of `calibration.policy`.
+    """Fits, writes RUN/policy.json, and returns it; settings: those of `operating_point.policy`.
 
     Raises BadInput for an unfinished run, for rows that cannot keep a promise, and for a run
     without calibration rows if no file is given.
@@ -55,7 +55,7 @@ def make_policy(workdir: str | Path, file: str | None = None, **settings) -> dic
         rows = _rows_of_the_run(workdir, report)
     else:
         rows = _rows_of_a_file(workdir, config, file)
-    kept = calibration.independent(rows.groups, rows.labels, rows.ids)
+    kept = calibrators.independent(rows.groups, rows.labels, rows.ids)
     labels, scores = rows.labels[kept], rows.scores[kept]
     used = [[rows.ids[i], int(rows.labels[i]), float(rows.scores[i])] for i in kept]
     policy = {
@@ -70,7 +70,7 @@ def make_policy(workdir: str | Path, file: str | None = None, **settings) -> dic
         "data_sha256": hashlib.sha256(json.dumps(used).encode()).hexdigest(),
         "rows_read": len(rows.ids) + rows.left_out,
         "left_out": rows.left_out,
-        **calibration.policy(labels, scores, **settings),
+        **operating_point.policy(labels, scores, **settings),
     }
     write_json(workdir / "policy.json", policy)
     return policy
@@ -104,8 +104,8 @@ def _rows_of_a_file(workdir: Path, config: ConfigDict, file: str) -> Rows:
     kept = [i for i in range(len(mine)) if groups[i] not in taken]
     if not kept:
         raise BadInput(
-            f"{file}: every labelled row is a near-duplicate of a row of the run, and says nothing "
-            "about new ones: give rows that the run has not seen."
+            f"{file}: every labelled row is a near-duplicate of a row of the run, so its threshold "
+            "would not hold for new rows: give rows that the run has not seen."
         )
     compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
     run, examples = scorer.load_run(workdir), [mine[i] for i in kept]
@@ -123,7 +123,7 @@ def _rows_of_a_file(workdir: Path, config: ConfigDict, file: str) -> Rows:
 def _labelled(config: ConfigDict, file: str) -> list[Example]:
     """The rows of a file that have a label, read as the run reads a file."""
     try:
-        corpus = load_corpus(config, file)
+        corpus = DataSpec(config).corpora.load(file)
     except BadInput as error:
         columns = ", ".join(dict(config.data.columns).values())
         raise BadInput(f"{error} (Of a finished run they are set: {columns}.)") from error

@@ -1,13 +1,15 @@
-"""The encoders that can be built, by the model_type of a Hugging Face config.json."""
+"""Supported encoders by the model_type of a Hugging Face config.json."""
 
 import json
 from pathlib import Path
 
 from ssl_guard.errors import BadInput
 from ssl_guard.models import bert, deberta, distilbert, electra, modernbert, mpnet, roberta
+from ssl_guard.models.encoder import Encoder
+from ssl_guard.models.encoder_config import EncoderConfig
 
 _ROBERTA = (roberta.RobertaConfig, roberta.RobertaEncoder)
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, tuple[type[EncoderConfig], type[Encoder]]] = {
     "bert": (bert.BertConfig, bert.BertEncoder),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
@@ -20,8 +22,11 @@ ARCHITECTURES = {
 }
 
 
-def read_config(folder: Path):
-    """The config in a folder's config.json and the encoder's class. Raises BadInput."""
+def read_config(folder: Path) -> tuple[EncoderConfig, type[Encoder]]:
+    """Reads a folder's config.json; returns the config and the encoder class.
+
+    Raises BadInput for a missing, broken or unsupported config.
+    """
     file = folder / "config.json"
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -33,14 +38,14 @@ def read_config(folder: Path):
         ) from None
     if model_type not in ARCHITECTURES:
         raise BadInput(
-            f"{file} is of model_type {model_type!r}; known are {', '.join(ARCHITECTURES)}"
+            f"{file} has model_type {model_type!r}; known are {', '.join(ARCHITECTURES)}"
         )
     config, encoder = ARCHITECTURES[model_type]
     try:
         return config.from_json(values), encoder
     except BadInput as error:
         raise BadInput(f"{file}: {error}") from None
-    except (TypeError, AttributeError) as error:  # a list where a dict should be, and the like
+    except (TypeError, AttributeError) as error:  # such as a list in place of a dict
         raise BadInput(
-            f"{file} has a value of the wrong kind ({error}); get the file again"
+            f"{file} has a value of the wrong kind ({error}); download the file again"
         ) from None

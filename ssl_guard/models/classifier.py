@@ -1,4 +1,4 @@
-"""An encoder and its heads as two pure functions over a nested dict of parameters."""
+"""An encoder with classification heads, as pure functions over a nested dict of parameters."""
 
 import dataclasses
 import re
@@ -18,39 +18,42 @@ from ssl_guard.models.pretrained import resolve
 
 
 class Stages(NamedTuple):
-    """The classifier in three parts, for methods that change what passes between them. `apply` is
-    the features of a batch and then their classification, with the same `rng`.
+    """The classifier in three functions, for methods that change intermediate values.
 
-    words(params, batch) -> float32 [batch, length, width]: the word embeddings, before positions
-        and token types are added.
-    features(params, batch, rng, train, *, words=None, mix=None, depth=1.0) -> float32
-        [batch, width]: the pooled hidden states. words: read in place of the batch's word
-        embeddings. mix: a function that mixes the rows of an array [batch, ...]; it is applied to
-        the hidden states once, above the share `depth` of the layers (rounded up; it may be
-        traced). Pads are mixed as zeros, and a token of either text is a token of the mixture.
+    `Classifier.apply` is `classify` of `features` with the same rng.
+
+    word_embeddings(params, batch) -> float32 [batch, length, embedding width], before positions and
+        token types are added.
+    features(params, batch, rng, train, *, word_embeddings=None, mixup_fn=None, depth=1.0)
+        -> pooled hidden states, float32 [batch, width]. word_embeddings: replaces the lookup.
+        mixup_fn: mixes the rows of an array [batch, ...]; applied once to the hidden states, after
+        the fraction `depth` of the layers (rounded up; may be traced). Padding is mixed as zeros,
+        and positions with a token in either text are tokens of the mixture.
     classify(params, features, row, rng, train) -> logits, float32 [batch, heads, classes]; row:
         int32 [batch], as in a batch.
     """
 
-    words: Callable[..., jax.Array]
+    word_embeddings: Callable[..., jax.Array]
     features: Callable[..., jax.Array]
     classify: Callable[..., jax.Array]
 
 
 class Classifier(NamedTuple):
-    """A text classifier. A batch holds input_ids, attention_mask and token_type_ids, int32
-    [batch, length], and row, int32 [batch]: the rows' places in the global batch. A packed batch
-    (data/packing.py) also holds text, int32 [rows, length], and its first three are [rows, length];
-    what comes out is the same, one row per text.
+    """A text classifier.
 
-    init(rng, batch) -> params: {"encoder": ..., "head": ...}, float32, all random.
-    apply(params, batch, rng, train) -> logits, float32 [batch, heads, classes]. `train` is static;
-    `rng` is read, for dropout, only if it is True.
-    config: the encoder's config, hashable; config.hf_names are the names for models.convert.
-    stages: `apply` in parts.
-    encoder: the Flax module itself.
-    for_scoring(params) -> params that give the same logits, for many calls of apply: the matrices
-        that every call would cast to bfloat16 are cast once. Not for training.
+    A batch holds input_ids, attention_mask and token_type_ids, int32 [batch, length], and row,
+    int32 [batch]: indices of the rows in the global batch. A packed batch (data/packing.py) also
+    holds text, int32 [rows, length], and its first three are [rows, length]; outputs have one row
+    per text.
+
+    init(rng, batch) -> random params {"encoder": ..., "head": ...}, float32.
+    apply(params, batch, rng, train) -> logits, float32 [batch, heads, classes]. `train` is static
+        and enables dropout; `rng` is used only with it.
+    config: of the encoder, hashable.
+    stages: the parts of `apply`.
+    encoder: the Flax module.
+    for_scoring(params) -> params for repeated inference with the same logits: matrices that each
+        call would cast to bfloat16 are cast once. Not for training.
     """
 
     init: Callable[..., Any]
@@ -74,15 +77,17 @@ def build(
     dtype: str = "float32",
     remat: bool = False,
 ) -> Classifier:
-    """A classifier shaped by the config.json of a model; its weights are not read.
+    """Builds a classifier from the config.json of a model, without reading its weights.
 
-    With several tasks each has `num_heads` heads of its own, and a row gets the logits of its task,
-    which the batch then holds as task, int32 [batch]; `stages` do not know of tasks. `num_layers`
-    keeps the lowest encoder layers only, 0 keeps all. `pooling` is "cls" or "mean", `head` "linear"
-    or "mlp". `dropout` is the rate everywhere: in the encoder, in place of the rates of
-    config.json, and before the head. `dtype`, "float32" or "bfloat16", is that of the encoder's
-    matrix products. `remat` computes the insides of every layer again in the backward pass: less
-    memory, more time, the same numbers. Raises BadInput on what cannot be built.
+    num_tasks: each task has its own `num_heads` heads; with several, the batch holds task, int32
+        [batch], and `apply` returns the logits of each row's task. `stages` return all heads.
+    num_layers: keeps the lowest encoder layers only; 0 keeps all.
+    pooling: "cls" or "mean"; head: "linear" or "mlp".
+    dropout: rate in the encoder, instead of those of config.json, and before the head.
+    dtype: of the encoder's matrix products, "float32" or "bfloat16".
+    remat: recomputes activations in the backward pass: less memory, more time, same numbers.
+
+    Raises BadInput for unknown options and unsupported or unreadable configs.
     """
     for key, value, known in (
         ("pooling", pooling, heads.POOLINGS),
@@ -96,9 +101,9 @@ def build(
             f"dropout={dropout}, num_classes={num_classes}, num_heads={num_heads} cannot be built; "
             "dropout must be in [0, 1) and the two numbers at least 1"
         )
-    # A local folder may hold config.json alone: a random start needs no weights.
+    # A local folder may hold config.json alone: random initialisation needs no weights.
     folder = Path(name_or_folder)
-    config, encoder = read_config(folder if folder.is_dir() else resolve(name_or_folder))
+    config, encoder_class = read_config(folder if folder.is_dir() else resolve(name_or_folder))
     if not 0 <= num_layers <= config.num_hidden_layers:
         raise BadInput(
             f"num_layers={num_layers} is not between 0 (all) and the encoder's "
@@ -110,7 +115,7 @@ def build(
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
     )
-    encoder = encoder(config, dtype, remat)
+    encoder = encoder_class(config, dtype, remat)
     classifiers = heads.Heads(num_tasks * num_heads, num_classes, head, dropout)
 
     def init(rng, batch):
@@ -122,34 +127,34 @@ def build(
             "head": classifiers.init(head_rng, pooled)["params"],
         }
 
-    def words(params, batch):
+    def word_embeddings(params, batch):
         return params["encoder"]["embeddings"]["word"]["embedding"][batch["input_ids"]]
 
-    def features(params, batch, rng, train, *, words=None, mix=None, depth=1.0):
+    def features(params, batch, rng, train, *, word_embeddings=None, mixup_fn=None, depth=1.0):
         if "text" in batch:
-            if words is not None or mix is not None:
+            if word_embeddings is not None or mixup_fn is not None:
                 raise BadInput(
                     "the words or states of packed rows cannot be replaced or mixed: set "
                     "config.data.packing = False"
                 )
             hidden = hidden_states(encoder, params["encoder"], batch, rng, train)
-            place = positions(batch["attention_mask"], segments_of(batch))
-            return heads.pool_packed(hidden, batch["text"], place, batch["row"], pooling)
-        seeds = row_seeds(rng, batch["row"]) if train else None
+            position = positions(batch["attention_mask"], segments_of(batch))
+            return heads.pool_packed(hidden, batch["text"], position, batch["row"], pooling)
+        dropout_seeds = row_seeds(rng, batch["row"]) if train else None
         mask = batch["attention_mask"]
         inputs = batch["input_ids"], mask, batch["token_type_ids"]
-        options = {"words": words}
-        if mix is not None:
-            mask = (mix((mask > 0).astype(jnp.float32)) > 0).astype(jnp.int32)
+        options = {"word_embeddings": word_embeddings}
+        if mixup_fn is not None:
+            mask = (mixup_fn((mask > 0).astype(jnp.float32)) > 0).astype(jnp.int32)
             # 7 / 12 of 12 layers is 7 in spite of rounding errors.
             layer = jnp.ceil(depth * config.num_hidden_layers - 1e-3).astype(jnp.int32)
-            options |= {"mix": mix, "mix_layer": layer, "mixed_mask": mask}
-        hidden = encoder.apply({"params": params["encoder"]}, *inputs, seeds, **options)
+            options |= {"mixup_fn": mixup_fn, "mixup_layer": layer, "mixed_mask": mask}
+        hidden = encoder.apply({"params": params["encoder"]}, *inputs, dropout_seeds, **options)
         return heads.pool(hidden, mask, pooling)
 
     def classify(params, features, row, rng, train):
-        seeds = row_seeds(rng, row) if train else None
-        return classifiers.apply({"params": params["head"]}, features, seeds)
+        dropout_seeds = row_seeds(rng, row) if train else None
+        return classifiers.apply({"params": params["head"]}, features, dropout_seeds)
 
     def apply(params, batch, rng, train):
         pooled = features(params, batch, rng, train)
@@ -166,33 +171,34 @@ def build(
 
         return params | {"encoder": jax.tree_util.tree_map_with_path(cast, params["encoder"])}
 
-    stages = Stages(words, features, classify)
+    stages = Stages(word_embeddings, features, classify)
     return Classifier(init, apply, config, stages, encoder, for_scoring)
 
 
 def segments_of(batch: dict):
-    """int32 [rows, length]: each packed token's text, counted from 1 in its row; 0 for pads."""
+    """Returns each packed token's text, counted from 1 in its row, 0 for padding: int32 [rows,
+    length]."""
     starts = jnp.diff(batch["text"], axis=1, prepend=-1) != 0
     return jnp.where(batch["attention_mask"] > 0, jnp.cumsum(starts, axis=1), 0)
 
 
 def seeds_of(batch: dict, rng):
-    """The dropout seeds of a batch: of its rows, or of its tokens if it is packed."""
+    """Returns the dropout seeds of a batch: per row, or per token if it is packed."""
     if "text" not in batch:
         return row_seeds(rng, batch["row"])
     return token_seeds(rng, batch["text"], positions(batch["attention_mask"], segments_of(batch)))
 
 
 def hidden_states(encoder, params, batch: dict, rng, train: bool):
-    """The encoder's states of a batch, packed or not: [rows, length, width]."""
-    seeds = seeds_of(batch, rng) if train else None
+    """Applies the encoder to a batch, packed or not; returns [rows, length, width]."""
+    dropout_seeds = seeds_of(batch, rng) if train else None
     segments = segments_of(batch) if "text" in batch else None
     inputs = batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]
-    return encoder.apply({"params": params}, *inputs, seeds, segments=segments)
+    return encoder.apply({"params": params}, *inputs, dropout_seeds, segments=segments)
 
 
 def init_from_pretrained(classifier: Classifier, name_or_folder: str | Path, rng, batch):
-    """Parameters with the encoder of the model's safetensors files and a random head.
+    """Returns parameters with the encoder from a model's safetensors files and a random head.
 
     Raises BadInput naming the tensor if the weights do not fit the classifier.
     """
@@ -204,6 +210,6 @@ def init_from_pretrained(classifier: Classifier, name_or_folder: str | Path, rng
         classifier.config.hf_names,
         unused_layers=range(classifier.config.num_hidden_layers, stored.num_hidden_layers),
     )
-    # Under jit the random encoder, which nobody asks for, is never computed.
+    # Under jit the unused random encoder is never computed.
     head = jax.jit(lambda rng, batch: classifier.init(rng, batch)["head"])(rng, batch)
     return {"encoder": jax.tree.map(jnp.array, encoder), "head": head}

@@ -1,7 +1,7 @@
-"""Encoder weights between Flax parameters and safetensors files under Hugging Face names.
+"""Converts weights between Flax parameters and safetensors files with Hugging Face names.
 
-A config's hf_names maps Flax modules to Hugging Face modules, {} standing for a layer's number.
-PyTorch keeps a kernel transposed and calls every kernel, table and scale "weight".
+A config's hf_names maps Flax modules to Hugging Face modules; {} stands for the layer number.
+PyTorch stores kernels transposed and calls kernels, tables and scales "weight".
 """
 
 import json
@@ -19,9 +19,9 @@ from ssl_guard.errors import BadInput
 from ssl_guard.models.pretrained import INDEX, TOKENIZER_FILES, WEIGHTS, weight_files
 from ssl_guard.runtime.files import atomic_write
 
-# Of the encoder inside a larger model.
+# Prefixes of the encoder inside a larger model.
 PREFIXES = re.compile(r"^(bert|roberta|distilbert|electra|mpnet|deberta|model)\.")
-# Heads of other tasks, buffers, and the position table that some DeBERTas keep and never read.
+# Heads of other tasks, buffers, and the unused position table of some DeBERTa checkpoints.
 UNUSED = re.compile(
     r"pooler\.|cls\.|classifier\.|pre_classifier\.|qa_outputs\.|lm_head\.|head\.|decoder\.|"
     r"vocab_(transform|layer_norm|projector)\.|sequence_summary\.|discriminator_predictions\.|"
@@ -32,19 +32,17 @@ FLOATS = ("float16", "bfloat16", "float32")
 
 
 def load(folder: str | Path, template, hf_names: dict[str, str], *, unused_layers=range(0)):
-    """The encoder of a model's folder as a tree of float32 NumPy arrays shaped like `template`.
+    """Loads the encoder of a model folder as float32 NumPy arrays shaped like `template`.
 
-    Half-precision weights are cast; `unused_layers` are the numbers of the stored layers to leave
-    out. Weights in several files are read one tensor at a time. Raises BadInput naming the file
-    that is missing or not of the model, or the tensor that is missing, unexpected, of another
-    shape, not of floating point or not finite.
+    unused_layers: numbers of stored layers to skip. Half-precision weights are cast. Raises
+    BadInput naming the file that is missing or broken, or the tensor that is missing, unexpected,
+    of another shape, not floating point or not finite.
     """
-    shapes = {path: leaf.shape for path, leaf in flatten_dict(template, sep="/").items()}
-    wanted = {_hf_name(path, hf_names): path for path in shapes}
+    shapes, wanted = _wanted(template, hf_names)
     leaves = {}
     for file, full_name, read in _tensors(Path(folder)):
         name = PREFIXES.sub("", full_name)
-        # BERT's first checkpoints keep TensorFlow's names of the LayerNorm.
+        # Early BERT checkpoints use TensorFlow's LayerNorm names.
         name = re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", name))
         layer = re.search(r"\blayers?\.(\d+)\.", name)
         if layer and int(layer[1]) in unused_layers:
@@ -60,10 +58,10 @@ def load(folder: str | Path, template, hf_names: dict[str, str], *, unused_layer
 
 
 def load_head(folder: str | Path, template, config) -> dict | None:
-    """The head that names masked words, shaped like `template` (masked_lm.Head's parameters), or
-    None if the folder's weights have none, or one with a table of words of its own.
+    """Loads the masked-LM head, shaped like `template` (parameters of masked_lm.Head).
 
-    A bias that the architecture leaves out is 0. Raises BadInput as `load` does.
+    Returns None if the folder has no such head or one with untied word embeddings. Biases that the
+    architecture lacks are 0. Raises BadInput as `load` does.
     """
     values = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     if values.get("tie_word_embeddings") is False:
@@ -77,31 +75,32 @@ def load_head(folder: str | Path, template, config) -> dict | None:
 
 
 def load_classification_head(folder: str | Path, template, hf_names: dict[str, str]) -> dict:
-    """The head that a text classifier was fine-tuned with, shaped like `template`
-    (sequence_classification.Head's parameters). Raises BadInput as `load` does.
+    """Loads a classification head, shaped like `template` (sequence_classification.Head).
+
+    Raises BadInput as `load` does.
     """
     shapes, leaves = _head_leaves(folder, template, hf_names)
     if missing := sorted(shapes.keys() - leaves.keys()):
         raise BadInput(
-            f"{folder} has no tensor {_head_name(missing[0], hf_names)}: it holds an encoder alone "
-            "or the head of another task; give a checkpoint that was fine-tuned to classify texts"
+            f"{folder} has no tensor {_hf_name(missing[0], hf_names)}: it holds only an encoder "
+            "or the head of another task; use a checkpoint fine-tuned for text classification"
         )
     return unflatten_dict(leaves, sep="/")
 
 
 def save(file: str | Path, encoder, hf_names: dict[str, str]) -> Path:
-    """Writes the encoder's parameters as a safetensors file that PyTorch transformers loads."""
-    data = safetensors.numpy.save(to_hf(encoder, hf_names), metadata={"format": "pt"})
-    atomic_write(file, data)
+    """Writes the encoder as a safetensors file that transformers loads."""
+    tensors = to_hf(encoder, hf_names)
+    atomic_write(file, safetensors.numpy.save(tensors, metadata={"format": "pt"}))
     return Path(file)
 
 
 def save_pretrained(folder: str | Path, encoder, config, source: str | Path) -> Path:
     """Writes the encoder as a model folder that transformers' AutoModel loads.
 
-    The config.json is that of the folder `source`, which the encoder was built from, with the
-    number of layers that are kept; tokenizer files come along. A pooler is not written, since a
-    classifier here has none: AutoModel.from_pretrained(folder, add_pooling_layer=False).
+    The config.json of `source`, the model folder the encoder was built from, is copied with the
+    number of layers updated, and the tokenizer files unchanged. No pooler is written: load with
+    AutoModel.from_pretrained(folder, add_pooling_layer=False).
     """
     folder, source = Path(folder), Path(source)
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +116,7 @@ def save_pretrained(folder: str | Path, encoder, config, source: str | Path) -> 
 
 
 def to_hf(encoder, hf_names: dict[str, str]) -> dict[str, np.ndarray]:
-    """A tree shaped like the encoder's parameters (or gradients) as float32 tensors by HF name."""
+    """Converts a tree shaped like the encoder's parameters to float32 tensors by HF name."""
     return {
         _hf_name(path, hf_names): np.ascontiguousarray(
             _transposed(path, np.asarray(leaf, "float32"))
@@ -130,7 +129,7 @@ _ADVICE = "the weights and config.json must belong to one model"
 
 
 def _tensors(folder) -> Iterator[tuple]:
-    """(file, name, a function that reads it) for every tensor of a model's folder."""
+    """Yields (file, name, function that reads the tensor) for every tensor of a model folder."""
     listed = weight_files(folder)
     for file in sorted(set(listed.values())) if listed else [folder / WEIGHTS]:
         try:
@@ -139,39 +138,43 @@ def _tensors(folder) -> Iterator[tuple]:
                 if listed:
                     expected = {name for name, where in listed.items() if where == file}
                     for name in sorted(expected ^ set(names)):
-                        told = "lacks a tensor that" if name in expected else "has a tensor that"
-                        word = "lists" if name in expected else "does not list there"
-                        raise BadInput(f"{file} {told} {INDEX} {word}, {name}; get the model again")
+                        verb, listing = "has", "does not list there"
+                        if name in expected:
+                            verb, listing = "lacks", "lists"
+                        raise BadInput(
+                            f"{file} {verb} a tensor that {INDEX} {listing}, {name}; download the "
+                            "model again"
+                        )
                 for name in names:
                     yield file, name, lambda stored=stored, name=name: stored.get_tensor(name)
         except (OSError, SafetensorError) as error:
             raise BadInput(
-                f"{file} cannot be read as safetensors ({error}); get it again"
+                f"{file} cannot be read as safetensors ({error}); download it again"
             ) from None
 
 
 def _hf_name(path, hf_names):
-    module, leaf = path.rsplit("/", 1)
+    module, _, leaf = path.rpartition("/")
     numbers = re.findall(r"\d+", module)
     name = hf_names[re.sub(r"\d+", "{}", module)].format(*numbers)
     return f"{name}.bias" if leaf == "bias" else f"{name}.weight"
 
 
-def _head_leaves(folder, template, hf_head):
-    """Shapes of the template by path, and the tensors that the folder's weights have of them."""
+def _wanted(template, hf_names):
+    """Returns {path: shape} and {HF name: path} of a tree of parameters."""
     shapes = {path: leaf.shape for path, leaf in flatten_dict(template, sep="/").items()}
-    wanted = {_head_name(path, hf_head): path for path in shapes}
+    return shapes, {_hf_name(path, hf_names): path for path in shapes}
+
+
+def _head_leaves(folder, template, hf_head):
+    """Returns {path: shape} of the template and {path: tensor} of what the folder has of it."""
+    shapes, wanted = _wanted(template, hf_head)
     leaves = {
         wanted[name]: _checked(file, name, read(), wanted[name], shapes)
         for file, name, read in _tensors(Path(folder))
         if name in wanted
     }
     return shapes, leaves
-
-
-def _head_name(path, hf_head):
-    module, _, leaf = path.rpartition("/")
-    return f"{hf_head[module]}.{'bias' if leaf == 'bias' else 'weight'}"
 
 
 def _transposed(path, tensor):
@@ -189,6 +192,6 @@ def _checked(file, name, tensor, path, shapes):
     tensor = tensor.astype(np.float32)
     if not np.isfinite(tensor).all():
         raise BadInput(
-            f"{file}: tensor {name} holds infinite or undefined numbers; get the file again"
+            f"{file}: tensor {name} holds infinite or undefined numbers; download the file again"
         )
     return _transposed(path, tensor)

@@ -1,11 +1,11 @@
-"""The DeBERTa-v2 and -v3 encoders (He et al. 2021, 2023): disentangled attention.
+"""DeBERTa-v2 and -v3 (He et al. 2021, 2023): disentangled attention.
 
-A score is the product of two contents, of a content and the distance to the other token (c2p), and
-of a distance and the other token's content (p2c). In a row of T tokens there are only 2T - 1
-distances: their embeddings are gathered once for all layers, multiplied with every token, and
-shifted into place (layers.shift) where others gather T * T scores of every row and head.
+A score sums three products: content-content, content-distance (c2p) and distance-content (p2c). A
+row of T tokens has only 2T - 1 distances: their embeddings are gathered once for all layers,
+multiplied with every token, and shifted into place (layers.shift), instead of gathering T * T
+scores for every row and head.
 
-One thing is left out: in training, PyTorch's transformers drop parts of the distances' embeddings.
+Unlike transformers, training applies no dropout to the distance embeddings.
 """
 
 import dataclasses
@@ -17,31 +17,28 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ssl_guard.errors import BadInput
+from ssl_guard.models.bert import BertConfig
 from ssl_guard.models.dropout import dropout
-from ssl_guard.models.encoder import EncoderConfig, option, places, through
+from ssl_guard.models.encoder import Embeddings, Encoder
+from ssl_guard.models.encoder_config import EncoderConfig, option
 from ssl_guard.models.layers import (
     ACTIVATIONS,
     INIT,
     FeedForward,
-    attend,
     dense,
+    dot_product_attention,
     embed,
     layer_norm,
-    remat,
     shift,
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class DebertaConfig(EncoderConfig):
-    """The keys of a DeBERTa-v2's config.json that shape the encoder."""
+    """DeBERTa's config."""
 
-    hf_names: ClassVar[dict[str, str]] = {
-        "embeddings/word": "embeddings.word_embeddings",
-        "embeddings/position": "embeddings.position_embeddings",
-        "embeddings/token_type": "embeddings.token_type_embeddings",
+    hf_names: ClassVar[dict[str, str]] = BertConfig.hf_names | {
         "embeddings/projection": "embeddings.embed_proj",
-        "embeddings/norm": "embeddings.LayerNorm",
         "embeddings_relative/table": "encoder.rel_embeddings",
         "embeddings_relative/norm": "encoder.LayerNorm",
         "layer_{}/attention/query": "encoder.layer.{}.attention.self.query_proj",
@@ -49,19 +46,10 @@ class DebertaConfig(EncoderConfig):
         "layer_{}/attention/value": "encoder.layer.{}.attention.self.value_proj",
         "layer_{}/attention/position_query": "encoder.layer.{}.attention.self.pos_query_proj",
         "layer_{}/attention/position_key": "encoder.layer.{}.attention.self.pos_key_proj",
-        "layer_{}/attention/output": "encoder.layer.{}.attention.output.dense",
-        "layer_{}/attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
-        "layer_{}/feed_forward/up": "encoder.layer.{}.intermediate.dense",
-        "layer_{}/feed_forward/down": "encoder.layer.{}.output.dense",
-        "layer_{}/feed_forward_norm": "encoder.layer.{}.output.LayerNorm",
         "layer_{}/convolution": "encoder.conv.conv",
         "layer_{}/convolution_norm": "encoder.conv.LayerNorm",
     }
-    hf_head: ClassVar[dict[str, str]] = {
-        "dense": "cls.predictions.transform.dense",
-        "norm": "cls.predictions.transform.LayerNorm",
-        "": "cls.predictions",
-    }
+    hf_head: ClassVar[dict[str, str]] = BertConfig.hf_head
 
     vocab_size: int = 128100
     hidden_size: int = 1536
@@ -85,7 +73,7 @@ class DebertaConfig(EncoderConfig):
 
     @classmethod
     def from_json(cls, values):
-        """The config in the dict of a config.json; pos_att_type may be a list or "c2p|p2c"."""
+        """Reads a parsed config.json; pos_att_type may be a list or "c2p|p2c"."""
         kinds = values.get("pos_att_type") or ()
         if isinstance(kinds, str):
             kinds = kinds.lower().split("|")
@@ -112,27 +100,35 @@ class DebertaConfig(EncoderConfig):
         return self.hidden_act
 
     @property
+    def embedding_width(self):
+        return self.embedding_size or self.hidden_size
+
+    @property
+    def has_position_table(self):
+        return self.position_biased_input
+
+    @property
     def max_tokens(self):
-        """Distances beyond the longest share its embedding, so they set no limit."""
+        """Relative positions set no limit: the longest distances share an embedding."""
         return self.max_position_embeddings if self.position_biased_input else None
 
     @property
     def longest(self) -> int:
-        """The largest distance that is told apart."""
+        """Largest distance with an embedding that longer ones do not share."""
         if self.max_relative_positions < 1:
             return self.max_position_embeddings
         return self.max_relative_positions
 
     @property
     def span(self) -> int:
-        """Half of the rows of the table of distances."""
+        """Half the number of rows of the distance table."""
         return self.position_buckets if self.position_buckets > 0 else self.longest
 
 
 def rows_of_distances(config: DebertaConfig, distances: np.ndarray) -> np.ndarray:
-    """The table's row for query place - key place, int [...].
+    """Returns the table row of each distance (query position - key position), int [...].
 
-    With buckets, a distance up to half their number has one of its own and larger ones share them
+    With buckets, distances up to half their number have a row each and longer ones share rows
     logarithmically. In float32, as the published weights were trained.
     """
     if config.position_buckets > 0:
@@ -145,34 +141,8 @@ def rows_of_distances(config: DebertaConfig, distances: np.ndarray) -> np.ndarra
     return np.clip(distances + config.span, 0, 2 * config.span - 1)
 
 
-class DebertaEmbeddings(nn.Module):
-    """Sum of the embeddings, projected to the hidden size, normalised, in float32."""
-
-    config: DebertaConfig
-
-    @nn.compact
-    def __call__(
-        self,
-        input_ids: Int[Array, "batch length"],
-        token_type_ids: Int[Array, "batch length"],
-        words: Float[Array, "batch length embedding"] | None = None,
-        segments: Int[Array, "batch length"] | None = None,
-    ) -> Float[Array, "batch length width"]:
-        config = self.config
-        width = config.embedding_size or config.hidden_size
-        x = embed(config.vocab_size, width, "word")(input_ids) if words is None else words
-        if config.position_biased_input:
-            table = embed(config.max_position_embeddings, width, "position")
-            x = x + table(places(config, input_ids, segments))
-        if config.type_vocab_size:
-            x = x + embed(config.type_vocab_size, width, "token_type")(token_type_ids)
-        if width != config.hidden_size:
-            x = dense(config.hidden_size, "float32", "projection", use_bias=False)(x)
-        return layer_norm(config.layer_norm_eps, "norm")(x)
-
-
 class DistanceEmbeddings(nn.Module):
-    """The embeddings of the distances length - 1 down to -(length - 1), in float32."""
+    """Embeddings of the distances length - 1 down to -(length - 1), float32."""
 
     config: DebertaConfig
 
@@ -188,14 +158,14 @@ class DistanceEmbeddings(nn.Module):
 
 
 class DisentangledAttention(nn.Module):
-    """Attention of contents and distances; `relative` holds the embeddings of the distances."""
+    """Attention by content and distance; `relative` holds the distance embeddings."""
 
     config: DebertaConfig
     dtype: str
     site: int
 
     @nn.compact
-    def __call__(self, x, bias, seeds, relative):
+    def __call__(self, x, bias, dropout_seeds, relative):
         config, width = self.config, x.shape[-1]
         attn = config.num_attention_heads
         head = width // attn
@@ -214,18 +184,20 @@ class DisentangledAttention(nn.Module):
         if relative is not None and "p2c" in config.pos_att_type:
             if not config.share_att_key:
                 project["query"] = dense(width, self.dtype, "position_query")
-            # From the key's side, distances run the other way.
+            # Seen from the key, distances have the opposite sign.
             terms = jnp.einsum("bkhd,mhd->bhkm", key, heads(project["query"](relative[::-1])))
             bias = bias + scale * shift(terms).astype(jnp.float32).swapaxes(2, 3)
         rate = config.attention_probs_dropout_prob
-        mixed = attend(query, key, value, bias, rate, seeds, self.site, scale=scale)
+        mixed = dot_product_attention(
+            query, key, value, bias, rate, dropout_seeds, self.site, scale=scale
+        )
         return dense(width, self.dtype, "output")(mixed)
 
 
 class Convolution(nn.Module):
-    """A convolution over neighbouring tokens of one text, as a sum of products.
+    """Convolution over the tokens of each text, computed as a sum of products over taps.
 
-    The kernel is [taps, width / groups, width]; what lies outside the text counts as 0.
+    The kernel is [taps, width / groups, width]; each text is zero-padded.
     """
 
     config: DebertaConfig
@@ -256,9 +228,9 @@ class Convolution(nn.Module):
 
 
 class DebertaLayer(nn.Module):
-    """A Transformer layer that normalises after each residual sum.
+    """Post-norm Transformer layer; the first may have a parallel convolution.
 
-    The first one may have a convolution beside it. It uses the dropout sites `site` to `site + 2`.
+    It uses the dropout sites `site` to `site + 2`, and the convolution the one after all layers.
     """
 
     config: DebertaConfig
@@ -267,63 +239,45 @@ class DebertaLayer(nn.Module):
     convolved: bool
 
     @nn.compact
-    def __call__(self, x, bias, seeds, relative, segments):
+    def __call__(self, x, bias, dropout_seeds, relative, segments):
         config, inputs = self.config, x
         rate, epsilon = config.hidden_dropout_prob, config.layer_norm_eps
         attention = DisentangledAttention(config, self.dtype, self.site, name="attention")
-        mixed = dropout(attention(x, bias, seeds, relative), rate, seeds, self.site + 1)
+        mixed = dropout(
+            attention(x, bias, dropout_seeds, relative), rate, dropout_seeds, self.site + 1
+        )
         x = layer_norm(epsilon, "attention_norm")(x + mixed).astype(self.dtype)
         feed_forward = FeedForward(
             config.intermediate_size, self.dtype, config.hidden_act, name="feed_forward"
         )
-        hidden = dropout(feed_forward(x), rate, seeds, self.site + 2)
+        hidden = dropout(feed_forward(x), rate, dropout_seeds, self.site + 2)
         x = layer_norm(epsilon, "feed_forward_norm")(x + hidden).astype(self.dtype)
         if not self.convolved:
             return x
         beside = Convolution(config, self.dtype, name="convolution")(inputs, segments)
-        site = 2 + 3 * config.num_hidden_layers  # past those of the layers
-        beside = ACTIVATIONS[config.conv_act](dropout(beside, rate, seeds, site))
+        site = 2 + 3 * config.num_hidden_layers  # after those of the layers
+        beside = ACTIVATIONS[config.conv_act](dropout(beside, rate, dropout_seeds, site))
         return layer_norm(epsilon, "convolution_norm")(x + beside).astype(self.dtype)
 
 
-class DebertaEncoder(nn.Module):
-    """Hidden states of the last layer (encoder.py has the contract)."""
+class DebertaEncoder(Encoder):
+    """DeBERTa's encoder."""
 
     config: DebertaConfig
-    dtype: str = "float32"
-    remat: bool = False
 
-    @nn.compact
-    def __call__(
-        self,
-        input_ids,
-        attention_mask,
-        token_type_ids,
-        seeds=None,
-        *,
-        words=None,
-        segments=None,
-        **mixing,
-    ):
-        config = self.config
-        embeddings = DebertaEmbeddings(config, name="embeddings")
-        x = embeddings(input_ids, token_type_ids, words, segments)
-        x = dropout(x.astype(self.dtype), config.hidden_dropout_prob, seeds, 1)
-        relative = None
+    def embed(self, *inputs):
+        return Embeddings(self.config, projected=True, name="embeddings")(*inputs)
+
+    def layers(self, attention_mask, segments, position_ids):
+        config, relative = self.config, None
         if config.relative_attention:
             distances = DistanceEmbeddings(config, name="embeddings_relative")
-            relative = distances(input_ids.shape[1]).astype(self.dtype)
+            relative = distances(attention_mask.shape[1]).astype(self.dtype)
         texts = (attention_mask > 0).astype(jnp.int32) if segments is None else segments
 
         def with_distances(number):
-            layer = remat(DebertaLayer, self.remat)(
-                config,
-                self.dtype,
-                site=2 + 3 * number,
-                convolved=number == 0 and config.conv_kernel_size > 0,
-                name=f"layer_{number}",
-            )
-            return lambda x, bias, seeds: layer(x, bias, seeds, relative, texts)
+            convolved = number == 0 and config.conv_kernel_size > 0
+            layer = self.layer(DebertaLayer, number, convolved=convolved)
+            return lambda x, bias, dropout_seeds: layer(x, bias, dropout_seeds, relative, texts)
 
-        layers = [with_distances(number) for number in range(config.num_hidden_layers)]
-        return through(layers, x, attention_mask, seeds, segments, **mixing)
+        return [with_distances(number) for number in range(config.num_hidden_layers)]

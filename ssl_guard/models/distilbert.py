@@ -1,18 +1,15 @@
-"""The DistilBERT encoder (Sanh et al. 2019): a BERT without token types, under names of its own."""
+"""DistilBERT (Sanh et al. 2019): BERT without token types."""
 
 import dataclasses
 from typing import ClassVar
 
-import flax.linen as nn
-
-from ssl_guard.models.dropout import dropout
-from ssl_guard.models.encoder import EncoderConfig, places, post_norm_layers, through
-from ssl_guard.models.layers import Embeddings
+from ssl_guard.models.encoder import Encoder
+from ssl_guard.models.encoder_config import EncoderConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class DistilBertConfig(EncoderConfig):
-    """The keys of a DistilBERT's config.json that shape the encoder."""
+    """DistilBERT's config."""
 
     hf_names: ClassVar[dict[str, str]] = {
         "embeddings/word": "embeddings.word_embeddings",
@@ -40,7 +37,7 @@ class DistilBertConfig(EncoderConfig):
         "hidden_dropout_prob": "dropout",
         "attention_probs_dropout_prob": "attention_dropout",
         "hidden_act": "activation",
-        "layer_norm_eps": "",  # not a key: DistilBERT's is always 1e-12
+        "layer_norm_eps": "",  # no key: always 1e-12
     }
 
     num_hidden_layers: int = 6
@@ -50,35 +47,5 @@ class DistilBertConfig(EncoderConfig):
         return self.hidden_act
 
 
-class DistilBertEncoder(nn.Module):
-    """Hidden states of the last layer (encoder.py has the contract)."""
-
-    config: DistilBertConfig
-    dtype: str = "float32"
-    remat: bool = False
-
-    @nn.compact
-    def __call__(
-        self,
-        input_ids,
-        attention_mask,
-        token_type_ids,
-        seeds=None,
-        *,
-        words=None,
-        segments=None,
-        **mixing,
-    ):
-        config = self.config
-        embeddings = Embeddings(
-            vocab=config.vocab_size,
-            positions=config.max_position_embeddings,
-            types=0,
-            width=config.hidden_size,
-            epsilon=config.layer_norm_eps,
-            name="embeddings",
-        )
-        x = embeddings(input_ids, places(config, input_ids, segments), token_type_ids, words)
-        x = dropout(x.astype(self.dtype), config.hidden_dropout_prob, seeds, 1)
-        layers = post_norm_layers(config, self.dtype, self.remat)
-        return through(layers, x, attention_mask, seeds, segments, **mixing)
+class DistilBertEncoder(Encoder):
+    """DistilBERT's encoder."""

@@ -1,23 +1,21 @@
-"""The ELECTRA encoder (Clark et al. 2020): a BERT whose embeddings may be narrower than its layers
-and are then projected."""
+"""ELECTRA (Clark et al. 2020): BERT with narrower embeddings, projected to the hidden size."""
 
 import dataclasses
 from typing import ClassVar
 
-import flax.linen as nn
-
-from ssl_guard.models.bert import HF_NAMES
-from ssl_guard.models.dropout import dropout
-from ssl_guard.models.encoder import EncoderConfig, places, post_norm_layers, through
-from ssl_guard.models.layers import Embeddings, dense
+from ssl_guard.models.bert import BertConfig
+from ssl_guard.models.encoder import Encoder
+from ssl_guard.models.encoder_config import EncoderConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class ElectraConfig(EncoderConfig):
-    """The keys of an ELECTRA's config.json that shape the encoder."""
+    """ELECTRA's config."""
 
-    hf_names: ClassVar[dict[str, str]] = HF_NAMES | {"embeddings_projection": "embeddings_project"}
-    hf_head: ClassVar[dict[str, str]] = {  # of a generator; a discriminator has none
+    hf_names: ClassVar[dict[str, str]] = BertConfig.hf_names | {
+        "embeddings_projection": "embeddings_project"
+    }
+    hf_head: ClassVar[dict[str, str]] = {  # generators only; a discriminator has none
         "dense": "generator_predictions.dense",
         "norm": "generator_predictions.LayerNorm",
         "": "generator_lm_head",
@@ -31,38 +29,10 @@ class ElectraConfig(EncoderConfig):
     position_embedding_type: str = "absolute"
     is_decoder: bool = False
 
+    @property
+    def embedding_width(self):
+        return self.embedding_size
 
-class ElectraEncoder(nn.Module):
-    """Hidden states of the last layer (encoder.py has the contract)."""
 
-    config: ElectraConfig
-    dtype: str = "float32"
-    remat: bool = False
-
-    @nn.compact
-    def __call__(
-        self,
-        input_ids,
-        attention_mask,
-        token_type_ids,
-        seeds=None,
-        *,
-        words=None,
-        segments=None,
-        **mixing,
-    ):
-        config = self.config
-        embeddings = Embeddings(
-            vocab=config.vocab_size,
-            positions=config.max_position_embeddings,
-            types=config.type_vocab_size,
-            width=config.embedding_size,
-            epsilon=config.layer_norm_eps,
-            name="embeddings",
-        )
-        x = embeddings(input_ids, places(config, input_ids, segments), token_type_ids, words)
-        x = dropout(x.astype(self.dtype), config.hidden_dropout_prob, seeds, 1)
-        if config.embedding_size != config.hidden_size:
-            x = dense(config.hidden_size, self.dtype, "embeddings_projection")(x)
-        layers = post_norm_layers(config, self.dtype, self.remat)
-        return through(layers, x, attention_mask, seeds, segments, **mixing)
+class ElectraEncoder(Encoder):
+    """ELECTRA's encoder."""

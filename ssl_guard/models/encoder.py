@@ -1,204 +1,236 @@
-"""What every encoder has: the keys of a config.json that shape it, and the way through its layers.
+"""The encoder of BERT and its family; subclasses replace the layers or the final norm.
 
-All encoders are called alike, float32 or bfloat16 hidden states [batch, length, width] coming out:
+All encoders share one signature and return hidden states [batch, length, width], float32 or
+bfloat16:
 
-    encoder.apply({"params": p}, input_ids, attention_mask, token_type_ids, seeds, *,
-                  words=None, segments=None, mix=None, mix_layer=0, mixed_mask=None)
+    encoder.apply({"params": p}, input_ids, attention_mask, token_type_ids, dropout_seeds, *,
+                  word_embeddings=None, segments=None,
+                  mixup_fn=None, mixup_layer=0, mixed_mask=None)
 
-input_ids, attention_mask (1 for real tokens, 0 for the pads after them), token_type_ids (unread by
-    an architecture without them): int32 [batch, length].
-seeds: of dropout.row_seeds, or of dropout.token_seeds with segments; None for no dropout. Site 1
-    and up are the encoder's.
-words: float32 [batch, length, width of the word table], read in place of the word embeddings.
-segments: int32 [batch, length], the numbers of the texts that share a row: from 1, each text in one
-    piece, 0 for pads. A text then gets the states that it has in a row of its own. The caller sees
-    to it that no text is longer than the encoder's positions. Not with mix.
-mix, mix_layer, mixed_mask: see `through`.
+input_ids, attention_mask (1 for real tokens, 0 for the padding after them), token_type_ids (ignored
+    by architectures without token types): int32 [batch, length].
+dropout_seeds: from dropout.row_seeds, or from dropout.token_seeds with segments; None disables
+    dropout. Encoders use the dropout sites from 1.
+word_embeddings: float32 [batch, length, embedding width], replaces the lookup of input_ids.
+segments: int32 [batch, length], for rows that hold several texts: 1, 2, ... for the tokens of each
+    text, which must be contiguous, and 0 for padding. A text's states equal those it has in a row
+    of its own. The caller checks that no text exceeds `config.max_tokens`. Not with mixup_fn.
+mixup_fn, mixup_layer, mixed_mask: see `run_layers`.
 
-A fully padded row stays finite.
+States of rows without a real token are finite.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ssl_guard.errors import BadInput
-from ssl_guard.models.dropout import Seeds
-from ssl_guard.models.layers import ACTIVATIONS, PostNormLayer, attention_bias, positions, remat
+from ssl_guard.models.dropout import Seeds, dropout
+from ssl_guard.models.encoder_config import EncoderConfig
+from ssl_guard.models.layers import (
+    FeedForward,
+    attention_bias,
+    dense,
+    dot_product_attention,
+    embed,
+    layer_norm,
+    positions,
+    remat,
+)
+
+Layer = Callable[..., jax.Array]  # layer(x, bias, dropout_seeds) -> x
 
 
-def option(default, *choices, **limits):
-    """A field of a config: one of `choices`, or a number of at least `minimum`.
+class Embeddings(nn.Module):
+    """Normalised sum of word, position and token-type embeddings, float32.
 
-    A field without it takes any whole number from 1, any number from 0, or its default only.
+    If `projected`, tables narrower than the hidden size are projected before the norm (DeBERTa).
     """
-    return dataclasses.field(default=default, metadata={"choices": choices, **limits})
+
+    config: EncoderConfig
+    projected: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: Int[Array, "batch length"],
+        position_ids: Int[Array, "rows length"],
+        token_type_ids: Int[Array, "batch length"],
+        word_embeddings: Float[Array, "batch length embedding"] | None = None,
+    ) -> Float[Array, "batch length width"]:
+        config = self.config
+        width = config.embedding_width
+        x = word_embeddings
+        if x is None:
+            x = embed(config.vocab_size, width, "word")(input_ids)
+        if config.has_position_table:
+            x = x + embed(config.max_position_embeddings, width, "position")(position_ids)
+        if config.type_vocab_size:
+            x = x + embed(config.type_vocab_size, width, "token_type")(token_type_ids)
+        if self.projected and width != config.hidden_size:
+            x = dense(config.hidden_size, "float32", "projection", use_bias=False)(x)
+        return layer_norm(config.layer_norm_eps, "norm", config.norm_bias)(x)
 
 
-@dataclasses.dataclass(frozen=True)
-class EncoderConfig:
-    """Keys that all architectures know, with the defaults that transformers gives them.
+class SelfAttention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017)."""
 
-    hf_names: Flax module -> Hugging Face module; {} is the number of the layer.
-    hf_head: the same for the head that names masked words (masked_lm.Head); "" is the head itself.
-    hf_keys: a field here -> its key in config.json, where they differ.
+    config: EncoderConfig
+    dtype: str
+    site: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch length width"],
+        bias: Float[Array, "batch #attn #length length"],
+        dropout_seeds: Seeds | None,
+    ) -> Float[Array, "batch length width"]:
+        width, attn = x.shape[-1], self.config.num_attention_heads
+        query, key, value = (
+            dense(width, self.dtype, name)(x).reshape(*x.shape[:2], attn, width // attn)
+            for name in ("query", "key", "value")
+        )
+        rate = self.config.attention_probs_dropout_prob
+        mixed = dot_product_attention(query, key, value, bias, rate, dropout_seeds, self.site)
+        return dense(width, self.dtype, "output")(mixed)
+
+
+class PostNormLayer(nn.Module):
+    """Transformer layer with a LayerNorm after each residual sum (BERT and its family).
+
+    It uses the dropout sites `site`, `site + 1` and `site + 2`.
     """
 
-    hf_names: ClassVar[dict[str, str]] = {}
-    hf_head: ClassVar[dict[str, str]] = {}
-    hf_keys: ClassVar[dict[str, str]] = {}
+    config: EncoderConfig
+    dtype: str
+    site: int
 
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    max_position_embeddings: int = 512
-    layer_norm_eps: float = 1e-12
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    hidden_act: str = option("gelu", *ACTIVATIONS)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]):
-        """The config in the dict of a config.json; other keys are left out, null is the default."""
-        found = {}
-        for field in dataclasses.fields(cls):
-            key = cls.hf_keys.get(field.name, field.name)
-            if values.get(key) is not None:
-                found[field.name] = values[key]
-        return cls(**found)
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Tokens of the longest text that the encoder has positions for; None for any length."""
-        return self.max_position_embeddings
-
-    @property
-    def head_act(self) -> str:
-        """The activation in the head that names masked words."""
-        return "gelu"
-
-    def to_json(self) -> dict[str, Any]:
-        """The keys of config.json that a classifier may have changed."""
-        return {self.key("num_hidden_layers"): self.num_hidden_layers}
-
-    def key(self, name: str) -> str:
-        """The key of a field in config.json."""
-        return self.hf_keys.get(name, name)
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            self._check(field, getattr(self, field.name))
-        if self.hidden_size % self.num_attention_heads:
-            raise BadInput(
-                f"{self.key('hidden_size')} must be a multiple of {self.key('num_attention_heads')}"
-            )
-
-    def _check(self, field, value):
-        name, limits = self.key(field.name), field.metadata
-        if field.type is int:
-            minimum = limits.get("minimum", 1)
-            if type(value) is not int or value < minimum:
-                raise BadInput(f"{name}={value!r} must be a whole number of at least {minimum}")
-        elif field.type is float:
-            if type(value) not in (int, float) or not 0 <= value < float("inf"):
-                raise BadInput(f"{name}={value!r} must be a number of at least 0")
-        elif field.type in (str, bool):
-            choices = limits.get("choices") or (field.default,)
-            if type(value) is not field.type or value not in choices:
-                only = ", ".join(map(repr, choices))
-                raise BadInput(f"{name}={value!r} is not supported; supported are {only}")
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch length width"],
+        bias: Float[Array, "batch #attn #length length"],
+        dropout_seeds: Seeds | None,
+    ) -> Float[Array, "batch length width"]:
+        config = self.config
+        rate, epsilon = config.hidden_dropout_prob, config.layer_norm_eps
+        attention = SelfAttention(config, self.dtype, self.site, name="attention")
+        mixed = dropout(attention(x, bias, dropout_seeds), rate, dropout_seeds, self.site + 1)
+        x = layer_norm(epsilon, "attention_norm")(x + mixed).astype(self.dtype)
+        feed_forward = FeedForward(
+            config.intermediate_size, self.dtype, config.hidden_act, name="feed_forward"
+        )
+        hidden = dropout(feed_forward(x), rate, dropout_seeds, self.site + 2)
+        return layer_norm(epsilon, "feed_forward_norm")(x + hidden).astype(self.dtype)
 
 
-def places(
+class Encoder(nn.Module):
+    """Embeddings, dropout, an optional projection, and the layers; see the module's docstring."""
+
+    config: EncoderConfig
+    dtype: str = "float32"
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids,
+        attention_mask,
+        token_type_ids,
+        dropout_seeds=None,
+        *,
+        word_embeddings=None,
+        segments=None,
+        **mixup,
+    ):
+        config = self.config
+        position = position_ids(config, input_ids, segments)
+        x = self.embed(input_ids, position, token_type_ids, word_embeddings)
+        x = dropout(x.astype(self.dtype), config.hidden_dropout_prob, dropout_seeds, 1)
+        if x.shape[-1] != config.hidden_size:
+            x = dense(config.hidden_size, self.dtype, "embeddings_projection")(x)
+        layers = self.layers(attention_mask, segments, position)
+        x = run_layers(layers, x, attention_mask, dropout_seeds, segments, **mixup)
+        return self.output(x)
+
+    def embed(self, *inputs):
+        return Embeddings(self.config, name="embeddings")(*inputs)
+
+    def layers(self, attention_mask, segments, position_ids) -> list[Layer]:
+        """Creates the layers, layer_0 first."""
+        return [
+            self.layer(PostNormLayer, number) for number in range(self.config.num_hidden_layers)
+        ]
+
+    def layer(self, kind: type[nn.Module], number: int, **fields):
+        """Creates layer `number`, which owns three dropout sites."""
+        return remat(kind, self.remat)(
+            self.config, self.dtype, site=2 + 3 * number, name=f"layer_{number}", **fields
+        )
+
+    def output(self, x):
+        return x
+
+
+def position_ids(
     config: EncoderConfig,
     input_ids: Int[Array, "batch length"],
     segments: Int[Array, "batch length"] | None,
 ) -> Int[Array, "rows length"]:
-    """Places counted from 0 in every text; raises BadInput if the table has too few."""
-    length = input_ids.shape[1]
-    if segments is not None:
-        return positions((segments > 0).astype(jnp.int32), segments)
-    check_length(length, config.max_tokens)
-    return jnp.arange(length)[None]
+    """Returns each token's position in its text; raises BadInput if the batch is too long.
 
-
-def places_after_padding(
-    config: EncoderConfig,
-    padding: int,
-    input_ids: Int[Array, "batch length"],
-    segments: Int[Array, "batch length"] | None,
-) -> Int[Array, "batch length"]:
-    """Places counted from padding + 1, as fairseq does: the token `padding` has none, its row of
-    the table is `padding`."""
-    if segments is None:
-        check_length(input_ids.shape[1], config.max_tokens)
-    real = (input_ids != padding).astype(jnp.int32)
-    if segments is not None:
-        real = real * (segments > 0)
-    return (positions(real, segments) + 1) * real + padding
-
-
-def check_length(length: int, longest: int):
-    """Raises BadInput for a batch that has more tokens than the encoder has positions."""
-    if length > longest:
+    Positions count from 0. With a `position_padding_id` they count from that id + 1 and skip its
+    tokens, whose position is the id itself, as in fairseq.
+    """
+    length, longest, padding = input_ids.shape[1], config.max_tokens, config.position_padding_id
+    if segments is None and longest is not None and length > longest:
         raise BadInput(
             f"a batch is {length} tokens long but the encoder has only {longest} positions; lower "
             "the maximum length"
         )
+    if segments is None and padding is None:
+        return jnp.arange(length)[None]
+    real = jnp.ones_like(input_ids) if padding is None else (input_ids != padding)
+    real = real.astype(jnp.int32)
+    if segments is not None:
+        real = real * (segments > 0)
+    found = positions(real, segments)
+    return found if padding is None else (found + 1) * real + padding
 
 
-def post_norm_layers(config: EncoderConfig, dtype: str, remat_layers: bool) -> list[PostNormLayer]:
-    """The layers of BERT and its family, called layer_0, layer_1, ... in the calling module."""
-    return [
-        remat(PostNormLayer, remat_layers)(
-            attn=config.num_attention_heads,
-            mlp=config.intermediate_size,
-            epsilon=config.layer_norm_eps,
-            dropout=config.hidden_dropout_prob,
-            attention_dropout=config.attention_probs_dropout_prob,
-            dtype=dtype,
-            site=2 + 3 * number,
-            activation=config.hidden_act,
-            name=f"layer_{number}",
-        )
-        for number in range(config.num_hidden_layers)
-    ]
-
-
-def through(
-    layers: Sequence[Callable[..., jax.Array]],
+def run_layers(
+    layers: Sequence[Layer],
     x: Float[Array, "batch length width"],
     attention_mask: Int[Array, "batch length"],
-    seeds: Seeds | None,
+    dropout_seeds: Seeds | None,
     segments: Int[Array, "batch length"] | None = None,
     *,
-    mix: Callable | None = None,
-    mix_layer: Int[Array, ""] | int = 0,
+    mixup_fn: Callable | None = None,
+    mixup_layer: Int[Array, ""] | int = 0,
     mixed_mask: Int[Array, "batch length"] | None = None,
 ) -> Float[Array, "batch length width"]:
-    """x after all layers, each called as layer(x, bias, seeds).
+    """Applies the layers, each called as layer(x, bias, dropout_seeds).
 
-    mix: a function that mixes the rows of an array [batch, ...]; the real tokens' states go
-    through it once, above layer number `mix_layer` (1 is the lowest), and from there on the
-    real tokens are those of `mixed_mask`.
+    mixup_fn: mixes the rows of an array [batch, ...]. It is applied once, to the output of layer
+    number `mixup_layer` (1 is the lowest) with padding set to 0; the layers above attend to the
+    tokens of `mixed_mask`. Raises BadInput with both segments and mixup_fn.
     """
-    if segments is not None and mix is not None:
-        raise BadInput("rows of several texts cannot be mixed; leave out segments or mix")
+    if segments is not None and mixup_fn is not None:
+        raise BadInput("rows of several texts cannot be mixed; leave out segments or mixup_fn")
     bias = attention_bias(attention_mask, segments)
 
     def mix_tokens(x):
-        return mix(jnp.where((attention_mask > 0)[:, :, None], x, 0))
+        return mixup_fn(jnp.where((attention_mask > 0)[:, :, None], x, 0))
 
     for number, layer in enumerate(layers, start=1):
-        x = layer(x, bias, seeds)
-        if mix is not None:
-            here = mix_layer == number
+        x = layer(x, bias, dropout_seeds)
+        if mixup_fn is not None:
+            assert mixed_mask is not None
+            here = mixup_layer == number
             x = jax.lax.cond(here, mix_tokens, lambda x: x, x)
             bias = jnp.where(here, attention_bias(mixed_mask), bias)
     return x

@@ -1,4 +1,4 @@
-"""From hidden states to logits: pooling over the real tokens, then one or more classifier heads."""
+"""Pooling over the real tokens and classification heads."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -16,9 +16,9 @@ def pool(
     attention_mask: Int[Array, "batch length"],
     pooling: str,
 ) -> Float[Array, "batch width"]:
-    """The first token's state ("cls") or the mean over real tokens ("mean"), float32.
+    """Returns the first token's state ("cls") or the mean over real tokens ("mean"), float32.
 
-    The mean of a fully padded row is 0.
+    The mean of a row without real tokens is 0.
     """
     hidden = hidden.astype(jnp.float32)
     if pooling == "cls":
@@ -34,15 +34,15 @@ def pool_packed(
     row: Int[Array, " batch"],
     pooling: str,
 ) -> Float[Array, "batch width"]:
-    """`pool` of every text of packed rows, in the order of `row`, float32.
+    """Pools every text of packed rows, in the order of `row`, float32.
 
-    text: the `row` of each token's text, -1 for pads; position: the token's place in its text.
+    text: `row` of each token's text, -1 for padding; position: of each token in its text.
     """
     mine = text[None] == row[:, None, None]
     if pooling == "cls":
         mine = mine & (position == 0)[None]
     mine = mine.astype(jnp.float32)
-    # A product, because a segment_sum's gradient is a gather and its forward a scatter.
+    # A matrix product: segment_sum would be a scatter, with a gather as its gradient.
     total = jnp.einsum("brl,rlw->bw", mine, hidden.astype(jnp.float32))
     return total / jnp.maximum(mine.sum(axis=(1, 2)), 1)[:, None]
 
@@ -50,16 +50,16 @@ def pool_packed(
 def of_task(
     logits: Float[Array, "batch all classes"], task: Int[Array, " batch"], num_tasks: int
 ) -> Float[Array, "batch heads classes"]:
-    """The logits of each row's own task, whose heads stand together in `logits`."""
+    """Selects the logits of each row's task; the heads of a task are adjacent in `logits`."""
     by_task = logits.reshape(len(logits), num_tasks, -1, logits.shape[-1])
     return jnp.take_along_axis(by_task, task[:, None, None, None], axis=1)[:, 0]
 
 
 class Heads(nn.Module):
-    """Independent classifiers on one pooled vector, in float32.
+    """Independent classification heads on one pooled vector, in float32.
 
-    "linear" is dropout and a dense layer; "mlp" is dropout, a dense layer of the same width, GELU
-    and a dense layer. The heads share the dropout mask (site 0), as they share the vector.
+    kind: "linear" is dropout and a dense layer; "mlp" is dropout, a dense layer of the same width,
+        GELU and a dense layer. All heads share one dropout mask (site 0).
     """
 
     num_heads: int
@@ -69,9 +69,11 @@ class Heads(nn.Module):
 
     @nn.compact
     def __call__(
-        self, pooled: Float[Array, "batch width"], seeds: UInt32[Array, "batch 2"] | None = None
+        self,
+        pooled: Float[Array, "batch width"],
+        dropout_seeds: UInt32[Array, "batch 2"] | None = None,
     ) -> Float[Array, "batch heads classes"]:
-        pooled = dropout(pooled, self.dropout, seeds, 0)
+        pooled = dropout(pooled, self.dropout, dropout_seeds, 0)
         logits = []
         for number in range(self.num_heads):
             x = pooled

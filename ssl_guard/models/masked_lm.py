@@ -1,4 +1,4 @@
-"""An encoder under a head that names masked words, for continued pre-training."""
+"""An encoder with a masked-LM head, for continued pre-training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +16,13 @@ from ssl_guard.models.pretrained import resolve
 
 
 class MaskedLM(NamedTuple):
-    """init(rng, batch) -> params {"encoder": ..., "head": ...}, from the model's weights; the head
-    is at random where these have none.
+    """A masked language model.
+
+    init(rng, batch) -> params {"encoder": ..., "head": ...} from the model's weights; the head is
+        random if these have none.
     apply(params, batch, places, rng, train) -> logits, float32 [rows, chosen, vocab], of the tokens
-    at `places`, int32 [rows, chosen], of each row. Batches may be packed.
-    config: the encoder's.
+        at the positions `places`, int32 [rows, chosen]. Batches may be packed.
+    config: of the encoder.
     """
 
     init: Callable[..., Any]
@@ -29,8 +31,7 @@ class MaskedLM(NamedTuple):
 
 
 class Head(nn.Module):
-    """Dense layer, activation, LayerNorm, and a product with the table of words (Devlin et al.
-    2019)."""
+    """Dense layer, activation, LayerNorm and tied output embeddings (Devlin et al. 2019)."""
 
     epsilon: float
     vocab: int
@@ -39,11 +40,11 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: Float[Array, "rows chosen width"], words: Float[Array, "vocab embedding"]
+        self, hidden: Float[Array, "rows chosen width"], table: Float[Array, "vocab embedding"]
     ) -> Float[Array, "rows chosen vocab"]:
-        x = ACTIVATIONS[self.activation](dense(words.shape[-1], self.dtype, "dense")(hidden))
+        x = ACTIVATIONS[self.activation](dense(table.shape[-1], self.dtype, "dense")(hidden))
         x = layer_norm(self.epsilon, "norm")(x).astype(self.dtype)
-        logits = jnp.einsum("rcw,vw->rcv", x, words.astype(self.dtype))
+        logits = jnp.einsum("rcw,vw->rcv", x, table.astype(self.dtype))
         bias = self.param("bias", nn.initializers.zeros, (self.vocab,))
         return logits.astype(jnp.float32) + bias[None, None]
 
@@ -51,7 +52,7 @@ class Head(nn.Module):
 def build_masked_lm(
     name_or_folder: str | Path, *, num_layers: int, dropout: float, dtype: str
 ) -> MaskedLM:
-    """For the options see `build`. Raises BadInput on what cannot be built."""
+    """Builds a masked language model; options and errors are those of `classifier.build`."""
     classifier = build(name_or_folder, num_layers=num_layers, dropout=dropout, dtype=dtype)
     config, encoder = classifier.config, classifier.encoder
     head = Head(config.layer_norm_eps, config.vocab_size, dtype, config.head_act)

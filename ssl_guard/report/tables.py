@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import calibration, metrics
+from ssl_guard.evaluation import calibrators, metrics
+from ssl_guard.evaluation.table import cell
 from ssl_guard.report.comparison import verdict
 from ssl_guard.report.results import Result
 
@@ -67,16 +68,6 @@ def _gain_cells(gain: dict) -> list[str]:
     return [cell(gain, sign="+"), f"{gain['holm']:.3f}", better, verdict(gain)]
 
 
-def cell(score: dict | None, sign: str = "") -> str:
-    """Formats a score in percent with its interval or its spread over seeds; a dash for None."""
-    if score is None:
-        return "-"
-    if "spread" in score:
-        return f"{100 * score['value']:.1f} ± {100 * score['spread']:.1f}"
-    value, low, high = (f"{100 * score[key]:{sign}.1f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
-
-
 def _dash(value) -> str:
     return "-" if value is None else str(value)
 
@@ -114,7 +105,7 @@ def policy_table(policies: dict[str, dict]) -> Table:
         for name, profile in policy["thresholds"].items():
             cells = [run, name, f"{profile['threshold']:.4f}", f"{profile['probability']:.3f}"]
             measured = [profile["measured"][k] for k in ("fpr", "recall", "precision", "flagged")]
-            rows.append([*cells, profile["promise"], *map(_percent, measured)])
+            rows.append([*cells, profile["promise"], *map(cell, measured)])
     return Table(titles, rows)
 
 
@@ -125,7 +116,7 @@ def review(policy: dict) -> str:
         return "review: no scores, since one threshold keeps both promises"
     text = (
         f"review: scores from {band['low']:.4f} to {band['high']:.4f}, "
-        f"{_percent(band['volume'])}% of traffic"
+        f"{cell(band['volume'])}% of traffic"
     )
     if band["harmful_share"] is not None:
         text += f", {100 * band['harmful_share']:.1f}% of it harmful"
@@ -143,13 +134,6 @@ def policy_facts(policy: dict) -> str:
         f"flagged and review assume {100 * policy['prevalence']:.3g}% harmful traffic. Intervals: "
         f"{policy['confidence']:.4g} Clopper-Pearson, on the rows that chose the thresholds."
     )
-
-
-def _percent(interval: dict) -> str:
-    """Formats an interval in percent; its value may be None."""
-    value, low, high = (interval[key] for key in ("value", "low", "high"))
-    shown = "-" if value is None else f"{100 * value:.1f}"
-    return f"{shown} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def calibration_table(results: list[Result]) -> Table:
@@ -176,7 +160,7 @@ def calibrated(result: Result) -> np.ndarray | None:
     policy = result.run["policy"] if result.run else None
     if policy is None or policy["run"]["weights"] != result.cohort["weights"]:
         return None
-    return calibration.apply(policy["calibrator"], result.probabilities)
+    return calibrators.apply(policy["calibrator"], result.probabilities)
 
 
 def overview(parts: list[tuple[list[Result], list[dict]]]) -> Table:

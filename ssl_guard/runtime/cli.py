@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -55,16 +56,23 @@ def required(flag: flags.FlagHolder, name: str):
     return value
 
 
+def again(command: str) -> str:
+    """The command line that runs another command with the config of this one."""
+    words = iter(sys.argv[1:])
+    # "--config FILE" is two words.
+    given = [
+        f"--config={next(words, 'CONFIG')}" if word == "--config" else word
+        for word in words
+        if word.startswith("--config")
+    ]
+    return " ".join([f"python -m ssl_guard {command}", *(given or ["--config=CONFIG"])])
+
+
 def pairs(flag: str, given: list[str]) -> dict[str, str]:
     """Parses the items name=value of a list flag."""
     if wrong := [pair for pair in given if "=" not in pair]:
         raise BadInput(f"--{flag}: {wrong[0]!r} must be name=column, such as label=is_harmful.")
     return dict(pair.split("=", 1) for pair in given)
-
-
-def label_values(harmful: list[str], safe: list[str]) -> dict[str, int] | None:
-    """Merges --harmful_values and --safe_values into {value: label}; None if both are empty."""
-    return {value: 1 for value in harmful} | {value: 0 for value in safe} or None
 
 
 def _parse(argv: list[str], doc: str) -> list[str]:
@@ -88,7 +96,7 @@ def _parse(argv: list[str], doc: str) -> list[str]:
         _fail(error)
 
 
-def _show_help(doc: str) -> None:
+def _show_help(doc: str) -> NoReturn:
     """Prints the docstring and the flags of a command, without absl's own flags, and exits."""
     lines = []
     for flag in FLAGS.get_key_flags_for_module(sys.argv[0]):
@@ -108,12 +116,12 @@ def _stray(word: str) -> str:
     return f"{word!r} is no flag, and this command takes no other words: see --help."
 
 
-def _fail(error: Exception) -> None:
+def _fail(error: Exception) -> NoReturn:
     print(f"ssl_guard: {error}", file=sys.stderr)
     sys.exit(2)
 
 
-def _end_quietly() -> None:
+def _end_quietly() -> NoReturn:
     """Exits after the reader of stdout has closed it, as in `... | head`."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(BROKEN_PIPE)

@@ -1,4 +1,4 @@
-"""Runs a batch through a function in parts, for the memory of one part."""
+"""Runs a batch through a function in parts, to save memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +8,10 @@ import jax.numpy as jnp
 
 
 def value_and_grad(logits_of: Callable, judge: Callable, params: Any, rows: Any, parts: int):
-    """((value, aux), gradient in params) of judge(logits_of(params, rows)) -> (value, aux), the
-    rows (a pytree of arrays [batch, ...]) going through logits_of in so many parts."""
+    """Returns ((value, aux), gradient in params) of judge(logits_of(params, rows)) -> (value, aux).
+
+    rows: a pytree of arrays [batch, ...], which runs through logits_of in this many parts.
+    """
     if parts == 1:
         both = jax.value_and_grad(lambda params: judge(logits_of(params, rows)), has_aux=True)
         return both(params)
@@ -26,7 +28,7 @@ def value_and_grad(logits_of: Callable, judge: Callable, params: Any, rows: Any,
 
 
 def in_parts(fn: Callable, rows: Any, parts: int) -> Any:
-    """fn(rows), of a pytree of arrays [batch, ...], found one part of the rows after the other."""
+    """Returns fn(rows) of a pytree of arrays [batch, ...], computed part by part."""
     if parts == 1:
         return fn(rows)
     found = jax.lax.map(fn, _split(rows, parts))
@@ -34,6 +36,6 @@ def in_parts(fn: Callable, rows: Any, parts: int) -> Any:
 
 
 def _split(rows: Any, parts: int) -> Any:
-    """Arrays [batch, ...] as [parts, batch / parts, ...]: part i has the rows i, i + parts, ..., so
-    that on a mesh every device finds its share of a part among its own rows."""
+    """Reshapes [batch, ...] to [parts, batch / parts, ...]. Part i has the rows i, i + parts, ...,
+    so that on a mesh the rows of a part that a device needs are its own."""
     return jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), rows)

@@ -1,6 +1,6 @@
-"""Diagnostics of pseudo-labels and labels inside the train step: arrays in, metrics out.
+"""Computes diagnostics of pseudo-labels and labels inside the train step.
 
-Hidden labels are read here alone, never by an alarm.
+Hidden labels are read only here, never by an alarm.
 """
 
 import jax
@@ -19,8 +19,8 @@ def pseudo_label_metrics(
 ) -> Metrics:
     """Measures confidence and use of the pseudo-labels, and accuracy where a hidden label exists.
 
-    weak: logits of the weak view, None for methods without; their margins are counted. valid: 0 for
-    rows that do not count. The pseudo-label of a row is the class of the largest mean target.
+    weak: logits of the weak view, whose margins are counted; None for methods without one. valid: 0
+    for rows to ignore. The pseudo-label of a row is the class of the largest mean target.
 
     mask_rate: share of valid rows that no head uses. confidence: mean largest probability on the
     weak view, or in the target if there is none. accuracy: agreement with the hidden label among

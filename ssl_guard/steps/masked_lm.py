@@ -1,7 +1,7 @@
-"""The step of continued pre-training by masked words (Devlin et al. 2019, section 3.1): pure.
+"""The train step of masked language modelling (Devlin et al. 2019, section 3.1): pure functions.
 
-    15% of the words of a text are chosen; of these 80% are read as [MASK], 10% as a random word,
-    10% as they are; the loss is the mean over all chosen words of the batch of -log p(word).
+    15% of the words of a text are chosen; 80% of these are replaced by [MASK], 10% by a random
+    word, 10% stay; the loss is the mean of -log p(word) over all chosen words of the batch.
 
 The choice is a hash of (key of the step, row of the text, position in the text): new in every step,
 and the same on any number of devices, padded or packed. Special tokens are never chosen.
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from ssl_guard.models.classifier import seeds_of
 from ssl_guard.models.dropout import keep_mask, random_bits
@@ -35,7 +35,7 @@ class State(NamedTuple):
 
 
 class Vocabulary(NamedTuple):
-    """Of the tokenizer: the number of words, [MASK]'s id, and the ids of all special tokens."""
+    """The number of words of a tokenizer, the id of [MASK], and the ids of all special tokens."""
 
     size: int
     mask_id: int
@@ -43,29 +43,31 @@ class Vocabulary(NamedTuple):
 
 
 class Masked(NamedTuple):
-    """A batch to guess words in. input_ids: int32 [rows, length]; places, words: int32 [rows,
-    chosen], where the chosen words stand and what they are; weight: float32 [rows, chosen], 0 for
-    places that are not used."""
+    """A masked batch.
+
+    input_ids: int32 [rows, length]; places, words: int32 [rows, chosen], positions and ids of the
+    chosen words; weight: float32 [rows, chosen], 0 for unused places.
+    """
 
     input_ids: Int[Array, "rows length"]
     places: Int[Array, "rows chosen"]
     words: Int[Array, "rows chosen"]
-    weight: Int[Array, "rows chosen"]
+    weight: Float[Array, "rows chosen"]
 
 
 def capacity(length: int, rate: float) -> int:
-    """Places per row of that length: the mean number of chosen words and six standard deviations,
-    so that a row with more, which loses the last ones, is not to be expected."""
+    """Returns the places per row: the mean number of chosen words plus six standard deviations. A
+    row with more chosen words would lose the last ones."""
     return min(length, int(np.ceil(length * rate + 6 * (length * rate * (1 - rate)) ** 0.5)))
 
 
 def mask_words(batch: dict, key: jax.Array, vocabulary: Vocabulary, rate: float) -> Masked:
-    """Chooses words of the batch and hides them, see above. key: the step's."""
+    """Chooses words of the batch and masks them. key: the step's."""
     ids, seeds = batch["input_ids"], seeds_of(batch, key)
     shape = (*ids.shape, 1)  # what keep_mask takes for hidden states
     special = jnp.isin(ids, jnp.array(vocabulary.special_ids, jnp.int32))
-    open_to_choice = (batch["attention_mask"] > 0) & ~special
-    chosen = open_to_choice & ~keep_mask(shape, rate, seeds, 0)[..., 0]
+    eligible = (batch["attention_mask"] > 0) & ~special
+    chosen = eligible & ~keep_mask(shape, rate, seeds, 0)[..., 0]
     # The chosen places, in their order, first; top_k keeps the order of equal numbers.
     weight, places = jax.lax.top_k(chosen.astype(jnp.float32), capacity(ids.shape[1], rate))
 
@@ -79,9 +81,9 @@ def mask_words(batch: dict, key: jax.Array, vocabulary: Vocabulary, rate: float)
     return Masked(jnp.where(used, read, ids), places, words, weight)
 
 
-def guess(params, batch: dict, key, *, apply, vocabulary, rate: float, train: bool):
-    """(loss, metrics) of a batch. apply: of models.MaskedLM. metrics: loss/mlm and mlm/accuracy,
-    of the chosen words, as (sum, weight)."""
+def loss_fn(params, batch: dict, key, *, apply, vocabulary, rate: float, train: bool):
+    """Returns (loss, metrics) of a batch. apply: of models.MaskedLM. metrics: loss/mlm and
+    mlm/accuracy over the chosen words, as (sum, weight)."""
     masked = mask_words(batch, jax.random.fold_in(key, 0), vocabulary, rate)
     hidden = batch | {"input_ids": masked.input_ids}
     logits = apply(params, hidden, masked.places, jax.random.fold_in(key, 1), train)
@@ -98,7 +100,7 @@ def guess(params, batch: dict, key, *, apply, vocabulary, rate: float, train: bo
 
 
 def _per_place(batch: dict, places):
-    """The weight of the text that each place belongs to; rows that fill up a batch have 0."""
+    """Returns the weight of the text of each place; 0 for padding rows."""
     if "text" not in batch:
         return batch["weight"][:, None]
     text = jnp.take_along_axis(batch["text"], places, axis=1)
@@ -106,7 +108,7 @@ def _per_place(batch: dict, places):
     return mine.astype(jnp.float32) @ batch["weight"]
 
 
-def mlm_step(
+def train_step(
     state: State,
     batch: dict,
     *,
@@ -116,12 +118,14 @@ def mlm_step(
     rate: float,
     freeze: tuple[str, ...] = (),
 ) -> tuple[State, Metrics]:
-    """One update on a batch like the "labelled" view of steps.py; its labels are not read."""
+    """Runs one update on a batch like the "labelled" view of steps.training, without labels."""
     key = jax.random.fold_in(state.rng, state.step)
 
     def objective(params):
         params = optim.stop_frozen(params, freeze)
-        return guess(params, batch, key, apply=apply, vocabulary=vocabulary, rate=rate, train=True)
+        return loss_fn(
+            params, batch, key, apply=apply, vocabulary=vocabulary, rate=rate, train=True
+        )
 
     (loss, metrics), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)

@@ -1,15 +1,15 @@
-"""The train step and the predict step: pure functions of arrays, for our loop or one of your own.
+"""The train step: a pure function of arrays, for the loop of this package or your own.
 
     step = functools.partial(train_step, apply=..., algorithm=..., tx=..., total_steps=...)
     step = jax.jit(step, donate_argnums=0)
     state, metrics = step(state, batch)
 
-A batch is a dict of arrays (batch sizes are global ones, L is a padded length, of each view its own
-unless the method works inside the model):
+A batch is a dict of arrays. Batch sizes are global; the padded length L may differ between views
+unless the method works inside the model:
 
     labelled: input_ids, attention_mask, token_type_ids int32 [B_l, L], row int32 [B_l],
               label int32 [B_l], weight float32 [B_l], index int32 [B_l], position among the
-              labelled rows (read by SimMatch, and where init_state got their number)
+              labelled rows (read by SimMatch, and if init_state got labelled_size)
     weak, strong: input_ids, attention_mask, token_type_ids int32 [B_u, L], row int32 [B_u]
     index: int32 [B_u], position in the unlabelled pool; weight: float32 [B_u]
     hidden_label: int32 [B_u], -1 where unknown; read by the diagnostics, never by the loss
@@ -39,7 +39,7 @@ NOT_PACKED = (
     "config.data.packing = False."
 )
 NOT_ACCUMULATED = (
-    "methods that work inside the model, and packed rows, see the whole batch at once: set "
+    "methods that work inside the model and packed rows need the whole batch at once: set "
     "config.train.grad_accum_steps = 1."
 )
 
@@ -59,15 +59,15 @@ def init_state(
     labelled_size: int = 0,
     width: int = 0,
 ) -> TrainState:
-    """The state before the first step. ema_decay 0 keeps no average of the weights.
+    """Returns the state before the first step. ema_decay 0 keeps no average of the weights.
 
-    labelled_size, width: the number of labelled rows, for the margins of their labels and for
-    methods with a `forward`, and of features, for the latter.
+    labelled_size: the number of labelled rows, for the margins of their labels and for methods with
+    a `forward`; width: the number of features, for the latter.
     Raises BadInput for a method whose teacher is the average if none is kept.
     """
     if algorithm.teacher == "ema" and ema_decay == 0:
         raise BadInput(
-            "the method's teacher is the moving average of the weights, and none is kept: set "
+            "the method's teacher is the moving average of the weights, which is off: set "
             "config.optim.ema_decay, for example to 0.99."
         )
     sizes = {} if algorithm.forward is None else {"labelled_size": labelled_size, "width": width}
@@ -104,32 +104,31 @@ def train_step(
     accumulate: int = 1,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One update: supervised loss plus the algorithm's loss on the unlabelled rows.
+    """Runs one update: supervised loss plus the algorithm's loss on the unlabelled rows.
 
-    The weak view is run without gradient (with dropout, by the current or the averaged weights),
-    the labelled and the strong view with gradient: one forward pass per view. Losses are ratios of
-    sums over the global batch. Under jit on a mesh that needs nothing; inside pmap, or shard_map
-    with check_vma=False, name the axis that splits the batch and the same numbers come out.
+    The weak view runs without gradient (with dropout, by the current or the averaged weights), the
+    labelled and the strong view with gradient: one forward pass per view. Losses are ratios of sums
+    over the global batch. Under jit on a mesh this needs no argument; inside pmap, or shard_map
+    with check_vma=False, axis_name is the axis that splits the batch, and the numbers are the same.
     steps_per_epoch: of the algorithm's clock, usually a pass over the unlabelled pool. stages: the
-    model in parts (`models.Stages`), for the methods whose own `forward` replaces these passes.
-    While state.watch.brake is 1 the supervised loss alone counts; targets and metrics go on.
-    A step whose loss or gradient is not finite changes nothing but state.step: `skipped` is 1 and
-    the other metrics have weight 0.
+    model in parts (`models.Stages`), for methods whose own `forward` replaces these passes.
+    While state.watch.brake is 1 only the supervised loss counts; targets and metrics are computed
+    all the same. A step whose loss or gradient is not finite changes only state.step: its metric
+    `skipped` is 1 and the other metrics have weight 0.
 
-    accumulate: so many parts of every view go through the model one after the other, for the memory
-    of one part. Losses, and their slopes in the logits, are still those of the whole batch: the
-    logits are found first, without gradient, and every part runs again for its gradient. The same
-    numbers for about a third more work (as GradCache, Gao et al., arXiv 2101.06983).
+    accumulate: number of parts of every view that run through the model one after the other, to
+    save memory. Losses and their gradients in the logits are those of the whole batch: the logits
+    are computed first, without gradient, and every part runs again for its gradient. This gives the
+    same numbers for about a third more work (as GradCache, Gao et al., arXiv 2101.06983).
 
-    Returns the next state and metrics as (sum, weight) pairs. Raises BadInput, when traced, for a
-    method with a `forward` without `stages`, and for what cannot be accumulated: such a method, and
-    packed rows.
+    Returns the next state and metrics as (sum, weight) pairs. When traced, raises BadInput for a
+    method with a `forward` without `stages` or with packed rows, and for accumulation with either.
     """
 
     if algorithm.forward is not None and stages is None:
         raise BadInput(
-            "the method works inside the model, not on its logits alone: give train_step "
-            "stages=models.build(...).stages, or your own model's (see models.Stages)."
+            "the method works inside the model, not only on its logits: pass train_step "
+            "stages=models.build(...).stages, or those of your own model (see models.Stages)."
         )
     if algorithm.forward is not None and "text" in batch["labelled"]:
         raise BadInput(NOT_PACKED)
@@ -168,7 +167,7 @@ def train_step(
         return {view: run(params, rows, view) for view, rows in views.items()}
 
     def judge(logits):
-        """The objective as a function of the logits, and what else comes of them."""
+        """Returns the objective as a function of the logits, and by-products."""
         seen = jax.lax.stop_gradient(logits)
         if algorithm.forward is None:
             seen |= {"weak": weak}
@@ -202,7 +201,7 @@ def train_step(
                 target, seen.get("weak"), batch["weight"], batch["hidden_label"]
             )
         )
-        # A count of the global batch: it would be wrong to sum its weight over devices.
+        # A count of the global batch: its weight must not be summed over devices.
         metrics["pseudo/used"] = (metrics["pseudo/share_0"][1], jnp.ones(()))
     next_state = TrainState(
         step=state.step + 1,
@@ -218,8 +217,8 @@ def train_step(
 
 
 def _watch(watch: Watch, logits, labelled: dict, across: Collectives) -> Watch:
-    """The margins with this step's labelled rows; a mixing method has no logits of these, and who
-    gave init_state no labelled_size keeps none."""
+    """Adds the margins of this step's labelled rows. Mixing methods have no logits of these rows;
+    without the labelled_size of init_state no margins are kept."""
     if logits is None or watch.visits.size == 0:
         return watch
     margin = diagnostics.true_class_margins(logits, labelled["label"])
@@ -232,7 +231,7 @@ def _watch(watch: Watch, logits, labelled: dict, across: Collectives) -> Watch:
 
 
 def term_metrics(terms: dict[str, Term]) -> Metrics:
-    """Each term's loss, before its coefficient, as (sum, weight)."""
+    """Returns each term's loss, before its coefficient, as (sum, weight)."""
     return {
         f"loss/{name}": (weighted(term.losses, term.weights).sum(), term.counts.sum())
         for name, term in terms.items()

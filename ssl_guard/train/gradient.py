@@ -77,20 +77,12 @@ def build(config: ConfigDict) -> Run:
         folder, extra = prepared.model_folder, algorithm.extra_classes
         exact_fn = score_with(scorer.build_model(config, folder, extra, dtype="float32"))
 
-    schedule = functools.partial(
-        optim.warmup_cosine,
-        peak=config.optim.lr,
-        warmup_steps=config.optim.warmup_steps,
-        total_steps=config.train.steps,
-    )
-    tx = optim.adamw(
+    settings = optim.Settings(**config.optim)
+    tx, schedule = optim.from_settings(
+        settings,
         params,
-        schedule=schedule,
-        weight_decay=config.optim.weight_decay,
-        layer_decay=config.optim.layer_lr_decay,
+        total_steps=config.train.steps,
         num_layers=model.config.num_hidden_layers,
-        clip_norm=config.optim.clip_norm,
-        freeze=tuple(config.optim.freeze),
     )
 
     def init(params):
@@ -102,7 +94,7 @@ def build(config: ConfigDict) -> Run:
             pool_size=pool_size,
             num_classes=2,
             num_heads=config.model.num_heads,
-            ema_decay=config.optim.ema_decay,
+            ema_decay=settings.ema_decay,
             labelled_size=len(prepared.labelled),
             width=model.config.hidden_size,
         )
@@ -117,8 +109,8 @@ def build(config: ConfigDict) -> Run:
         total_steps=config.train.steps,
         steps_per_epoch=config.train.steps_per_epoch
         or max(1, pool_size // config.train.unlabelled_batch),
-        freeze=tuple(config.optim.freeze),
-        ema_decay=config.optim.ema_decay,
+        freeze=settings.freeze,
+        ema_decay=settings.ema_decay,
         accumulate=config.train.grad_accum_steps,
     )
     evaluate = functools.partial(

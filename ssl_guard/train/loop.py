@@ -37,10 +37,11 @@ SHOWN = {
 
 @dataclasses.dataclass
 class Window:
-    """Totals since the last row of metrics. A checkpoint keeps them, so a run can stop at any step.
+    """Totals since the last row of metrics. Checkpoints keep them, so a run can stop at any step.
 
-    pending: metrics of each step; tokens, computed: real and computed tokens of this process;
-    skipped: length of the series of skipped steps that ended at the last row.
+    pending: metrics of each step
+    tokens, computed: tokens of this process, without and with padding
+    skipped: number of consecutive skipped steps up to the last row
     """
 
     pending: list[dict] = dataclasses.field(default_factory=list)
@@ -160,8 +161,8 @@ def fit(
         ) as bar,
     ):
         try:
-            # `step` updates are done. A full window comes first: a signal may have interrupted its
-            # evaluation, and then the resumed run begins with it.
+            # `step` updates are done. A full window is logged first: if a signal interrupted its
+            # evaluation, the resumed run starts with it.
             for step in range(start, plan.steps + 1):
                 evaluates = step % plan.eval_every_steps == 0 or step == plan.steps
                 logs = evaluates or step % plan.log_every_steps == 0
@@ -222,7 +223,7 @@ def fit(
 
 
 def _skipped(pending: list[dict], before: int, limit: int) -> list[int]:
-    """Skipped steps in a row after each step of a window, up to the first that reaches `limit`."""
+    """Counts consecutive skipped steps after each step of a window; stops at `limit`."""
     counts = []
     for part in pending:
         before = before + 1 if part["skipped"][0] else 0
@@ -233,8 +234,8 @@ def _skipped(pending: list[dict], before: int, limit: int) -> list[int]:
 
 
 def _spike(row: dict, rows: list[dict]) -> dict:
-    """{"loss/spike": loss over the median loss of the last 20 rows of metrics}; 1 for the first
-    row, {} if all steps of the row were skipped."""
+    """Returns {"loss/spike": loss / median loss of the last 20 rows}; 1 for the first row, {} if
+    all steps of the row were skipped."""
     if "loss/total" not in row:
         return {}
     before = [r["loss/total"] for r in rows[-20:] if "loss/total" in r] or [row["loss/total"]]
@@ -242,7 +243,7 @@ def _spike(row: dict, rows: list[dict]) -> dict:
 
 
 def _diverged(files: Path, records: tuple, last: int, count: int, recent) -> BadInput:
-    """Writes the ids of the rows of `count` skipped steps up to `last` to skipped.json.
+    """Writes the row ids of the `count` skipped steps up to `last` to skipped.json.
 
     recent: (step, positions of its labelled rows, positions in the pool or None) of recent batches.
     """
@@ -260,8 +261,8 @@ def _diverged(files: Path, records: tuple, last: int, count: int, recent) -> Bad
     first: list[str] = next(iter(rows.values()), [])
     return BadInput(
         f"the loss or its gradient is not a number in steps {last - count + 1} to {last}: lower "
-        f"config.optim.lr, or look at the rows of these batches ({', '.join(first)} in the first, "
-        f"all in {files}/skipped.json); none of them has touched the last checkpoint."
+        f"config.optim.lr, or check the rows of these batches ({', '.join(first)} in the first, "
+        f"all in {files}/skipped.json); they did not change the last checkpoint."
     )
 
 

@@ -1,19 +1,19 @@
-"""Continued pre-training of an encoder on a run's own texts, by masked words.
+"""Continues the masked-language-model pre-training of an encoder on a run's own texts.
 
     python -m ssl_guard.main --config=configs/mlm.py --workdir=runs/mlm
 
 The texts are the labelled and unlabelled rows of the frozen split, never dev or test; a few of them
-are held out to measure the loss. `workdir/encoder/` is then a model folder for other configs:
+are held out to measure the loss. `workdir/encoder/` is a model folder for other configs:
 
     python -m ssl_guard.main --config=configs/uda.py --config.model.name=runs/mlm/encoder ...
 
-It also holds hashes of the prompts that the encoder may have seen, in this run or before it, so
-that a run whose test prompts are among them is refused.
+It also holds hashes of the prompts that the encoder has read, in this run or before it. A run whose
+test prompts are among them is refused.
 """
 
 import functools
-from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +23,12 @@ from ml_collections import ConfigDict
 from ssl_guard import config as config_module
 from ssl_guard import models
 from ssl_guard.data import pipeline
+from ssl_guard.data.contamination import PRETRAINING, pretraining
 from ssl_guard.data.duplicates import Shingles
-from ssl_guard.data.shards import Records
+from ssl_guard.data.records import Concat, Records
 from ssl_guard.errors import BadInput
 from ssl_guard.models import convert
-from ssl_guard.prepare import PRETRAINING, Prepared, prepare, pretraining, read_split
+from ssl_guard.prepare import Prepared, prepare, read_split
 from ssl_guard.runtime import preemption, processes, provenance, sharding
 from ssl_guard.runtime.files import read_jsonl, sha256_file, write_json
 from ssl_guard.runtime.metrics import merge
@@ -38,40 +39,21 @@ from ssl_guard.train.workdir import finished, opened
 HELD_OUT = 4  # random stream of a seed; data.pipeline uses the lower ones
 
 
-class Texts(Sequence):
-    """A subset of the rows of one or two views, with the interface of data.shards.Records."""
-
-    def __init__(self, views: Sequence[Records], rows: np.ndarray):
-        self._views, self._rows = views, rows
-        self.lengths = np.concatenate([view.lengths for view in views])[rows]
-        self.manifest = views[0].manifest
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, i: int) -> dict:
-        return self.gather([i])[0]
-
-    def gather(self, indices: Iterable[int]) -> list[dict]:
-        """Returns the records at these positions, in this order."""
-        first = len(self._views[0])
-        rows = [int(self._rows[i]) for i in indices]
-        return [self._views[0][row] if row < first else self._views[1][row - first] for row in rows]
-
-
-def texts_of(prepared: Prepared, *, held_out: int, seed: int) -> tuple[Texts, Texts]:
+def texts_of(prepared: Prepared, *, held_out: int, seed: int) -> tuple[Records, Records]:
     """Splits the texts into (training, held out). Raises BadInput if none is left for training."""
     views = [view for view in (prepared.labelled, prepared.unlabelled) if view is not None]
     order = np.random.default_rng([seed, HELD_OUT]).permutation(sum(map(len, views)))
     if held_out >= len(order):
         raise BadInput(
-            f"config.mlm.held_out = {held_out} leaves nothing of {len(order)} texts: lower it."
+            f"config.mlm.held_out = {held_out} leaves none of {len(order)} texts for training: "
+            "lower it."
         )
-    return Texts(views, order[held_out:]), Texts(views, order[:held_out])
+    texts = Concat(views)
+    return texts.subset(order[held_out:]), texts.subset(order[:held_out])
 
 
 def _prompts(config: ConfigDict, model_folder: Path) -> Shingles:
-    """Hashes all prompts that the encoder will have seen."""
+    """Hashes all prompts that the encoder will have read."""
     rows, before = read_split(config).rows, pretraining(model_folder)
     mine = Shingles.of(e.prompt for side in ("labelled", "unlabelled") for e in rows[side])
     return mine if before is None else before + mine
@@ -96,11 +78,10 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     tokenizer = prepared.tokenizer
     if tokenizer.mask_id is None:
         raise BadInput(
-            f"the tokenizer of {config.model.name} has no mask token, so nothing can be masked; "
-            "choose another model."
+            f"the tokenizer of {config.model.name} has no mask token: choose another model."
         )
     learned, held_out = texts_of(prepared, held_out=config.mlm.held_out, seed=config.seed)
-    batching = {
+    batching: dict[str, Any] = {
         "buckets": tuple(config.data.buckets),
         "pad_id": tokenizer.pad_id,
         "pack_groups": sharding.row_shards(mesh) if config.data.packing else 0,
@@ -114,9 +95,8 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         labelled_batch=config.mlm.batch,
         unlabelled_batch=0,
         window_steps=config.data.window_steps,
-        **sharding.own_slice(mesh),
         num_shapes=config.data.num_shapes,
-        **batching,
+        **(batching | sharding.own_slice(mesh)),
     )
 
     model = models.build_masked_lm(
@@ -129,21 +109,12 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     row = {"input_ids": token, "attention_mask": token, "token_type_ids": token, "row": token[0]}
     key = jax.random.key(config.seed)
     params = model.init(jax.random.fold_in(key, 1), row)
-    schedule = functools.partial(
-        optim.warmup_cosine,
-        peak=config.optim.lr,
-        warmup_steps=config.optim.warmup_steps,
-        total_steps=config.train.steps,
-    )
-    freeze = tuple(config.optim.freeze)
-    tx = optim.adamw(
+    settings = optim.Settings(**config.optim)
+    tx, schedule = optim.from_settings(
+        settings,
         params,
-        schedule=schedule,
-        weight_decay=config.optim.weight_decay,
-        layer_decay=config.optim.layer_lr_decay,
+        total_steps=config.train.steps,
         num_layers=model.config.num_hidden_layers,
-        clip_norm=config.optim.clip_norm,
-        freeze=freeze,
     )
     vocabulary = masked_lm.Vocabulary(
         tokenizer.vocab_size, tokenizer.mask_id, tokenizer.special_ids
@@ -157,24 +128,26 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     def init(params):
         return masked_lm.State(jnp.zeros((), jnp.int32), params, tx.init(params), key)
 
-    def mlm_step(state, batch):
-        return masked_lm.mlm_step(state, batch["labelled"], tx=tx, freeze=freeze, **words)
+    def train_step(state, batch):
+        return masked_lm.train_step(
+            state, batch["labelled"], tx=tx, freeze=settings.freeze, **words
+        )
 
-    compiled = loop.compile_step(mlm_step, init, params, mesh)
-    guess = jax.jit(
-        functools.partial(masked_lm.guess, train=False, **words),
+    compiled = loop.compile_step(train_step, init, params, mesh)
+    loss_fn = jax.jit(
+        functools.partial(masked_lm.loss_fn, train=False, **words),
         out_shardings=sharding.replicated(mesh),
     )
 
     def evaluate(state, step, row):
-        """Scores the held-out texts. Every evaluation hides the same words: row and key recur."""
+        """Scores the held-out texts; every evaluation masks the same words."""
         parts = []
         for number, (batch, _) in enumerate(
             pipeline.eval_batches(held_out, batch_size=config.mlm.batch, **batching)
         ):
             preemption.check()
             batch = sharding.put_global_batch(batch, mesh)
-            _, part = guess(state.params, batch, jax.random.fold_in(key, number))
+            _, part = loss_fn(state.params, batch, jax.random.fold_in(key, number))
             parts.append(jax.device_get(part))
         found = merge(parts)
         scores = {"loss": found["loss/mlm"], "accuracy": found["mlm/accuracy"]}

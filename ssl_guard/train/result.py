@@ -1,4 +1,4 @@
-"""What a method gives the run that it is part of."""
+"""The interface between a run and its method."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,10 @@ class Result(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run whose input has been read and checked: fit(folder of its files, checkpoints)."""
+    """A run whose input has been read and checked.
+
+    fit(folder to write to, checkpoints) -> Result
+    """
 
     prepared: Prepared
     fit: Callable[[Path, Checkpoints], Result]

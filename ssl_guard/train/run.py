@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from ssl_guard import algorithms
 from ssl_guard import config as config_module
-from ssl_guard.evaluation import evaluate
+from ssl_guard.evaluation import run_report
 from ssl_guard.train import baselines, gradient
 from ssl_guard.train.workdir import finished, opened
 
@@ -29,13 +29,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         result = fit(files, checkpoints)
         # Dev has chosen the step and the threshold. Calibration and test are read once, here.
         if prepared.calibration is not None:
-            evaluate.write_predictions(
+            run_report.write_predictions(
                 files / "calibration.jsonl",
                 prepared.calibration,
                 prepared.calibration_groups,
                 **result.scores("calibration"),
             )
-        return evaluate.write_report(
+        return run_report.write_report(
             files,
             config,
             prepared,

@@ -1,4 +1,4 @@
-"""The folder of a run: its report if the run is finished, else opened for writing."""
+"""Opens the folder of a run: for its report if the run is finished, else for writing."""
 
 import contextlib
 import json
@@ -24,9 +24,9 @@ def finished(workdir: Path) -> dict | None:
 def opened(
     workdir: Path, config: ConfigDict, prepared: Prepared
 ) -> Iterator[tuple[Path, Checkpoints]]:
-    """Locks a workdir, writes the config and the start into it, and yields (files, checkpoints).
+    """Locks a workdir, records config and start, and yields (files, checkpoints).
 
-    files: the folder that this process writes to, the workdir itself for the first process.
+    files: the folder that this process writes to; the first process writes to the workdir.
     Raises BadInput if another process holds the workdir.
     """
     with (

@@ -19,14 +19,14 @@ def words(params, rows):
     return params["embed"][rows["input_ids"]]
 
 
-def features(params, rows, rng, train, *, words=None, mix=None, depth=1.0):
+def features(params, rows, rng, train, *, word_embeddings=None, mixup_fn=None, depth=1.0):
     """tanh(A sum of the words), mixed below or above the tanh; no dropout."""
-    x = params["embed"][rows["input_ids"]] if words is None else words
+    x = params["embed"][rows["input_ids"]] if word_embeddings is None else word_embeddings
     x = jnp.where(rows["attention_mask"][:, :, None] > 0, x, 0.0)
-    if mix is not None:
-        x = jnp.where(depth < 0.5, mix(x), x)
+    if mixup_fn is not None:
+        x = jnp.where(depth < 0.5, mixup_fn(x), x)
     x = jnp.tanh(x.sum(axis=1) @ params["dense"])
-    return x if mix is None else jnp.where(depth < 0.5, x, mix(x))
+    return x if mixup_fn is None else jnp.where(depth < 0.5, x, mixup_fn(x))
 
 
 def classify(params, x, row, rng, train):

@@ -24,7 +24,7 @@ TEXT = "Bread needs flour. It needs “salt”!\n\n  1. Water\n\t2. 300\n"
 
 @pytest.fixture
 def calls(monkeypatch):
-    """A translator that writes down what it did, and all sentences that it was given."""
+    """A fake translator that marks its translations and records its inputs."""
     given = []
 
     def spelled(model, decoding):

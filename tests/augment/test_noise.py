@@ -33,7 +33,7 @@ def test_neighbours_on_a_keyboard_by_hand():
 
 
 def slips(word):
-    """Every way to mistype a word once, by brute force."""
+    """Returns every single typing mistake in a word, by brute force."""
     found = {}
     for i, letter in enumerate(word):
         if letter not in NEIGHBOURS:
@@ -78,7 +78,7 @@ def test_letters_that_are_equal_do_not_trade_places():
 
 
 def test_what_a_scanner_confuses():
-    # The read pairs back to what they were: each change is a row of the table.
+    # Each change is a row of the table.
     places = {m.start() for m in re.finditer("|".join(sorted(CONFUSED, key=len)[::-1]), TEXT)}
     seen = set()
     for view in views("ocr", TEXT, 0.0):

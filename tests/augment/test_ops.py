@@ -1,4 +1,4 @@
-"""What every operation that needs no model promises."""
+"""Tests properties of every operation that needs no model."""
 
 import hashlib
 import json
@@ -104,7 +104,7 @@ LONG = {
 
 @pytest.mark.parametrize("shape", LONG)
 def test_time_grows_with_the_length_and_not_its_square(shape):
-    """100,000 characters, every operation: an hour if one were quadratic, here a second or so."""
+    """100,000 characters take seconds; they would take an hour if an operation were quadratic."""
     begin = time.process_time()
     for name, arguments in CASES:
         build(name, [], arguments)([LONG[shape]], rngs(1))
@@ -113,7 +113,7 @@ def test_time_grows_with_the_length_and_not_its_square(shape):
 
 @pytest.mark.parametrize("name", sorted(RESPONSE | {"encoded"}))
 def test_wrappers_put_nothing_into_the_text(name):
-    """A text that looks like a template comes through as it is."""
+    """A text that looks like a template is not changed."""
     text = "{text} {encoding} {} %s \\1 $text"
     for view in build(name, [], ARGUMENTS[name])([text] * 40, rngs(40)):
         if name == "encoded":

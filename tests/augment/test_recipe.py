@@ -12,7 +12,7 @@ def rngs(count, seed=0):
 
 
 def marks(name):
-    """A rewrite that says who was here, and what its generator gave."""
+    """Returns a rewrite that appends its name."""
     return lambda texts, rngs: [f"{text}>{name}" for text in texts]
 
 
@@ -64,7 +64,7 @@ def test_a_draw_depends_on_the_texts_own_generator():
 
 
 def test_nothing_is_drawn_where_there_is_nothing_to_draw():
-    """Else a recipe of one operation would not give the views that it always gave."""
+    """Otherwise recipes of one operation would change their views."""
     (stage,) = recipe.parse(("a",), {"a"})
     drawn = {"a": lambda texts, rngs: [str(rng.random()) for rng in rngs]}
     views, _ = recipe.apply(stage, drawn, ["x"] * 3, rngs(3))

@@ -1,4 +1,4 @@
-"""The engine, against hand counts."""
+"""Compares stages, gates and statistics with counts by hand."""
 
 import math
 
@@ -30,7 +30,7 @@ def run(ops, rewrites, gates=(), rows=ROWS, copies=2, seed=0):
 
 
 def long_texts(name, limit):
-    """Passes views of at most `limit` characters of the prompt."""
+    """Returns a gate that accepts prompts of at most `limit` characters."""
     return Gate(
         name, lambda sources, views: np.array([float(len(v.prompt)) for v in views]), 0, limit
     )
@@ -47,7 +47,7 @@ def test_all_copies_of_every_row_in_order():
 
 
 def test_a_view_does_not_depend_on_the_other_rows():
-    """Chunks of any size, and any order, give the same views; so shards and workers do."""
+    """Views do not depend on chunk size or order, and so not on shards or workers."""
     recipe_of = (("f|m", "m|n"), {"f": fails_on("1"), "m": marks("m"), "n": marks("n")})
     gates = [long_texts("long", 13)]
     together, counts = run(*recipe_of, gates)
@@ -196,7 +196,7 @@ def test_a_difference_must_be_large_and_more_than_chance(part, rows):
 
 
 def p_value(lost, there):
-    """Fisher's exact test from the hypergeometric distribution itself."""
+    """Computes Fisher's exact test from the hypergeometric distribution."""
     total, gone = sum(there), sum(lost)
     ways = [math.comb(there[0], k) * math.comb(there[1], gone - k) for k in range(gone + 1)]
     return sum(w for w in ways if w <= ways[lost[0]]) / math.comb(total, gone)

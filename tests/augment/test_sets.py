@@ -1,4 +1,4 @@
-"""Sets on the disk: resumed after a kill, byte for byte the same however they are made."""
+"""Tests sets on disk: resumed after a kill, byte-identical however they are made."""
 
 import errno
 import hashlib
@@ -106,7 +106,7 @@ def test_what_is_on_the_disk(made):
         places = [[e.id for e in EXAMPLES].index(row["id"].decode()) for row in rows]
         assert places == sorted(places)
         seen |= {row["id"].decode(): number for row in rows}
-    # The shard follows from the id alone.
+    # The shard depends only on the id.
     for row_id, number in seen.items():
         assert int(hashlib.sha256(row_id.encode()).hexdigest()[:16], 16) % 4 == number
 
@@ -126,7 +126,7 @@ def test_chunks_and_processes_leave_no_trace(made, tmp_path, monkeypatch):
     how = {"workers": 2}
     apart, other = make(tmp_path / "apart", how=how, judges=everything_passes, judged={"all": 1})
     assert shards_of(apart.folder) == shards_of(job.folder)
-    # Gates that cannot travel are opened by the workers.
+    # Gates that cannot be pickled are opened by the workers.
     assert other["account"].pop("measured") == {"all": {"sum": 180.0, "count": 180}}
     assert other["account"] == manifest["account"]
     assert other["made_from"]["gates"] == {"all": 1}
@@ -164,7 +164,7 @@ t.make(pathlib.Path({folder!r}))
 
 
 def test_kill_9_and_again_gives_the_same_bytes(made, tmp_path, monkeypatch):
-    """Killed in the second shard: the first is kept, the rest is made, as if nothing had been."""
+    """Killed in the second shard: the first is kept and the rest is made."""
     code = KILLED.format(here=os.getcwd(), folder=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", code])
     job = job_of(tmp_path)
@@ -197,7 +197,7 @@ class Stop(Exception):
 
 
 def interrupted(folder, monkeypatch, after=2, **changes):
-    """A set of which `after` shards are finished."""
+    """Makes `after` shards of a set and stops."""
     job, real, calls = job_of(folder, **changes), make_lib.make_shard, itertools.count()
 
     def stops(*args):
@@ -331,7 +331,7 @@ def test_operations_that_read_a_response_otherwise_are_built_for_both(tmp_path, 
 
 
 def test_what_a_worker_cannot_use_ends_in_its_own_sentence(tmp_path, monkeypatch):
-    """Opened with the first shard: a pool whose processes fail to start could not say why."""
+    """Tools open with the first shard: a failing process start would hide the error."""
     monkeypatch.setattr(make_lib, "_opened", [])
     job = job_of(tmp_path, arguments={"tfidf": {"p": 7}})
     make_lib.stage(job, EXAMPLES, fit_on=EXAMPLES)

@@ -56,7 +56,7 @@ def test_statistics_of_a_corpus_by_hand():
 
 
 def reference(texts, words, p):
-    """Appendix A.2 in NumPy: replacement probability of each word, distribution of replacements."""
+    """Computes appendix A.2: replacement probability of each word, and their distribution."""
     split = [text.split() for text in texts]
     vocabulary = sorted({word for text in split for word in text})
     count = np.array([[text.count(word) for word in vocabulary] for text in split])

@@ -1,4 +1,4 @@
-"""Framing, persona, quoting and multi-turn: the text stays whole, the words around it vary."""
+"""Tests framing, persona, quoting and multi-turn."""
 
 import re
 from collections import Counter
@@ -93,7 +93,7 @@ def test_a_conversation_alternates_and_ends_with_the_text(exchanges, part):
 
 
 def test_wrappers_name_no_topic_of_safety():
-    """A wrapper alone must not tell the label: no word of harm or of rules in any of them."""
+    """A wrapper alone must not reveal the label: none has words of harm or rules."""
     everything = " ".join(
         [
             *(template for table in TABLES.values() for template in table),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ssl_guard import prepare
 from ssl_guard.__main__ import COMMANDS
-from ssl_guard.evaluation import calibration
+from ssl_guard.evaluation import calibrators
+from ssl_guard.runtime import cli
 
 HEAVY = {"jax", "flax", "orbax", "tensorflow_datasets", "transformers", "sklearn", "matplotlib"}
 
@@ -91,7 +91,7 @@ def test_the_installed_script_is_the_same_program():
 def test_calibrators_of_the_flag_are_those_of_the_library():
     from ssl_guard.commands import calibrate
 
-    assert list(calibrate.CALIBRATORS) == list(calibration.FITS)
+    assert list(calibrate.CALIBRATORS) == list(calibrators.FITS)
 
 
 @pytest.mark.parametrize(
@@ -105,5 +105,4 @@ def test_calibrators_of_the_flag_are_those_of_the_library():
 )  # fmt: skip
 def test_the_command_that_repairs_keeps_the_config(given, config, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ssl_guard.main", *given])
-    expected = " ".join(["python -m ssl_guard prepare", *config, "--overwrite"])
-    assert prepare.rebuild_command() == expected
+    assert cli.again("prepare") == " ".join(["python -m ssl_guard prepare", *config])

@@ -13,7 +13,7 @@ from datasketch import MinHash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssl_guard.data import corpora, duplicates, splits
+from ssl_guard.data import assemble, corpora, duplicates, splits
 from ssl_guard.data.schema import Example, make_corpus
 from ssl_guard.data.splits import SplitSpec
 from ssl_guard.errors import BadInput
@@ -455,7 +455,7 @@ def test_given_test_rows_are_the_test_side_and_their_near_duplicates_are_left_ou
     ]
     unlabelled = Example("t-unknown", "who knows what this is", None, None, None, "made up", "none")
     test = make_corpus("exam", "prompt_harm", [*examples, unlabelled], "none")
-    both, ids = corpora.with_test(pool, test)
+    both, ids = assemble.with_test(pool, test)
     assert both.name == "pool-exam" and len(both.examples) == 91 and len(ids) == 11
     split = splits.load_or_freeze(
         both, tmp_path, SplitSpec(seed=0, labelled=10, dev=10, test=250), given_test=ids
@@ -472,9 +472,9 @@ def test_given_test_rows_are_the_test_side_and_their_near_duplicates_are_left_ou
 def test_a_test_corpus_must_have_ids_of_its_own_and_both_classes():
     pool = corpus_of(alone(4, 0) + alone(4, 1), "pool")
     with pytest.raises(BadInput, match="share 8 ids"):
-        corpora.with_test(pool, pool)
+        assemble.with_test(pool, pool)
     with pytest.raises(BadInput, match="needs harmful and safe rows"):
-        corpora.with_test(pool, corpus_of(alone(4, 0), "exam"))
+        assemble.with_test(pool, corpus_of(alone(4, 0), "exam"))
 
 
 # another corpus for the unlabelled pool
@@ -493,7 +493,7 @@ def test_the_rows_of_an_unlabelled_corpus_are_in_the_pool_or_left_out_and_their_
         ],
         "other",
     )
-    both = corpora.with_unlabelled(pool, more)
+    both = assemble.with_unlabelled(pool, more)
     assert both.name == "pool-more" and both.licence == "none and other"
     assert both.examples[:80] == pool.examples and both.sha256 != pool.sha256
     assert {(e.label, e.category) for e in both.examples[80:]} == {(None, None)}
@@ -511,4 +511,4 @@ def test_the_rows_of_an_unlabelled_corpus_are_in_the_pool_or_left_out_and_their_
 def test_an_unlabelled_corpus_must_have_ids_of_its_own():
     pool = corpus_of(alone(4, 0) + alone(4, 1), "pool")
     with pytest.raises(BadInput, match="unlabelled corpus pool share 8 ids"):
-        corpora.with_unlabelled(pool, pool)
+        assemble.with_unlabelled(pool, pool)

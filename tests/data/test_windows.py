@@ -9,7 +9,7 @@ from ssl_guard import prepare
 from ssl_guard.data import windows
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import evaluate, inference
+from ssl_guard.evaluation import inference, run_report
 from ssl_guard.runtime import sharding
 from tests.tiny import smoke
 
@@ -114,6 +114,6 @@ def test_a_prepared_split_is_scored_in_windows_and_says_so(tmp_path):
         for encoded in whole.encode([e.prompt for e in texts], [e.response for e in texts])
     ]
     np.testing.assert_allclose(scores * 1e5, largest, atol=0.01)
-    evaluate.write_predictions(tmp_path / "p.jsonl", dev, np.arange(20), raw=scores)
+    run_report.write_predictions(tmp_path / "p.jsonl", dev, np.arange(20), raw=scores)
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert [line["windows"] for line in lines] == dev.counts.tolist()

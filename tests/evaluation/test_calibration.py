@@ -17,9 +17,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, f1_score
 
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import calibration, metrics
+from ssl_guard.evaluation import calibrators, metrics, operating_point
 
-KINDS = list(calibration.FITS)
+KINDS = list(calibrators.FITS)
 
 
 def draw(seed=0, safe=120, harmful=60, digits=2):
@@ -34,7 +34,7 @@ def draw(seed=0, safe=120, harmful=60, digits=2):
 
 def test_temperature_is_the_best_of_a_fine_grid():
     labels, scores = draw()
-    found = calibration.fit("temperature", labels, scores)["temperature"]
+    found = calibrators.fit("temperature", labels, scores)["temperature"]
     grid = np.exp(np.linspace(np.log(0.5), np.log(5), 1001))
     p = expit(logit(np.clip(scores, 1e-7, 1 - 1e-7)) / grid[:, None])
     values = -np.log(np.where(labels == 1, p, 1 - p)).mean(axis=1)
@@ -44,23 +44,23 @@ def test_temperature_is_the_best_of_a_fine_grid():
 def test_temperature_in_closed_form():
     """Scores 0.9 and 0.1 that are right in 3 of 4 rows stand for 3/4: T = logit 0.9 / logit 3/4."""
     labels, scores = np.array([1, 1, 1, 0, 0, 0, 0, 1]), np.repeat([0.9, 0.1], 4)
-    found = calibration.fit("temperature", labels, scores)
+    found = calibrators.fit("temperature", labels, scores)
     assert found["temperature"] == pytest.approx(logit(0.9) / logit(0.75), rel=1e-5)
-    np.testing.assert_allclose(calibration.apply(found, scores), np.repeat([0.75, 0.25], 4), 1e-5)
+    np.testing.assert_allclose(calibrators.apply(found, scores), np.repeat([0.75, 0.25], 4), 1e-5)
 
 
 def test_temperature_leaves_the_ranking_as_it_is():
     labels, scores = draw(digits=12)
-    after = calibration.apply(calibration.fit("temperature", labels, scores), scores)
+    after = calibrators.apply(calibrators.fit("temperature", labels, scores), scores)
     np.testing.assert_array_equal(np.argsort(after), np.argsort(scores))
 
 
 def test_classes_that_do_not_overlap_have_finite_calibrators():
     labels, scores = np.array([0, 0, 1, 1]), np.array([0.0, 0.1, 0.9, 1.0])
-    assert calibration.fit("temperature", labels, scores)["temperature"] < 0.051
-    assert 0 < calibration.fit("platt", labels, scores)["slope"] < 1
+    assert calibrators.fit("temperature", labels, scores)["temperature"] < 0.051
+    assert 0 < calibrators.fit("platt", labels, scores)["slope"] < 1
     for kind in KINDS:
-        assert np.isfinite(calibration.apply(calibration.fit(kind, labels, scores), scores)).all()
+        assert np.isfinite(calibrators.apply(calibrators.fit(kind, labels, scores), scores)).all()
 
 
 def test_platt_is_the_minimum_of_the_cross_entropy_with_platts_targets():
@@ -73,7 +73,7 @@ def test_platt_is_the_minimum_of_the_cross_entropy_with_platts_targets():
         return -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean()
 
     best = minimize(loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-12})
-    found = calibration.fit("platt", labels, scores)
+    found = calibrators.fit("platt", labels, scores)
     assert [found["slope"], found["intercept"]] == pytest.approx(best.x, abs=1e-4)
 
 
@@ -86,26 +86,26 @@ def test_platt_and_isotonic_equal_scikit_learn():
     once = [(np.arange(180), np.arange(180))]  # one fold of all rows
     theirs = CalibratedClassifierCV(FrozenEstimator(identity), method="sigmoid", cv=once)
     expected = theirs.fit(z[:, None], labels).predict_proba(z[:, None])[:, 1]
-    ours = calibration.apply(calibration.fit("platt", labels, scores), scores)
+    ours = calibrators.apply(calibrators.fit("platt", labels, scores), scores)
     np.testing.assert_allclose(ours, expected, atol=1e-4)
 
-    isotonic = calibration.fit("isotonic", labels, scores)
+    isotonic = calibrators.fit("isotonic", labels, scores)
     reference = IsotonicRegression(out_of_bounds="clip").fit(scores, labels)
     new = np.linspace(0, 1, 333)
-    np.testing.assert_allclose(calibration.apply(isotonic, new), reference.predict(new), atol=1e-12)
+    np.testing.assert_allclose(calibrators.apply(isotonic, new), reference.predict(new), atol=1e-12)
 
 
 def test_isotonic_on_a_hand_count():
     """Pool adjacent violators: 0.2 and 0.4 are out of order and share 1/2."""
-    found = calibration.fit("isotonic", np.array([0, 1, 0, 1]), np.array([0.1, 0.2, 0.4, 0.8]))
-    seen = calibration.apply(found, np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.8, 1.0]))
+    found = calibrators.fit("isotonic", np.array([0, 1, 0, 1]), np.array([0.1, 0.2, 0.4, 0.8]))
+    seen = calibrators.apply(found, np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.8, 1.0]))
     np.testing.assert_allclose(seen, [0, 0, 0.5, 0.5, 0.5, 1, 1], atol=1e-12)
 
 
 def test_no_calibrator_changes_nothing():
     labels, scores = draw()
-    found = calibration.fit("none", labels, scores)
-    np.testing.assert_array_equal(calibration.apply(found, scores), scores)
+    found = calibrators.fit("none", labels, scores)
+    np.testing.assert_array_equal(calibrators.apply(found, scores), scores)
 
 
 rows_strategy = st.lists(
@@ -120,29 +120,29 @@ rows_strategy = st.lists(
 def test_probabilities_never_fall_as_scores_rise_and_survive_json(rows, kind):
     labels, scores = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
     try:
-        found = calibration.fit(kind, labels, scores)
+        found = calibrators.fit(kind, labels, scores)
     except BadInput:
         return
     again = json.loads(json.dumps(found, allow_nan=False))
     grid = np.linspace(0, 1, 101)
-    values = calibration.apply(again, grid)
+    values = calibrators.apply(again, grid)
     assert (np.diff(values) >= -1e-12).all() and (values >= 0).all() and (values <= 1).all()
-    np.testing.assert_array_equal(values, calibration.apply(found, grid))
+    np.testing.assert_array_equal(values, calibrators.apply(found, grid))
 
 
 def test_scores_that_are_upside_down_are_refused_by_platt():
     labels, scores = draw()
     with pytest.raises(BadInput, match="worse than guessing"):
-        calibration.fit("platt", 1 - labels, scores)
+        calibrators.fit("platt", 1 - labels, scores)
 
 
 @pytest.mark.parametrize("prevalence", [0.001, 0.3, 0.9])
 def test_shift_is_the_rule_of_bayes(prevalence):
     p, share = np.array([0.0, 0.1, 0.5, 0.99, 1.0]), 0.4
     up, down = prevalence / share * p, (1 - prevalence) / (1 - share) * (1 - p)
-    found = calibration.shift(p, share=share, prevalence=prevalence)
+    found = calibrators.shift(p, share=share, prevalence=prevalence)
     np.testing.assert_allclose(found, up / (up + down), rtol=1e-12)
-    np.testing.assert_allclose(calibration.shift(p, share=0.4, prevalence=0.4), p, atol=1e-15)
+    np.testing.assert_allclose(calibrators.shift(p, share=0.4, prevalence=0.4), p, atol=1e-15)
 
 
 # how many errors a promise allows
@@ -152,7 +152,7 @@ def test_shift_is_the_rule_of_bayes(prevalence):
 @pytest.mark.parametrize("confidence", [0.5, 0.75, 0.9, 0.95, 0.999])
 def test_errors_allowed_against_clopper_pearson_and_brute_force(rate, confidence):
     for rows in (1, 2, 7, 58, 59, 60, 298, 299, 300, 1000, 4321):
-        k = calibration.errors_allowed(rows, rate, confidence)
+        k = operating_point.errors_allowed(rows, rate, confidence)
         some = np.arange(rows)
         bounds = beta.ppf(confidence, some + 1, rows - some)  # rise with the errors
         assert k == np.flatnonzero(np.r_[True, bounds <= rate * (1 + 1e-9)])[-1] - 1
@@ -164,19 +164,19 @@ def test_errors_allowed_against_clopper_pearson_and_brute_force(rate, confidence
     ("rate", "confidence", "rows"), [(0.01, 0.95, 299), (0.05, 0.95, 59), (0.5, 0.75, 2)]
 )
 def test_rows_needed_is_the_first_number_that_is_enough(rate, confidence, rows):
-    assert calibration.rows_needed(rate, confidence) == rows
-    assert calibration.errors_allowed(rows, rate, confidence) == 0
-    assert calibration.errors_allowed(rows - 1, rate, confidence) == -1
+    assert operating_point.rows_needed(rate, confidence) == rows
+    assert operating_point.errors_allowed(rows, rate, confidence) == 0
+    assert operating_point.errors_allowed(rows - 1, rate, confidence) == -1
 
 
 def test_too_few_rows_are_refused_with_the_number_needed_and_what_they_can_promise():
     labels, scores = draw(safe=100, harmful=20)
     with pytest.raises(BadInput, match=r"needs 299 safe rows .* there are 100: .*FPR <= 0.0296"):
-        calibration.fpr_threshold(labels, scores, at_most=0.01, confidence=0.95)
-    calibration.fpr_threshold(labels, scores, at_most=0.0296, confidence=0.95)
+        operating_point.fpr_threshold(labels, scores, at_most=0.01, confidence=0.95)
+    operating_point.fpr_threshold(labels, scores, at_most=0.0296, confidence=0.95)
     with pytest.raises(BadInput, match=r"needs 29 harmful rows .* are 20: .*recall >= 0.8608"):
-        calibration.recall_threshold(labels, scores, at_least=0.9, confidence=0.95)
-    calibration.recall_threshold(labels, scores, at_least=0.8608, confidence=0.95)
+        operating_point.recall_threshold(labels, scores, at_least=0.9, confidence=0.95)
+    operating_point.recall_threshold(labels, scores, at_least=0.8608, confidence=0.95)
 
 
 # thresholds
@@ -188,11 +188,11 @@ def test_promised_thresholds_against_brute_force(seed, digits):
     """Of all thresholds with no more errors than allowed, the one that catches most."""
     labels, scores = draw(seed, safe=150, harmful=90, digits=digits)
     edges = np.concatenate([np.unique(scores), [1.5]])
-    t, k = calibration.fpr_threshold(labels, scores, at_most=0.1, confidence=0.9)
+    t, k = operating_point.fpr_threshold(labels, scores, at_most=0.1, confidence=0.9)
     errors = [(scores[labels == 0] >= edge).sum() for edge in edges]
     best = edges[np.flatnonzero(np.array(errors) <= k)[0]]
     np.testing.assert_array_equal(scores >= t, scores >= best)
-    t, k = calibration.recall_threshold(labels, scores, at_least=0.8, confidence=0.9)
+    t, k = operating_point.recall_threshold(labels, scores, at_least=0.8, confidence=0.9)
     errors = [(scores[labels == 1] < edge).sum() for edge in edges]
     best = edges[np.flatnonzero(np.array(errors) <= k)[-1]]
     np.testing.assert_array_equal(scores >= t, scores >= best)
@@ -202,19 +202,19 @@ def test_thresholds_lie_between_scores_and_at_the_ends():
     labels = np.repeat([0, 1], [4, 3])
     scores = np.array([0.1, 0.2, 0.3, 0.4, 0.3, 0.6, 0.8])
     loose = {"confidence": 0.5}
-    assert calibration.errors_allowed(4, 0.5, 0.5) == 1
-    t, _ = calibration.fpr_threshold(labels, scores, at_most=0.5, **loose)
+    assert operating_point.errors_allowed(4, 0.5, 0.5) == 1
+    t, _ = operating_point.fpr_threshold(labels, scores, at_most=0.5, **loose)
     assert t == pytest.approx(0.35)  # above 0.3, the second largest, where a harmful row is too
-    t, _ = calibration.fpr_threshold(
+    t, _ = operating_point.fpr_threshold(
         labels, np.where(scores == 0.4, 1, scores), at_most=0.2, **loose
     )
     assert t == np.nextafter(1, 2)  # a safe row has the score 1: nothing may be called harmful
     top = np.where(labels == 0, scores + 0.5, scores)
-    t, _ = calibration.fpr_threshold(labels, top, at_most=0.2, **loose)
+    t, _ = operating_point.fpr_threshold(labels, top, at_most=0.2, **loose)
     assert t == pytest.approx(0.95)  # no larger score: halfway to 1
-    t, _ = calibration.recall_threshold(labels, scores, at_least=0.7, **loose)
+    t, _ = operating_point.recall_threshold(labels, scores, at_least=0.7, **loose)
     assert t == pytest.approx(0.25)
-    t, _ = calibration.recall_threshold(labels, scores * (scores != 0.3), at_least=0.7, **loose)
+    t, _ = operating_point.recall_threshold(labels, scores * (scores != 0.3), at_least=0.7, **loose)
     assert t == 0  # a harmful row has the score 0: all are called harmful
 
 
@@ -222,7 +222,7 @@ def test_neighbouring_floats_are_told_apart():
     low = 0.3
     high = np.nextafter(low, 1)
     labels, scores = np.array([0, 0, 1, 1]), np.array([low, low, high, high])
-    t, _ = calibration.fpr_threshold(labels, scores, at_most=0.3, confidence=0.5)
+    t, _ = operating_point.fpr_threshold(labels, scores, at_most=0.3, confidence=0.5)
     assert low < t <= high
 
 
@@ -236,11 +236,11 @@ def test_a_stronger_promise_never_has_a_bolder_threshold(rows, rates, confidence
     labels, scores = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
     (low, high), (less, more) = rates, confidences
     try:
-        strong, _ = calibration.fpr_threshold(labels, scores, at_most=low, confidence=more)
-        weak, _ = calibration.fpr_threshold(labels, scores, at_most=high, confidence=less)
+        strong, _ = operating_point.fpr_threshold(labels, scores, at_most=low, confidence=more)
+        weak, _ = operating_point.fpr_threshold(labels, scores, at_most=high, confidence=less)
         assert strong >= weak
-        strong, _ = calibration.recall_threshold(labels, scores, at_least=high, confidence=more)
-        weak, _ = calibration.recall_threshold(labels, scores, at_least=low, confidence=less)
+        strong, _ = operating_point.recall_threshold(labels, scores, at_least=high, confidence=more)
+        weak, _ = operating_point.recall_threshold(labels, scores, at_least=low, confidence=less)
         assert strong <= weak
     except BadInput:
         return
@@ -268,24 +268,24 @@ def test_best_f1_and_least_cost_against_scikit_learn_over_every_threshold(seed, 
         )
         return 1 * fp + 20 * fn
 
-    t = calibration.best_f1_threshold(labels, scores, prevalence=prevalence)
+    t = metrics.best_f1_threshold(labels, scores, prevalence=prevalence)
     assert f1(t) == pytest.approx(max(map(f1, edges)))
-    t = calibration.cheapest_threshold(
+    t = metrics.cheapest_threshold(
         labels, scores, prevalence=prevalence, false_positive=1, false_negative=20
     )
     assert cost(t) == pytest.approx(min(map(cost, edges)))
 
 
-def test_best_f1_at_the_rows_own_share_is_that_of_the_metrics():
+def test_best_f1_is_at_the_rows_own_share_unless_a_prevalence_is_given():
     labels, scores = draw()
-    found = calibration.best_f1_threshold(labels, scores, prevalence=labels.mean())
+    found = metrics.best_f1_threshold(labels, scores, prevalence=labels.mean())
     assert found == metrics.best_f1_threshold(labels, scores)
 
 
 def test_nothing_is_flagged_where_that_is_cheapest():
     labels, scores = np.array([0, 1, 0, 1]), np.array([0.1, 0.8, 0.9, 0.3])
     costs = {"false_positive": 100, "false_negative": 0.01}
-    t = calibration.cheapest_threshold(labels, scores, prevalence=0.01, **costs)
+    t = metrics.cheapest_threshold(labels, scores, prevalence=0.01, **costs)
     assert t == np.nextafter(0.9, 1)
 
 
@@ -321,7 +321,7 @@ def traffic(request):
 def test_the_fpr_promise_holds(traffic):
     sets, true_fpr, _ = traffic
     promise = {"at_most": 0.05, "confidence": 0.95}
-    found = [calibration.fpr_threshold(LABELS, scores, **promise) for scores in sets]
+    found = [operating_point.fpr_threshold(LABELS, scores, **promise) for scores in sets]
     kept = (true_fpr(np.array([t for t, _ in found])) <= 0.05).sum()
     assert kept >= ENOUGH
     [k] = {k for _, k in found}  # fixed by the number of rows
@@ -332,7 +332,7 @@ def test_the_fpr_promise_holds(traffic):
 def test_the_recall_promise_holds(traffic):
     sets, _, true_recall = traffic
     promise = {"at_least": 0.9, "confidence": 0.95}
-    found = [calibration.recall_threshold(LABELS, scores, **promise) for scores in sets]
+    found = [operating_point.recall_threshold(LABELS, scores, **promise) for scores in sets]
     kept = (true_recall(np.array([t for t, _ in found])) >= 0.9).sum()
     assert kept >= ENOUGH
     [k] = {k for _, k in found}
@@ -348,7 +348,7 @@ def test_naive_promises_do_not_hold(traffic):
     safe = np.sort(sets[:, :SAFE])[:, ::-1]
     measured = safe[:, int(0.05 * SAFE)]  # 5% of the rows are above
     assert (true_fpr(measured) <= 0.05).sum() < ENOUGH
-    tuned = np.array([calibration.best_f1_threshold(LABELS, s, prevalence=0.2) for s in sets])
+    tuned = np.array([metrics.best_f1_threshold(LABELS, s, prevalence=0.2) for s in sets])
     alarms = (safe >= tuned[:, None]).sum(axis=1)
     bound = beta.ppf(0.95, alarms + 1, SAFE - alarms)
     assert (true_fpr(tuned) <= bound).sum() < ENOUGH
@@ -359,7 +359,7 @@ def test_naive_promises_do_not_hold(traffic):
 
 @pytest.mark.parametrize(("hits", "rows"), [(0, 7), (3, 50), (50, 50)])
 def test_intervals_are_clopper_pearsons(hits, rows):
-    found = calibration.interval(hits, rows, 0.9)
+    found = operating_point.interval(hits, rows, 0.9)
     low = beta.ppf(0.05, hits, rows - hits + 1) if hits else 0
     high = beta.ppf(0.95, hits + 1, rows - hits) if hits < rows else 1
     assert found == pytest.approx((hits / rows, low, high))
@@ -368,7 +368,7 @@ def test_intervals_are_clopper_pearsons(hits, rows):
 @pytest.mark.parametrize("prevalence", [0.01, 0.5])
 def test_measured_rates_against_scikit_learn(prevalence):
     labels, scores = draw()
-    found = calibration.measure(labels, scores, 0.6, prevalence=prevalence, confidence=0.95)
+    found = operating_point.measure(labels, scores, 0.6, prevalence=prevalence, confidence=0.95)
     weight = at_prevalence(labels, prevalence)
     (tn, fp), (fn, tp) = confusion_matrix(labels, scores >= 0.6, sample_weight=weight)
     assert found["fpr"]["value"] == pytest.approx(fp / (fp + tn))
@@ -381,7 +381,7 @@ def test_measured_rates_against_scikit_learn(prevalence):
 
 def test_precision_of_nothing_is_not_a_number_but_none():
     labels, scores = draw()
-    found = calibration.measure(labels, scores, 1.5, prevalence=0.1, confidence=0.95)
+    found = operating_point.measure(labels, scores, 1.5, prevalence=0.1, confidence=0.95)
     assert found["precision"] == {"value": None, "low": 0.0, "high": 1.0}
 
 
@@ -389,12 +389,12 @@ def test_review_band_on_a_hand_count():
     labels = np.array([0, 0, 0, 0, 1, 1])
     scores = np.array([0.1, 0.3, 0.5, 0.7, 0.3, 0.9])
     at = {"prevalence": 0.1, "confidence": 0.95}
-    band = calibration.review_band(labels, scores, low=0.3, high=0.7, **at)
+    band = operating_point.review_band(labels, scores, low=0.3, high=0.7, **at)
     assert band["volume"]["value"] == pytest.approx(0.1 * 1 / 2 + 0.9 * 2 / 4)
     assert band["harmful_share"] == pytest.approx(0.05 / 0.5)
     high = 0.1 * beta.ppf(0.9875, 2, 1) + 0.9 * beta.ppf(0.9875, 3, 2)
     assert band["volume"]["high"] == pytest.approx(high)
-    empty = calibration.review_band(labels, scores, low=0.7, high=0.3, **at)
+    empty = operating_point.review_band(labels, scores, low=0.7, high=0.3, **at)
     assert empty["low"] == empty["high"] == 0.3 and empty["harmful_share"] is None
     assert set(empty["volume"].values()) == {0.0}
 
@@ -402,11 +402,11 @@ def test_review_band_on_a_hand_count():
 def test_a_group_counts_once_a_label():
     groups, labels = np.array([5, 5, 5, 2, 2, 9]), np.array([0, 0, 1, 1, 1, 0])
     ids = [f"row{i}" for i in range(6)]
-    kept = calibration.independent(groups, labels, ids)
+    kept = calibrators.independent(groups, labels, ids)
     assert len(kept) == 4
     assert sorted(zip(groups[kept], labels[kept], strict=True)) == [(2, 1), (5, 0), (5, 1), (9, 0)]
     order = np.array([3, 0, 5, 4, 1, 2])  # in another order the same rows, in the same order
-    again = order[calibration.independent(groups[order], labels[order], [ids[i] for i in order])]
+    again = order[calibrators.independent(groups[order], labels[order], [ids[i] for i in order])]
     assert list(again) == list(kept)
 
 
@@ -415,24 +415,24 @@ def test_a_group_counts_once_a_label():
 
 def test_a_policy_is_the_parts():
     labels, scores = draw(safe=400, harmful=100)
-    found = calibration.policy(
+    found = operating_point.policy(
         labels, scores, target_fpr=0.02, target_recall=0.8, confidence=0.9, prevalence=0.01
     )
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["calibrator"] == calibration.fit("temperature", labels, scores)
+    assert found["calibrator"] == calibrators.fit("temperature", labels, scores)
     strict, balanced, permissive = (
         found["thresholds"][name] for name in ("strict", "balanced", "permissive")
     )
-    expected = calibration.recall_threshold(labels, scores, at_least=0.8, confidence=0.9)
+    expected = operating_point.recall_threshold(labels, scores, at_least=0.8, confidence=0.9)
     assert (strict["threshold"], strict["errors_allowed"]) == expected
-    expected = calibration.fpr_threshold(labels, scores, at_most=0.02, confidence=0.9)
+    expected = operating_point.fpr_threshold(labels, scores, at_most=0.02, confidence=0.9)
     assert (permissive["threshold"], permissive["errors_allowed"]) == expected
     assert permissive["promise"] == "FPR <= 0.02 with 0.9 confidence"
-    best = calibration.best_f1_threshold(labels, scores, prevalence=0.01)
+    best = metrics.best_f1_threshold(labels, scores, prevalence=0.01)
     assert balanced["threshold"] == best and balanced["errors_allowed"] is None
     z = logit(permissive["threshold"]) / found["calibrator"]["temperature"]
     assert permissive["probability"] == pytest.approx(expit(z + logit(0.01) - logit(0.2)))
-    assert permissive["measured"] == calibration.measure(
+    assert permissive["measured"] == operating_point.measure(
         labels, scores, permissive["threshold"], prevalence=0.01, confidence=0.9
     )
     assert found["abstain"]["low"] == strict["threshold"] < found["abstain"]["high"]
@@ -442,7 +442,7 @@ def test_a_policy_is_the_parts():
 def test_prevalence_moves_what_it_should_and_no_promise():
     labels, scores = draw(safe=400, harmful=100)
     rare, even = (
-        calibration.policy(labels, scores, prevalence=p, costs=(1, 5)) for p in (0.01, 0.5)
+        operating_point.policy(labels, scores, prevalence=p, costs=(1, 5)) for p in (0.01, 0.5)
     )
     for name in ("strict", "permissive"):
         assert rare["thresholds"][name]["threshold"] == even["thresholds"][name]["threshold"]
@@ -453,21 +453,21 @@ def test_prevalence_moves_what_it_should_and_no_promise():
         assert few["low"] < many["low"] and few["value"] <= many["value"]
     rare, even = (p["thresholds"]["balanced"] for p in (rare, even))
     assert rare["threshold"] > even["threshold"]
-    assert even["threshold"] == calibration.cheapest_threshold(
+    assert even["threshold"] == metrics.cheapest_threshold(
         labels, scores, prevalence=0.5, false_positive=1, false_negative=5
     )
 
 
 def test_a_dear_false_positive_raises_the_threshold():
     labels, scores = draw(safe=400, harmful=100)
-    high, low = (calibration.policy(labels, scores, costs=costs) for costs in ((20, 1), (1, 20)))
+    high, low = (operating_point.policy(labels, scores, costs=c) for c in ((20, 1), (1, 20)))
     assert high["thresholds"]["balanced"]["threshold"] > low["thresholds"]["balanced"]["threshold"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_promise_depends_on_the_calibrator(kind):
     labels, scores = draw(safe=400, harmful=100)
-    found, plain = (calibration.policy(labels, scores, calibrator=k) for k in (kind, "none"))
+    found, plain = (operating_point.policy(labels, scores, calibrator=k) for k in (kind, "none"))
     for name in found["thresholds"]:
         ours, theirs = found["thresholds"][name], plain["thresholds"][name]
         assert ours["threshold"] == theirs["threshold"]
@@ -505,4 +505,4 @@ def with_score(value):
 )
 def test_unusable_rows_and_settings_are_one_sentence(labels, scores, settings, words):
     with pytest.raises(BadInput, match=words):
-        calibration.policy(labels, scores, **settings)
+        operating_point.policy(labels, scores, **settings)

@@ -170,7 +170,7 @@ def watch(folder: Path, process, *, until: float = 300.0):
             yield time.monotonic(), phase
         if time.monotonic() - began > until:
             raise TimeoutError(f"{folder}: no end after {until} s")
-        time.sleep(0.0005)
+        time.sleep(0.002)
 
 
 def finish(inputs: Path, folder: Path) -> dict[str, list[float]]:

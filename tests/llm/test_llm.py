@@ -45,9 +45,9 @@ def test_the_most_likely_answer_is_that_of_the_format_written_by_hand(
         turns + "<|im_start|>assistant\n", temperature=0, max_tokens=SHORT, stop=["<|im_end|>"]
     )
     assert op(TEXTS[:1], rngs([0])) == [expected["choices"][0]["text"]]
-    account = op.account
-    assert account.prompt_tokens == expected["usage"]["prompt_tokens"]
-    assert account.completion_tokens == expected["usage"]["completion_tokens"] == SHORT
+    usage = op.usage
+    assert usage.prompt_tokens == expected["usage"]["prompt_tokens"]
+    assert usage.completion_tokens == expected["usage"]["completion_tokens"] == SHORT
 
 
 def test_answers_depend_on_the_row_alone_and_are_kept(tmp_path, cut_answers_count):
@@ -67,7 +67,7 @@ def test_what_cannot_be_used(llama, tmp_path):
     op = make(tmp_path, max_tokens=2)
     op._backend._llama = llama
     assert op(["Tell me a long story.", "word " * 9000], rngs([0, 1])) == [None, None]
-    assert op.account.outcomes == {"truncated": 1, "rejected": 1}
+    assert op.usage.outcomes == {"truncated": 1, "rejected": 1}
 
 
 def test_an_endpoint_gives_the_same(llama, tmp_path, cut_answers_count):
@@ -88,4 +88,4 @@ def test_an_endpoint_gives_the_same(llama, tmp_path, cut_answers_count):
         remote |= {"model": local_op.model.name, "revision": local_op.model.revision}
         op = make(tmp_path, "remote", **remote)
         assert op(TEXTS[:1], rngs([0])) == expected
-        assert op.account.completion_tokens == server.completion_tokens == SHORT
+        assert op.usage.completion_tokens == server.completion_tokens == SHORT

@@ -26,8 +26,8 @@ def masks(request):
     draw = jax.jit(keep_mask, static_argnums=(0, 1, 3))
 
     def one(step, site):
-        seeds = row_seeds(jax.random.fold_in(jax.random.key(7), step), jnp.arange(ROWS))
-        return draw((ROWS, *shape), rate, seeds, site)
+        dropout_seeds = row_seeds(jax.random.fold_in(jax.random.key(7), step), jnp.arange(ROWS))
+        return draw((ROWS, *shape), rate, dropout_seeds, site)
 
     return rate, np.array([[one(step, site) for site in range(SITES)] for step in range(STEPS)])
 
@@ -96,17 +96,17 @@ def test_mask_ignores_the_device_layout():
 
 @pytest.mark.parametrize("key", [jax.random.key(0, impl="rbg"), jax.random.PRNGKey(0)])
 def test_any_kind_of_key_gives_every_row_its_own_seeds(key):
-    seeds = np.asarray(row_seeds(key, jnp.arange(1000)))
-    assert seeds.shape == (1000, 2) and len(np.unique(seeds)) == 2000
+    dropout_seeds = np.asarray(row_seeds(key, jnp.arange(1000)))
+    assert dropout_seeds.shape == (1000, 2) and len(np.unique(dropout_seeds)) == 2000
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_value_and_gradient(dtype):
-    seeds = row_seeds(jax.random.key(1), jnp.arange(4))
+    dropout_seeds = row_seeds(jax.random.key(1), jnp.arange(4))
     x = jnp.arange(1.0, 101, dtype=dtype).reshape(4, 25)
-    keep = np.asarray(keep_mask(x.shape, 0.5, seeds, 0))
+    keep = np.asarray(keep_mask(x.shape, 0.5, dropout_seeds, 0))
     assert 0 < keep.sum() < keep.size
-    dropped, gradient = jax.vjp(lambda x: dropout(x, 0.5, seeds, 0), x)
+    dropped, gradient = jax.vjp(lambda x: dropout(x, 0.5, dropout_seeds, 0), x)
     assert dropped.dtype == dtype
     np.testing.assert_array_equal(dropped, np.where(keep, 2 * x, 0))
     np.testing.assert_array_equal(gradient(jnp.ones_like(x))[0], 2.0 * keep)

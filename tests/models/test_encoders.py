@@ -157,11 +157,11 @@ def test_words_stand_in_for_the_word_table(model, alone, states):
     _, _, params, apply = model
     table = params["embeddings"]["word"]["embedding"]
     words = table[alone[0]]
-    hidden = apply(params, *alone, words=words)
+    hidden = apply(params, *alone, word_embeddings=words)
     for row, expected in enumerate(states):
         assert_same(hidden[row, : len(expected)], expected)
     noise = np.random.default_rng(1).normal(size=words.shape).astype(np.float32)
-    moved = apply(params, *alone, words=words + noise)
+    moved = apply(params, *alone, word_embeddings=words + noise)
     assert all(np.abs(moved[r, :n] - states[r]).max() > 1e-3 for r, n in enumerate(TEXTS))
 
 
@@ -169,13 +169,13 @@ def test_words_stand_in_for_the_word_table(model, alone, states):
 def test_remat_gives_the_same_numbers(tmp_path, kind, alone):
     encoder, params = make(tmp_path, kind, num_hidden_layers=1)
     ids, mask, types = (x[:, :8] for x in alone)
-    seeds = row_seeds(jax.random.key(0), jnp.arange(4))
+    dropout_seeds = row_seeds(jax.random.key(0), jnp.arange(4))
 
     def value(remat):
         other = encoder.clone(remat=remat)
 
         def loss(params):
-            hidden = other.apply({"params": params}, ids, mask, types, seeds)
+            hidden = other.apply({"params": params}, ids, mask, types, dropout_seeds)
             return (hidden * hidden[::-1] * mask[:, :, None]).sum()
 
         return jax.value_and_grad(loss)
@@ -197,10 +197,10 @@ def test_dropout_is_a_rows_own(tmp_path, kind, alone):
     def apply(params, *inputs):
         return encoder.apply({"params": params}, *inputs)
 
-    seeds = row_seeds(jax.random.key(0), jnp.arange(4))
-    hidden = apply(params, *alone, seeds)
+    dropout_seeds = row_seeds(jax.random.key(0), jnp.arange(4))
+    hidden = apply(params, *alone, dropout_seeds)
     assert np.abs(hidden - apply(params, *alone)).max() > 0.1
-    assert_same(apply(params, *(x[2:3] for x in alone), seeds[2:3])[0, :8], hidden[2, :8])
+    assert_same(apply(params, *(x[2:3] for x in alone), dropout_seeds[2:3])[0, :8], hidden[2, :8])
 
 
 @pytest.mark.parametrize("kind", ["bert", "deberta-v2", "modernbert"])  # every kind of layer
@@ -215,7 +215,7 @@ def test_mixing_rows(tmp_path, kind, alone):
 
     @jax.jit
     def run(layer):
-        options = {"mix": mix, "mix_layer": layer, "mixed_mask": union}
+        options = {"mixup_fn": mix, "mixup_layer": layer, "mixed_mask": union}
         return encoder.apply(
             {"params": params},
             ids,
@@ -235,7 +235,7 @@ def test_mixing_rows(tmp_path, kind, alone):
     assert_same(hidden, expected)
     assert np.abs(run(1)[0] - hidden).max() > 1e-3
     with pytest.raises(BadInput, match="cannot be mixed"):
-        encoder.apply({"params": params}, ids, mask, types, segments=mask, mix=mix)
+        encoder.apply({"params": params}, ids, mask, types, segments=mask, mixup_fn=mix)
 
 
 def test_names_follow_the_layers(model):
@@ -245,8 +245,8 @@ def test_names_follow_the_layers(model):
     factors = jax.tree.leaves(optim.layer_factors({"encoder": params}, 0.5, 2))
     for path, factor in zip(names, factors, strict=True):
         depth = {"embeddings": 0, "layer_0": 1, "layer_1": 2, "final_norm": 3}
-        expected = depth[path.split("/")[1].split("_relative")[0].split("_projection")[0]]
-        assert factor == 0.5 ** (3 - expected), path
+        depth |= {"embeddings_projection": 0, "embeddings_relative": 3}
+        assert factor == 0.5 ** (3 - depth[path.split("/")[1]]), path
     assert params["embeddings"]["word"]["embedding"].shape[0] == 40
 
 
@@ -283,7 +283,7 @@ def test_too_long_a_batch_is_bad_input(tmp_path, kind):
         del params["embeddings"]["word"]  # not needed with words
         words = jnp.zeros((1, 20, 8))
         shape = jax.eval_shape(
-            lambda: encoder.apply({"params": params}, ids, ids, ids, words=words)
+            lambda: encoder.apply({"params": params}, ids, ids, ids, word_embeddings=words)
         )
         assert shape.shape == (1, 20, 16)  # distances have no end
     encoder, params = make(tmp_path, kind)
@@ -334,21 +334,25 @@ def test_attention_on_an_accelerator_is_the_same(monkeypatch):
     query, key, value = rng.normal(size=(3, 2, 5, 4, 8)).astype(np.float32)
     mask = np.array([[1, 1, 1, 0, 0], [0, 0, 0, 0, 0]])
     segments = np.array([[1, 1, 2, 0, 0], [0, 0, 0, 0, 0]])
-    seeds = row_seeds(jax.random.key(0), jnp.arange(2))
+    dropout_seeds = row_seeds(jax.random.key(0), jnp.arange(2))
     distances = rng.normal(size=(2, 4, 5, 5)).astype(np.float32)
     for bias in (
         layers.attention_bias(mask),
         layers.attention_bias(mask, segments),
         layers.attention_bias(mask, segments) + distances,
     ):
-        expected = layers.attend(query, key, value, bias, 0.1, None, 3, scale=0.2)
-        dropped = layers.attend(query, key, value, bias, 0.1, seeds, 3, scale=0.2)
+        expected = layers.dot_product_attention(query, key, value, bias, 0.1, None, 3, scale=0.2)
+        dropped = layers.dot_product_attention(
+            query, key, value, bias, 0.1, dropout_seeds, 3, scale=0.2
+        )
         with monkeypatch.context() as patch:
             patch.setattr(layers, "on_accelerator", lambda: True)
-            fused = layers.attend(query, key, value, bias, 0.1, None, 3, scale=0.2)
+            fused = layers.dot_product_attention(query, key, value, bias, 0.1, None, 3, scale=0.2)
             assert_same(fused, expected)
             # Active dropout cannot be fused: the same masks on every device.
-            again = layers.attend(query, key, value, bias, 0.1, seeds, 3, scale=0.2)
+            again = layers.dot_product_attention(
+                query, key, value, bias, 0.1, dropout_seeds, 3, scale=0.2
+            )
             np.testing.assert_array_equal(again, dropped)
     weights = np.einsum("bqhd,bkhd->bhqk", query, key) * 0.2 + distances
     weights[0, :, 0, 2:] = -1e9

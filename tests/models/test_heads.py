@@ -35,9 +35,9 @@ def test_heads_against_numpy(kind):
     heads = Heads(num_heads=3, num_classes=2, kind=kind, dropout=0.5)
     params = heads.init(jax.random.key(0), pooled)["params"]
     params = jax.tree.map(lambda x: RNG.normal(size=x.shape).astype(np.float32), params)
-    seeds = row_seeds(jax.random.key(1), jnp.arange(3))
-    keep = np.asarray(keep_mask(pooled.shape, 0.5, seeds, 0))
-    for given, x in ((None, np.asarray(pooled)), (seeds, np.asarray(pooled) * keep * 2)):
+    dropout_seeds = row_seeds(jax.random.key(1), jnp.arange(3))
+    keep = np.asarray(keep_mask(pooled.shape, 0.5, dropout_seeds, 0))
+    for given, x in ((None, np.asarray(pooled)), (dropout_seeds, np.asarray(pooled) * keep * 2)):
         logits = heads.apply({"params": params}, pooled, given)
         assert logits.shape == (3, 3, 2) and logits.dtype == "float32"
         for number in range(3):

@@ -166,7 +166,7 @@ def test_a_train_step_is_the_same_on_one_device_on_eight_and_inside_shard_map(mo
 def test_methods_that_work_inside_the_model_refuse_packed_rows(model):
     classifier, params = model
     _, packed = views()
-    for change in ({"words": jnp.zeros((4, 16, 16))}, {"mix": lambda x: x}):
+    for change in ({"word_embeddings": jnp.zeros((4, 16, 16))}, {"mixup_fn": lambda x: x}):
         with pytest.raises(BadInput, match="set config.data.packing = False"):
             classifier.stages.features(params, packed, None, False, **change)
     tx = optax.sgd(0.1)

@@ -120,7 +120,7 @@ def test_partly_cached_model_is_completed_from_the_hub(tmp_path, hub):
 
 def test_a_download_is_pinned_to_a_commit(tmp_path, hub):
     hub["online"] = fill(tmp_path / "model")
-    with pytest.raises(BadInput, match=f"name the commit that is meant.*someone/bert@{COMMIT}"):
+    with pytest.raises(BadInput, match=f"not pinned to a commit.*someone/bert@{COMMIT}"):
         resolve("someone/bert")
     with pytest.raises(BadInput, match="the revision 'main', which can move"):
         resolve("someone/bert@main")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ssl_guard.models import build
-from ssl_guard.models.layers import Embeddings, PostNormLayer
+from ssl_guard.models.bert import BertConfig
+from ssl_guard.models.encoder import Embeddings, PostNormLayer
 
 TOLERANCE = 1e-5
 SHARE = np.array([0.7, 0.6, 0.5, 0.9], np.float32)
@@ -27,9 +28,21 @@ def model(write_config, batch, random_like):
     return classifier, random_like(shapes, 0.3), {k: v[:4] for k, v in batch.items()}
 
 
+CONFIG = BertConfig(
+    vocab_size=40,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=24,
+    max_position_embeddings=32,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+
+
 def embed(params, ids, types, words=None):
     """The embeddings of a text in the classifier's encoder."""
-    embeddings = Embeddings(vocab=40, positions=32, types=2, width=16, epsilon=1e-12)
+    embeddings = Embeddings(CONFIG)
     return embeddings.apply({"params": params}, ids, jnp.arange(8)[None], types, words)
 
 
@@ -46,8 +59,8 @@ def test_apply_is_its_parts(model):
 
     @jax.jit
     def both(params):
-        words = stages.words(params, batch)
-        x = stages.features(params, batch, rng, True, words=words)
+        words = stages.word_embeddings(params, batch)
+        x = stages.features(params, batch, rng, True, word_embeddings=words)
         parts = stages.classify(params, x, batch["row"], rng, True)
         return x, parts, classifier.apply(params, batch, rng, True)
 
@@ -60,7 +73,7 @@ def test_words_are_added_before_positions_and_the_norm(model):
     classifier, params, batch = model
     stages = classifier.stages
     noise = np.random.default_rng(0).normal(size=(4, 8, 16)).astype(np.float32)
-    words = stages.words(params, batch)
+    words = stages.word_embeddings(params, batch)
     table = params["encoder"]["embeddings"]["word"]["embedding"]
     np.testing.assert_array_equal(words, table[batch["input_ids"]])
     inputs = batch["input_ids"], batch["token_type_ids"]
@@ -81,10 +94,10 @@ def test_no_gradient_goes_to_the_words_of_pads(model):
     @jax.jit
     @jax.grad
     def gradient(words):
-        x = stages.features(params, batch, jax.random.key(1), True, words=words)
+        x = stages.features(params, batch, jax.random.key(1), True, word_embeddings=words)
         return stages.classify(params, x, batch["row"], jax.random.key(1), True)[..., 0].sum()
 
-    g = gradient(stages.words(params, batch))
+    g = gradient(stages.word_embeddings(params, batch))
     pads = batch["attention_mask"] == 0
     assert (np.asarray(g)[pads] == 0).all()
     assert (np.abs(np.asarray(g)[~pads]).max(-1) > 0).all()
@@ -94,7 +107,7 @@ def test_no_gradient_goes_to_the_words_of_pads(model):
 def test_rows_are_mixed_above_a_layer(model, depth, layer):
     """By hand, module by module: real tokens of both texts, and the union of their masks."""
     classifier, params, batch = model
-    config, encoder = classifier.config, params["encoder"]
+    encoder = params["encoder"]
     mask = batch["attention_mask"][:, :, None]
     union = np.maximum(mask, mask[PARTNER])
     assert (union != mask).any()
@@ -103,14 +116,16 @@ def test_rows_are_mixed_above_a_layer(model, depth, layer):
     for number in (1, 2):
         real = mask if number <= layer else union
         bias = jnp.where(real[:, None, None, :, 0] > 0, 0.0, -1e9)
-        block = PostNormLayer(4, 24, config.layer_norm_eps, 0.0, 0.0, "float32", site=0)
+        block = PostNormLayer(CONFIG, "float32", site=0)
         x = block.apply({"params": encoder[f"layer_{number - 1}"]}, x, bias, None)
         if number == layer:
             x = mix(x * mask)
     expected = (x * union).sum(1) / union.sum(1)
 
     features = jax.jit(
-        lambda depth: classifier.stages.features(params, batch, None, False, mix=mix, depth=depth)
+        lambda depth: classifier.stages.features(
+            params, batch, None, False, mixup_fn=mix, depth=depth
+        )
     )
     np.testing.assert_allclose(features(depth), expected, atol=TOLERANCE)
 
@@ -125,7 +140,7 @@ def test_pads_do_not_enter_a_mixture(model, depth):
     @jax.jit
     def features(batch):
         rng = jax.random.key(1)
-        return classifier.stages.features(params, batch, rng, True, mix=mix, depth=depth)
+        return classifier.stages.features(params, batch, rng, True, mixup_fn=mix, depth=depth)
 
     mixed = features(batch)
     assert (
@@ -146,7 +161,7 @@ def test_mixing_with_share_one_changes_nothing(model):
     features, rng = classifier.stages.features, jax.random.key(1)
     plain = jax.jit(lambda: features(params, batch, rng, True))()
     same = jax.jit(
-        lambda: features(params, batch, rng, True, mix=lambda x: 1.0 * x + 0.0 * x[PARTNER])
+        lambda: features(params, batch, rng, True, mixup_fn=lambda x: 1.0 * x + 0.0 * x[PARTNER])
     )()
     np.testing.assert_allclose(same, plain, atol=1e-6)
 
@@ -158,10 +173,12 @@ def test_a_mixture_teaches_both_of_its_texts(model):
     @jax.jit
     @jax.grad
     def gradient(words):
-        x = stages.features(params, batch, None, False, words=words, mix=mix, depth=0.5)
+        x = stages.features(
+            params, batch, None, False, word_embeddings=words, mixup_fn=mix, depth=0.5
+        )
         return stages.classify(params, x, batch["row"], None, False)[0, 0, 0]
 
-    by_row = np.abs(gradient(stages.words(params, batch))).max(axis=(1, 2))
+    by_row = np.abs(gradient(stages.word_embeddings(params, batch))).max(axis=(1, 2))
     assert (by_row[:2] > 1e-4).all() and (by_row[2:] == 0).all()
 
 
@@ -169,7 +186,9 @@ def test_mixing_in_bfloat16(write_config, model):
     classifier, params, batch = model
     half = build(write_config(num_hidden_layers=2), num_classes=3, dtype="bfloat16")
     run = [
-        jax.jit(lambda s=c.stages: s.features(params, batch, None, False, mix=mix, depth=0.5))()
+        jax.jit(
+            lambda s=c.stages: s.features(params, batch, None, False, mixup_fn=mix, depth=0.5)
+        )()
         for c in (half, classifier)
     ]
     assert run[0].dtype == "float32"

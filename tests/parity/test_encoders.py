@@ -144,7 +144,7 @@ def test_defaults_are_those_of_transformers(kind):
 @pytest.mark.parametrize("kind", ["roberta", "mpnet"])
 def test_a_padding_token_inside_a_text_has_no_place(kind):
     """A text may spell out <pad>: transformers then do not count it."""
-    from ssl_guard.models.encoder import places_after_padding
+    from ssl_guard.models.encoder import position_ids
 
     model = torch_model(*CASES[kind])
     ids = np.array([[0, 5, 1, 7, 1, 1], [1, 1, 4, 5, 6, 7], [4, 4, 4, 4, 4, 4]])
@@ -153,7 +153,7 @@ def test_a_padding_token_inside_a_text_has_no_place(kind):
     count = count or model.embeddings.create_position_ids_from_input_ids
     theirs = count(torch.tensor(ids), 1)
     config = read_config_of(kind)
-    np.testing.assert_array_equal(places_after_padding(config, 1, ids, None), theirs)
+    np.testing.assert_array_equal(position_ids(config, ids, None), theirs)
 
 
 def read_config_of(kind):

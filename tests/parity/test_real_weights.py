@@ -10,7 +10,7 @@ import transformers
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.models import build, init_from_pretrained, pretrained
 from ssl_guard.models.architectures import read_config
-from ssl_guard.models.layers import PostNormLayer
+from ssl_guard.models.encoder import PostNormLayer
 from tests.parity.cases import assert_close, make_batch, torch_states
 
 pytestmark = pytest.mark.parity
@@ -63,7 +63,7 @@ def test_one_layer_alone(minilm, number):
     params = init_from_pretrained(classifier, minilm, jax.random.key(0), batch)["encoder"]
     with torch.no_grad():
         states = list(torch_states(model, batch, True)[0].values())
-    layer = PostNormLayer(12, 1536, 1e-12, 0.0, 0.0, "float32", site=0)
+    layer = PostNormLayer(classifier.config, "float32", site=0)
     bias = jnp.where(batch["attention_mask"][:, None, None, :] > 0, 0.0, -1e9)
     ours = layer.apply({"params": params[f"layer_{number}"]}, states[number], bias, None)
     mask = batch["attention_mask"][:, :, None]

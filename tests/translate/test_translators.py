@@ -101,7 +101,7 @@ def models(tmp_path_factory):
 
 
 def greedy(folder, sentence, *, end=True, max_tokens=MAX_TOKENS):
-    """A plain loop over the network's logits; None if no end comes before the last place."""
+    """Decodes greedily; None without an end token before the last position."""
     tokenizer = transformers.MarianTokenizer.from_pretrained(folder)
     network = transformers.MarianMTModel.from_pretrained(folder).eval()
     source = tokenizer(sentence, return_tensors="pt").input_ids
@@ -164,10 +164,10 @@ def test_what_cannot_be_translated_whole_is_refused(converted, name):
     build = translators.marian if name == "opus" else translators.ctranslate2
     pattern = f"{converted}/{name}-{{source}}-{{target}}"
     texts = [SENTENCES[0], "A cat * sat.", " ".join(SENTENCES), SENTENCES[3]]
-    # An unknown sign; too many tokens; the others do not suffer.
+    # An unknown character; too many tokens; the others are translated.
     found = build(pattern, decoding())(texts, "en", "fr", [0] * 4)
     assert found == [NEXT[0], None, None, NEXT[3]]
-    # The translation needs more tokens than there are: no cut one is handed out.
+    # The translation needs more tokens than max_tokens: it is not truncated.
     found = build(pattern, decoding(max_tokens=12))(["Salt!"], "en", "fr", [0])
     assert found == [None]
 
@@ -248,7 +248,7 @@ def test_fast_translate_keeps_content_and_order():
     for text, (source, words) in zip(found, TEXTS.items(), strict=True):
         assert words <= set(text.lower().rstrip("?.").split()), source
     assert found != list(TEXTS)
-    # Neither the batch, nor its order, nor threads change a text.
+    # Translations do not depend on the batch, its order, or threads.
     assert fast(threads=2)(list(TEXTS)[::-1] * 2, rngs(6)) == found[::-1] * 2
 
 

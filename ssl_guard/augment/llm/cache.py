@@ -45,8 +45,8 @@ class Attempt:
 
 
 @dataclasses.dataclass
-class Account:
-    """Usage: sums over attempts. Those without the server's counts are in `uncertain_*`.
+class Usage:
+    """Sums over attempts. Those without the server's counts are in `uncertain_*`.
 
     outcomes: attempts by outcome. requests: those that reached the server.
     """
@@ -103,7 +103,7 @@ class Cache:
         """
         self.path = Path(path)
         self.answers: dict[str, str] = {}
-        self.ever, self.now = Account(), Account()
+        self.ever, self.now = Usage(), Usage()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)

@@ -25,11 +25,10 @@ from ssl_guard.augment.llm import chat
 from ssl_guard.augment.llm.cache import Attempt, Cache
 from ssl_guard.augment.llm.chat import Model, Request
 from ssl_guard.errors import BadInput
-from ssl_guard.runtime.http import retry_after
+from ssl_guard.runtime.http import BUSY, MAX_WAIT_SECONDS, Busy, retries, retry_after
 
-BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.5, 60.0  # the first wait is drawn from 0 to the former
+BACKOFF_SECONDS = 0.5  # the first wait is drawn from 0 to this
 MAX_RETRY_AFTER_SECONDS = 600.0  # above this the quota is used up: the run stops
-BUSY = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # statuses to retry
 # Statuses, and error codes in the body, after which every request would fail.
 HOPELESS = {
     401: "check the key in {}",
@@ -107,10 +106,6 @@ class Pace:
         self._next = max(self._next, asyncio.get_running_loop().time() + seconds)
 
 
-class _Busy(Exception):
-    """The attempt should be retried."""
-
-
 class Endpoint:
     """A server with /chat/completions under base_url.
 
@@ -171,15 +166,11 @@ class Endpoint:
                 group.create_task(self._ask_one(http, slots, request, cache))
 
     async def _ask_one(self, http, slots, request, cache):
-        attempts = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(_Busy),
-            stop=tenacity.stop_after_attempt(self._limits.attempts),
-            wait=tenacity.wait_random_exponential(BACKOFF_SECONDS, MAX_BACKOFF_SECONDS),
-            reraise=True,
-        )
+        backoff = tenacity.wait_random_exponential(BACKOFF_SECONDS, MAX_WAIT_SECONDS)
+        attempts = tenacity.AsyncRetrying(**retries(self._limits.attempts, backoff))
         async with slots:
             # After the last attempt the request stays unanswered; a later run sends it again.
-            with contextlib.suppress(_Busy):
+            with contextlib.suppress(Busy):
                 await attempts(self._attempt, http, request, cache)
 
     async def _attempt(self, http, request, cache):
@@ -214,7 +205,7 @@ class Endpoint:
             self._halt("reports that the quota is used up")
         elif failed:
             self._requests.hold(wait)
-            raise _Busy
+            raise Busy
 
     async def _post(self, http, request) -> tuple[int, Attempt, float]:
         """Returns (HTTP status or 0, the attempt, Retry-After in seconds)."""
@@ -245,13 +236,13 @@ class Endpoint:
             body = body if isinstance(body, dict) else {}
         except (ValueError, RecursionError):
             body = {}
-        usage = _Usage.of(body)
+        usage = _Counts.of(body)
         if not response.is_success:
             code = body["error"].get("code") if isinstance(body.get("error"), dict) else None
             outcome = chat.FAILED if response.status_code in BUSY else chat.REJECTED
             outcome = chat.REFUSED if code == "content_filter" else outcome
             detail = code if code in NO_QUOTA else f"HTTP {response.status_code}"
-            return self._counted(request, outcome, usage or _Usage(0, 0), detail=detail)
+            return self._counted(request, outcome, usage or _Counts(0, 0), detail=detail)
         try:
             choice = body["choices"][0]  # the server may return more than one
             text, finish = choice["message"]["content"], choice["finish_reason"]
@@ -278,7 +269,7 @@ class Endpoint:
         )
 
     def _uncertain(self, request, outcome, completion_tokens, **rest) -> Attempt:
-        usage = _Usage(request.tokens, completion_tokens)
+        usage = _Counts(request.tokens, completion_tokens)
         return dataclasses.replace(self._counted(request, outcome, usage, **rest), uncertain=True)
 
     def _is_over(self, cache, tokens, cost) -> bool:
@@ -305,12 +296,12 @@ def _certificates():
     return httpx2.create_ssl_context()  # takes longer than a request
 
 
-class _Usage(NamedTuple):
+class _Counts(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
 
     @classmethod
-    def of(cls, body: dict) -> "_Usage | None":
+    def of(cls, body: dict) -> "_Counts | None":
         """Reads the server's counts, or None if there are none."""
         usage = body.get("usage")
         counts = [usage.get(name) for name in cls._fields] if isinstance(usage, dict) else [None]

@@ -71,7 +71,7 @@ def rewriter_of(intended: str, arguments: dict) -> rewrite.Rewriter:
 
 
 def estimate(sources: Sequence[Example], rewriter: rewrite.Rewriter, *, copies: int, seed: int):
-    """Estimates requests, tokens and cost (`chat.Estimate`) without asking the model."""
+    """Estimates requests, tokens and cost (`rewrite.Estimate`) and sends nothing."""
     rows = [(source, copy) for source in sources for copy in range(copies)]
     return rewriter.estimate([source.prompt for source, _ in rows], rngs(rows, seed))
 
@@ -93,6 +93,6 @@ def write(
     asked = len(sources) * copies
     return (
         f"{out}: {len(kept)} prompts; left out {asked - len(written)} that could not be used and "
-        f"{len(written) - len(kept)} near-duplicates; {rewriter.account.requests} requests, cost "
-        f"{rewriter.account.most_cost:.4f}"
+        f"{len(written) - len(kept)} near-duplicates; {rewriter.usage.requests} requests, cost "
+        f"{rewriter.usage.most_cost:.4f}"
     )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_guard.augment.llm import chat, client, local
-from ssl_guard.augment.llm.cache import Account, Cache
+from ssl_guard.augment.llm.cache import Cache, Usage
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import files
 
@@ -35,11 +35,11 @@ class Estimate(NamedTuple):
 class Rewriter:
     """A Rewrite, see ops.py: rewriter(texts, rngs) -> views, None without a usable answer.
 
-    cached: number of requests answered from the cache. Locks the cache file for this process.
+    Locks the cache file for this process.
     """
 
     def __init__(self, template: chat.Template, model: chat.Model, backend, limits, cache: Cache):
-        self.template, self.model, self.cached = template, model, 0
+        self.template, self.model = template, model
         self._backend, self._limits, self._cache = backend, limits, cache
 
     def __call__(
@@ -48,13 +48,12 @@ class Rewriter:
         """Sends the requests that are not in the cache. Raises BadInput if the run should stop."""
         requests = self._requests(texts, rngs)
         missing = self._missing(requests)
-        self.cached += sum(request.key not in missing for request in requests)
         if missing:
             self._backend.ask(list(missing.values()), self._cache)
         return [self._cache.answers.get(request.key) for request in requests]
 
     @property
-    def account(self) -> Account:
+    def usage(self) -> Usage:
         """Usage since this rewriter was made."""
         return self._cache.now
 
@@ -160,9 +159,9 @@ def llm(
         path = local.find_gguf(model)
         model, revision = path.name, files.sha256_file(path)
     drawn = chat.Model(model, revision, temperature, top_p, max_tokens)
-    asked = (
+    chosen = (
         client.Endpoint(base_url, key_env, drawn, limits)
         if backend == "endpoint"
         else local.LlamaCpp(path, drawn)
     )
-    return Rewriter(chat.load_template(template), drawn, asked, limits, Cache(cache))
+    return Rewriter(chat.load_template(template), drawn, chosen, limits, Cache(cache))

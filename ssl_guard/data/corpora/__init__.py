@@ -1,7 +1,6 @@
-"""Corpora by name or from a file of anybody's rows: TFDS builders, without tensorflow."""
+"""Loads corpora, by name or from a user's file, with TFDS builders and without tensorflow."""
 
 import contextlib
-import dataclasses
 import io
 import types
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ from ssl_guard.data.schema import TASKS, Corpus, Example, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime.files import sha256_file
 
-CORPORA = {
+CORPORA: dict[str, type[Published] | type[HumanScoredResponses]] = {
     "human_scored_responses": HumanScoredResponses,
     "wildguardmix": WildGuardMix,
     "aegis2": Aegis2,
@@ -57,15 +56,14 @@ def load(
     columns: Mapping[str, str] | None = None,
     labels: Mapping[str, int] | None = None,
 ) -> Corpus:
-    """The corpus of this name, prepared under `data_dir` at the first use; nothing is downloaded.
+    """Loads a corpus, which is prepared under `data_dir` at the first use; downloads nothing.
 
-    name: a name in CORPORA, with the split behind it where there are several (wildguardmix:train),
-        or the path of a file or folder, with or without settings of its own (see user_file), after
-        which the corpus is named
-    columns, labels: how to read a file, see user_file.configure
+    name: a name in CORPORA, with a split if there are several (wildguardmix:train), or the path of
+        a file or folder, which may have settings (see user_file).
+    columns, labels: how to read a file, see user_file.configure.
 
-    Raises BadInput for an unknown name, split or task, for files of a published corpus that are
-    missing or other than those it was prepared from, and for any fault of a file.
+    Raises BadInput for an unknown name, split or task, for missing or changed files of a published
+    corpus, and for any fault of a user's file.
     """
     if task not in TASKS:
         raise BadInput(f"config.data.task = {task!r} must be one of {', '.join(TASKS)}.")
@@ -84,7 +82,7 @@ def load(
 
 
 def find(name: str) -> type[tfds.core.DatasetBuilder]:
-    """The builder of this name. BadInput if there is none."""
+    """Returns the builder of this name. Raises BadInput if there is none."""
     if name not in CORPORA:
         raise BadInput(
             f"config.data.corpus = {name!r} is neither a corpus ({', '.join(CORPORA)}) nor a file "
@@ -94,7 +92,7 @@ def find(name: str) -> type[tfds.core.DatasetBuilder]:
 
 
 def resolve(name: str, task: str) -> tuple[type[tfds.core.DatasetBuilder], str]:
-    """The builder and split that "name" or "name:split" stands for. BadInput if there is none."""
+    """Returns the builder and split of "name" or "name:split". Raises BadInput if there is none."""
     name, _, split = str(name).partition(":")
     corpus = find(name)
     if task not in corpus.FILES:
@@ -112,7 +110,7 @@ def resolve(name: str, task: str) -> tuple[type[tfds.core.DatasetBuilder], str]:
 def prepare(
     corpus: type[tfds.core.DatasetBuilder], task: str, data_dir: str | Path, **how
 ) -> tfds.core.DatasetBuilder:
-    """The builder of a corpus of CORPORA with all its splits prepared for a task.
+    """Prepares all splits of a corpus for a task, and returns its builder.
 
     how: progress=True shows TFDS's bars; beam, the module corpora/beam.py, and its `settings` use
     Apache Beam (not for human_scored_responses). Raises BadInput for missing or changed files.
@@ -135,72 +133,10 @@ def prepare(
 def prepared(
     corpus: type[tfds.core.DatasetBuilder], task: str, data_dir: str | Path
 ) -> tfds.core.DatasetBuilder | None:
-    """The builder of a corpus if its data is prepared for a task, else None."""
+    """Returns the builder of a corpus if its data is prepared for a task, else None."""
     with _quiet():
         builder = corpus(data_dir=data_dir, config=task if issubclass(corpus, Published) else None)
         return builder if builder.is_prepared() else None
-
-
-def with_test(corpus: Corpus, test: Corpus) -> tuple[Corpus, frozenset[str]]:
-    """One corpus of both, and the ids of the test rows: those of `test` that have a label.
-
-    Raises BadInput for an id that is in both, and for a test corpus without both classes.
-    """
-    rows = tuple(example for example in test.examples if example.label is not None)
-    ids = frozenset(example.id for example in rows)
-    if len({example.label for example in rows}) < 2:
-        raise BadInput(
-            f"config.data.test_corpus: {test.name} needs harmful and safe rows: check its labels."
-        )
-    shared = sorted(ids & {example.id for example in corpus.examples})
-    if shared:
-        raise BadInput(
-            f"{corpus.name} and the test corpus {test.name} share {len(shared)} ids, such as "
-            f"{shared[0]}: a test row must be in no other corpus, and ids unique."
-        )
-    licence = " and ".join(sorted({corpus.licence, test.licence}))
-    name = f"{corpus.name}-{test.name}"
-    return make_corpus(name, corpus.task, corpus.examples + rows, licence), ids
-
-
-def with_unlabelled(corpus: Corpus, extra: Corpus) -> Corpus:
-    """One corpus of both, in which no row of `extra` has a label: more text for the pool.
-
-    Labels that `extra` has may follow another policy, so they are no diagnostics either. Raises
-    BadInput for an id that is in both.
-    """
-    shared = {e.id for e in corpus.examples} & {e.id for e in extra.examples}
-    if shared:
-        raise BadInput(
-            f"{corpus.name} and the unlabelled corpus {extra.name} share {len(shared)} ids, such "
-            f"as {min(shared)}: make them unique."
-        )
-    rows = tuple(dataclasses.replace(e, label=None, category=None) for e in extra.examples)
-    licence = " and ".join(sorted({corpus.licence, extra.licence}))
-    name = f"{corpus.name}-{extra.name}"
-    return make_corpus(name, corpus.task, corpus.examples + rows, licence)
-
-
-def with_prompts(corpus: Corpus, prompts: Corpus) -> Corpus:
-    """One corpus for both tasks: rows of `corpus`, pairs, and of `prompts`, prompts alone.
-
-    A row's task is told by whether it has a response. Raises BadInput for pairs that are none, and
-    for an id that is in both.
-    """
-    if any(example.response is None for example in corpus.examples):
-        raise BadInput(
-            f"config.data.prompt_corpus is given, but {corpus.name} has rows without a response: "
-            "set config.data.task = response_harm."
-        )
-    shared = {e.id for e in corpus.examples} & {e.id for e in prompts.examples}
-    if shared:
-        raise BadInput(
-            f"{corpus.name} and the prompt corpus {prompts.name} share {len(shared)} ids, such as "
-            f"{min(shared)}: make them unique."
-        )
-    licence = " and ".join(sorted({corpus.licence, prompts.licence}))
-    rows = corpus.examples + prompts.examples
-    return make_corpus(f"{corpus.name}-{prompts.name}", "both", rows, licence)
 
 
 def _prepare(
@@ -218,7 +154,7 @@ def _prepare(
             builder = builder_class(data_dir=data_dir, config=config)
             builder.beam = beam
             settings = tfds.download.DownloadConfig(**settings)
-            # array_record, because TFDS can write and read it without tensorflow
+            # TFDS can write and read array_record without tensorflow.
             builder.download_and_prepare(download_config=settings, file_format="array_record")
         except OSError as error:
             raise BadInput(f"cannot prepare a corpus in {data_dir}: {error.strerror}.") from error
@@ -245,7 +181,7 @@ def _damaged(folder: str | Path) -> str:
 
 @contextlib.contextmanager
 def _quiet(progress: bool = False):
-    """TFDS prints two lines, shows bars, and warns of every config that it does not know."""
+    """Silences TFDS, which prints lines, shows bars and warns of unknown configs."""
     if progress:
         tfds.enable_progress_bar()
     else:

@@ -52,7 +52,9 @@ def read(corpus: Parser, task: str, split: str, path: Path, name: str) -> Iterat
                 f"{corpus.name}: check that this is the file from {corpus.HOMEPAGE}."
             ) from error
         for part, item in enumerate(items):
-            texts = [item.prompt, item.response] if task == "response_harm" else [item.prompt]
+            texts = [item.prompt or ""]
+            if task == "response_harm":
+                texts.append(item.response or "")
             if isinstance(item.label, str):
                 yield item.label
             elif not all(isinstance(text, str) and text.strip() for text in texts):
@@ -63,8 +65,8 @@ def read(corpus: Parser, task: str, split: str, path: Path, name: str) -> Iterat
                 place = f"{number}.{part}" if len(items) > 1 else f"{number}"
                 yield Example(
                     id=f"{corpus.name}/{name}:{place}" + (f":{item.key}" if item.key else ""),
-                    prompt=item.prompt,
-                    response=item.response if task == "response_harm" else None,
+                    prompt=texts[0],
+                    response=texts[1] if len(texts) > 1 else None,
                     label=item.label,
                     category=item.category or None,
                     source=f"{corpus.name}:{split}",

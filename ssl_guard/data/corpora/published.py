@@ -6,8 +6,10 @@ data. An id is <name>/<file>:<number of the row>, followed by the publisher's id
 """
 
 import collections
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
@@ -22,7 +24,9 @@ def configs(files: Mapping[str, object]) -> list[tfds.core.BuilderConfig]:
     return [tfds.core.BuilderConfig(name=task, description=f"For {task}.") for task in files]
 
 
-class Published(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Published(  # type: ignore[call-arg]
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
     """Base class. A corpus sets the attributes, BUILDER_CONFIGS = configs(FILES), and `parse`.
 
     FILES: {task: {split: patterns of files below the folder}}; ROWS: {task: {split: number of rows
@@ -33,12 +37,13 @@ class Published(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     FILES: Mapping[str, Mapping[str, tuple[str, ...]]]
     ROWS: Mapping[str, Mapping[str, int]]
-    LICENCE: str
-    HOMEPAGE: str
-    CITATION: str
-    OBTAIN: str
-    READS: tuple[str, ...] = ()
-    beam = None  # the module corpora/beam.py, to prepare the corpus on Apache Beam
+    name: ClassVar[str]
+    LICENCE: ClassVar[str]
+    HOMEPAGE: ClassVar[str]
+    CITATION: ClassVar[str]  # key in references.bib
+    OBTAIN: ClassVar[str]
+    READS: ClassVar[tuple[str, ...]] = ()
+    beam: types.ModuleType | None = None  # corpora/beam.py, to use Apache Beam
 
     @classmethod
     def parse(cls, task: str, split: str, row: Mapping) -> Iterator[parse.Item]:
@@ -76,7 +81,7 @@ class Published(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             description=self.__doc__,
             features=tfds_features.features(),
             homepage=self.HOMEPAGE,
-            citation=self.CITATION,
+            citation=tfds_features.citation(self.CITATION),
             license=self.LICENCE,
             metadata=tfds.core.MetadataDict(),
         )
@@ -101,11 +106,12 @@ class Published(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return self._one_by_one(task, split, files)
 
     def _process_pipeline_result(self, pipeline_result):
+        assert self.beam is not None
         splits = self.FILES[self.builder_config.name]
         self.info.metadata.update(self.beam.counts(pipeline_result, list(splits)))
 
     def _one_by_one(self, task: str, split: str, files: list[tuple[Path, str]]):
-        counts = collections.Counter()
+        counts = collections.Counter[str]()
         for file in files:
             for found in parse.read(type(self), task, split, *file):
                 counts[parse.count_of(found)] += 1

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on 127.0.0.1 that misbehaves as it is told, and counts."""
+"""An OpenAI-compatible test server with configurable failures and counts."""
 
 import collections
 import json
@@ -11,7 +11,7 @@ TAGGED = re.compile(r"<text-([0-9a-f]{16})>\n(.*)\n</text-\1>\Z", re.DOTALL)
 
 
 def answer(text, finish="stop", prompt=10, completion=5, **usage):
-    """The body of a good answer."""
+    """Returns the body of a valid answer."""
     usage = usage.get("usage", {"prompt_tokens": prompt, "completion_tokens": completion})
     choices = [{"message": {"role": "assistant", "content": text}, "finish_reason": finish}]
     return {"choices": choices, "usage": usage}

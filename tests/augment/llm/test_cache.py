@@ -35,7 +35,7 @@ def test_answers_and_account_survive(tmp_path):
     cache.close()
     again = Cache(path)
     assert again.answers == cache.answers
-    assert again.ever == cache.ever and again.now == cache_module.Account()
+    assert again.ever == cache.ever and again.now == cache_module.Usage()
     ever = again.ever
     assert (ever.requests, ever.answered, ever.prompt_tokens, ever.completion_tokens) == (
         5,
@@ -46,7 +46,7 @@ def test_answers_and_account_survive(tmp_path):
     assert (ever.cost, ever.most_cost, ever.most_tokens) == (1.75, 1.875, 35)
     assert (ever.uncertain_requests, ever.uncertain_tokens, ever.uncertain_cost) == (1, 9, 0.125)
     assert ever.outcomes == {"ok": 2, "refused": 1, "failed": 2, "unreachable": 1}
-    assert path.stat().st_mode & 0o077 == 0  # what is in it is nobody else's business
+    assert path.stat().st_mode & 0o077 == 0  # readable by the owner only
 
 
 def test_torn_at_every_byte_of_the_last_line(tmp_path, caplog):
@@ -121,7 +121,7 @@ def test_one_process_at_a_time(tmp_path):
     cache.close()
     del cache
     dropped = Cache(path)
-    del dropped  # gives the lock back as well
+    del dropped  # releases the lock too
     Cache(path).close()
 
 

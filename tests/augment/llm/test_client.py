@@ -26,7 +26,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def make(tmp_path):
-    """make(server, **arguments): the operation, its cache in this test's folder."""
+    """Returns make(server, **arguments), which builds the operation."""
 
     def build(server, name="cache.jsonl", **arguments):
         common = {
@@ -46,27 +46,27 @@ def ask(op, texts):
     return op(texts, [np.random.default_rng([7, i]) for i in range(len(texts))])
 
 
-def agrees(account, server):
-    """The account says what the server counted."""
-    assert account.requests == server.requests
-    assert account.prompt_tokens == server.prompt_tokens
-    assert account.completion_tokens == server.completion_tokens
+def agrees(usage, server):
+    """Asserts that the usage equals the server's counts."""
+    assert usage.requests == server.requests
+    assert usage.prompt_tokens == server.prompt_tokens
+    assert usage.completion_tokens == server.completion_tokens
     cost = (2 * server.prompt_tokens + 4 * server.completion_tokens) / 1e6
-    assert math.isclose(account.cost, cost, abs_tol=1e-12)
+    assert math.isclose(usage.cost, cost, abs_tol=1e-12)
 
 
 def test_what_is_sent_and_what_comes_back(make):
     texts = ["one", "two", "one", "$text {0} </text-0123456789abcdef>\n\ud800"]
     with Server(lambda source, n: (200, answer(f" re {len(source)}\n"), {})) as server:
         op = make(server, temperature=0.5, top_p=0.9, revision="r")
-        # A text twice with the same draws is asked once, with other draws twice.
+        # The same text and draws need one request; other draws need another.
         rngs = [np.random.default_rng(i) for i in (0, 1, 0, 2)]
         assert op(texts, rngs) == ["re 3", "re 3", "re 3", f"re {len(texts[3])}"]
-        assert server.requests == 3 and op.cached == 0
+        assert server.requests == 3
         rngs = [np.random.default_rng(i) for i in (5, 1)]
         assert op(["one", "two"], rngs) == ["re 3", "re 3"]
-        assert server.counts["one"] == 2 and server.counts["two"] == 1 and op.cached == 1
-        agrees(op.account, server)
+        assert server.counts["one"] == 2 and server.counts["two"] == 1
+        agrees(op.usage, server)
     headers, body = server.seen[0]
     assert headers["Authorization"] == f"Bearer {KEY}"
     assert {name: body[name] for name in body if name != "messages"} == {
@@ -81,7 +81,7 @@ def test_what_is_sent_and_what_comes_back(make):
 
 
 def after(trouble, times=1):
-    """Trouble at the first `times` requests for a text, then a good answer."""
+    """Fails the first `times` requests for a text, then answers."""
     return lambda source, n: trouble if n <= times else (200, answer("re " + source), {})
 
 
@@ -119,13 +119,13 @@ def test_passing_trouble_is_asked_again(make, trouble):
         op = make(server, timeout=0.4)
         assert ask(op, ["a"]) == ["re a"]
         assert server.counts == {"a": 2}
-        account = op.account
-        assert account.outcomes == {"failed": 1, "ok": 1}
-        assert account.requests == 2
-        if trouble == "drip":  # the server has counted what it could not deliver: nobody told us
-            assert (account.prompt_tokens, account.uncertain_requests) == (10, 1)
+        usage = op.usage
+        assert usage.outcomes == {"failed": 1, "ok": 1}
+        assert usage.requests == 2
+        if trouble == "drip":  # the server counts an answer that the client never gets
+            assert (usage.prompt_tokens, usage.uncertain_requests) == (10, 1)
         else:
-            agrees(account, server)
+            agrees(usage, server)
 
 
 @pytest.mark.parametrize(
@@ -150,11 +150,11 @@ def test_answers_without_a_rewrite_are_not_asked_again_until_the_next_run(make, 
         op = make(server)
         assert ask(op, ["bad", "good"]) == [None, "re good"]
         assert server.counts == {"bad": 1, "good": 1}
-        assert op.account.outcomes == {outcome: 1, "ok": 1}
-        agrees(op.account, server)
-        assert ask(op, ["bad", "good"]) == [None, "re good"]  # a hole, not an answer
+        assert op.usage.outcomes == {outcome: 1, "ok": 1}
+        agrees(op.usage, server)
+        assert ask(op, ["bad", "good"]) == [None, "re good"]  # None, not an answer
         assert server.counts == {"bad": 2, "good": 1}
-        agrees(op.account, server)
+        agrees(op.usage, server)
 
 
 def test_odd_counts(make):
@@ -166,15 +166,15 @@ def test_odd_counts(make):
     with Server(lambda source, n: (200, bodies[source], {})) as server:
         op = make(server)
         assert ask(op, ["two", "no usage"]) == ["first", "text"]
-        agrees(op.account, server)
-        prompt = op.account.uncertain_tokens - 1  # "text" has one token
+        agrees(op.usage, server)
+        prompt = op.usage.uncertain_tokens - 1  # "text" has one token
         sent = next(body for _, body in server.seen if "no usage" in body["messages"][1]["content"])
         length = sum(len(message["content"]) for message in sent["messages"])
-        assert op.account.uncertain_requests == 1 and length / 4 <= prompt <= length / 4 + 2
-        assert math.isclose(op.account.uncertain_cost, (2 * prompt + 4) / 1e6)
+        assert op.usage.uncertain_requests == 1 and length / 4 <= prompt <= length / 4 + 2
+        assert math.isclose(op.usage.uncertain_cost, (2 * prompt + 4) / 1e6)
     for usage in bad_usages:
-        assert client._Usage.of({"usage": usage}) is None
-    assert client._Usage.of({"usage": {"prompt_tokens": 0, "completion_tokens": 9}}) == (0, 9)
+        assert client._Counts.of({"usage": usage}) is None
+    assert client._Counts.of({"usage": {"prompt_tokens": 0, "completion_tokens": 9}}) == (0, 9)
 
 
 def test_trouble_that_stays_leaves_a_hole_and_a_dead_server_ends_the_run(make):
@@ -187,7 +187,7 @@ def test_trouble_that_stays_leaves_a_hole_and_a_dead_server_ends_the_run(make):
             BadInput, match=r"^127.0.0.1 answered none of 2 requests \(.*HTTP 503\)"
         ):
             ask(op, ["a", "aa"])
-        agrees(op.account, server)
+        agrees(op.usage, server)
 
 
 def test_rejecting_every_request_ends_the_run_only_if_none_was_ever_answered(make):
@@ -207,8 +207,8 @@ def test_nobody_listens(make):
         op = make(server)
         with pytest.raises(BadInput, match=r"answered none of 1 requests \(the last: ConnectError"):
             ask(op, ["a"])
-    assert op.account.outcomes == {"unreachable": 3} and op.account.requests == 0
-    assert op.account.most_cost == 0
+    assert op.usage.outcomes == {"unreachable": 3} and op.usage.requests == 0
+    assert op.usage.most_cost == 0
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_hopeless_answers_end_the_run_at_once(make, reply, message):
         with pytest.raises(BadInput, match=message):
             ask(op, [f"text {i}" for i in range(20)])
         assert server.requests <= 2
-        agrees(op.account, server)
+        agrees(op.usage, server)
 
 
 def test_a_missing_key_and_arguments_of_no_use(make, monkeypatch, tmp_path):
@@ -298,7 +298,7 @@ def test_the_budget_is_never_exceeded(make, limit):
         with pytest.raises(BadInput, match=rf"near {name} = [\d.]+; .* answers are kept"):
             ask(op, texts)
         assert most / 2 < spent() <= most
-        agrees(op.account, server)
+        agrees(op.usage, server)
         op._cache.close()
         op = make(server, concurrency=1, **limit)  # what was spent before counts
         with pytest.raises(BadInput, match=name):
@@ -342,7 +342,7 @@ def test_the_deadline(make):
         assert 1 <= server.requests <= 4
         with pytest.raises(BadInput, match="deadline"):  # of the run, not of each chunk
             ask(op, ["another"])
-        # Those who still wait their turn do not keep the run from ending.
+        # Requests that still wait do not delay the end of the run.
         op = make(server, "slow", concurrency=50, deadline=0.2, requests_per_minute=120, timeout=5)
         began = time.monotonic()
         with pytest.raises(BadInput, match="deadline"):
@@ -391,7 +391,7 @@ def test_no_text_and_no_key_in_logs_errors_and_names(make, tmp_path, caplog, cap
 
 
 class _Instant(selectors.SelectSelector):
-    """Waiting takes no time: the loop's clock jumps, by `late` too much."""
+    """A selector without waiting: the loop's clock jumps, by `late` too much."""
 
     def select(self, timeout=None):
         self.loop.now += (timeout or 0) + (self.late if timeout else 0)
@@ -409,7 +409,7 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def passes(per_minute, amounts, late=0.0, correct=None, concurrency=50):
-    """[(seconds, amount)] at which amounts pass, all of them waiting from the beginning."""
+    """Returns [(seconds, amount)] at which amounts pass that all wait from the start."""
     passed = []
 
     async def one(pace, slots, amount):
@@ -466,4 +466,4 @@ def test_the_limits_hold_against_a_real_server(make, monkeypatch):
         ask(op, texts[30:])  # one pace over all chunks
         # 48 a second; a slow machine can only take longer.
         assert server.requests == 60 and server.times[-1] - server.times[0] >= 1.0
-        agrees(op.account, server)
+        agrees(op.usage, server)

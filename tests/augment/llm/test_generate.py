@@ -93,7 +93,7 @@ def test_the_command(tmp_path, capfd, monkeypatch):
             assert row["prompt"].startswith("plainly harmless") and row["intended"] == "safe"
             assert row["template"]["name"] == "generate_lookalike" and row["model"]["name"] == "m"
         assert not any(row["prompt"] in said.out + said.err for row in rows + ROWS)
-        command()  # the hole alone is asked again
+        command()  # sends only the missing request
         assert server.requests == 7
         later = out.read_text().splitlines()
         assert set(first.splitlines()) < set(later) and len(later) == 6

@@ -77,7 +77,7 @@ def test_two_processes_do_not_share_a_cache(tmp_path):
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1 and b"is in use: wait" in errors
         assert server.requests == 0
-    assert op.account.requests == 0
+    assert op.usage.requests == 0
 
 
 def test_results_do_not_depend_on_the_batch(tmp_path):

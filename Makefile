@@ -3,8 +3,9 @@
 # make parity, tfdata, translate, llm, beam: against PyTorch and TensorFlow, with real translators, a
 #             small language model, on Apache Beam; each in an environment of its own
 # make browser  the page of a report in Chromium
-# make faults   200 runs killed at random instants; the short form is part of make test
-# make scale  one run on several processes and meshes, more of them than in make test
+# make faults   every phase and signal, then 200 runs killed at random instants; short in make test
+# make scale  every method on every mesh, and more processes; short in make test
+# make all    every suite above
 
 SHELL := /bin/sh
 # The newest Python that runs and that every dependency has wheels for. Candidates are tried by
@@ -23,7 +24,7 @@ LOCK := requirements/py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.vers
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 EXTRAS := parity tfdata translate llm beam
 
-.PHONY: demo test lint browser faults scale clean $(EXTRAS)
+.PHONY: all demo test lint browser faults scale clean $(EXTRAS)
 demo: .venv/installed
 	.venv/bin/python -m ssl_guard.main --config=configs/uda.py --workdir=runs/uda
 	.venv/bin/python -m ssl_guard.main --config=configs/supervised.py --workdir=runs/supervised
@@ -62,10 +63,13 @@ browser: .venv/installed
 	.venv/bin/python -m pytest -W error tests/browser
 
 faults: .venv/installed
+	FAULTS=1 .venv/bin/python -m pytest -W error tests/faults
 	.venv/bin/python -m tests.faults.kill_matrix --trials=200 --folder=$$(mktemp -d)
 
 scale: .venv/installed
-	SCALE=1 .venv/bin/python -m pytest -W error tests/scale
+	SCALE=1 .venv/bin/python -m pytest -W error tests/scale tests/test_step_devices.py
+
+all: test $(EXTRAS) browser faults scale
 
 .venv/installed: $(LOCK) requirements/quickstart.txt setup.py
 	@test -n "$(PYTHON)" || { echo "no working Python 3.12 or 3.11 was found: set PYTHON=..."; exit 1; }

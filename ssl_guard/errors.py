@@ -1,9 +1,9 @@
-"""The one exception of bad input."""
+"""Defines the exception for bad user input."""
 
 
 class BadInput(Exception):
-    """Something the user gave cannot be used: one sentence with what, where, and what to do.
+    """User input is unusable. The message is one sentence: what is wrong, where, what to do.
 
-    Command lines print the sentence and end with exit code 2. The sentence names rows by id or
-    line, never by their text: the text may be harmful.
+    Commands print the message and exit with code 2. Messages identify rows by id or line, never by
+    their text, which may be harmful.
     """

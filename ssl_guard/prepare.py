@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 
 from ssl_guard import algorithms
 from ssl_guard.augment import recipe
-from ssl_guard.augment.job import Job, plan
+from ssl_guard.augment.job import Job
 from ssl_guard.augment.make import make_set
 from ssl_guard.augment.text_set import TextSet, open_set
 from ssl_guard.data import contamination, corpora, duplicates, splits, windows
@@ -181,9 +181,7 @@ def read_split(config: ConfigDict) -> Source:
     if data.test_corpus:
         exam = _named_apart(corpus, load_corpus(config, data.test_corpus))
         corpus, given_test = corpora.with_test(corpus, exam)
-    split = splits.load_or_freeze(
-        corpus,
-        Path(data.dir) / "splits",
+    spec = splits.SplitSpec(
         seed=config.seed,
         labelled=data.labelled,
         dev=data.dev,
@@ -191,8 +189,8 @@ def read_split(config: ConfigDict) -> Source:
         calibration=data.calibration,
         balance="natural" if data.label_sampling == "random" else "balanced",  # as old splits say
         stratified=data.stratified,
-        given_test=given_test,
     )
+    split = splits.load_or_freeze(corpus, Path(data.dir) / "splits", spec, given_test=given_test)
     by_id = {example.id: example for example in corpus.examples}
     sides = [side for side in splits.SIDES if side != "calibration" or data.calibration]
     rows = {side: [by_id[i] for i in getattr(split, side)] for side in sides}
@@ -233,7 +231,7 @@ def set_job(config: ConfigDict, source: Source, *, judges=None) -> Job:
     """
     augment = config.augment
     names = recipe.names(recipe.parse(tuple(augment.ops)))
-    return plan(
+    return Job(
         _set_folder(config, source, augment.name),
         rows=len(source.rows["unlabelled"]),
         ops=tuple(augment.ops),

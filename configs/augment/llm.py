@@ -1,13 +1,12 @@
-"""The set "llm": rewrites by a chat model, behind any OpenAI-compatible endpoint.
+"""Makes the set "llm": rewrites by a chat model of any OpenAI-compatible endpoint.
 
     python -m ssl_guard augment --config=configs/augment/llm.py --dry_run
     python -m ssl_guard augment --config=configs/augment/llm.py \\
         --config.augment.llm.base_url=http://localhost:8000/v1 --config.augment.llm.model=NAME
 
-Two views of every unlabelled row. The dry run prints requests, tokens and the price at the prices
-given; the time is theirs over the limits. Answers are kept in the cache, so an interrupted or
-repeated run asks for what is missing alone. A key is read from the environment variable that
-key_env names.
+Two views of every unlabelled row. The dry run prints requests, tokens and cost; divide them by the
+rate limits for the time. Answers are cached, so an interrupted or repeated run only sends the
+missing requests. The API key is read from the environment variable named by key_env.
 """
 
 from ml_collections import ConfigDict
@@ -31,13 +30,13 @@ def get_config(arg=None):
                 concurrency=16,
                 requests_per_minute=0.0,  # 0 for no limit
                 tokens_per_minute=0.0,
-                max_cost=0.0,  # stops there; 0 for no limit
-                prompt_price=0.0,  # of a million tokens
+                max_cost=0.0,  # the run stops there; 0 for no limit
+                prompt_price=0.0,  # per million tokens
                 completion_price=0.0,
             )
         )
     config.augment.name = "llm"
-    config.augment.ops = ("llm", "tfidf")  # what the model refuses gets the latter, and is counted
+    config.augment.ops = ("llm", "tfidf")  # tfidf if the model refuses
     config.augment.copies = 2
     gates = config.augment.gates
     gates.refusal = True

@@ -1,8 +1,8 @@
-"""The set "none": every text as it is, so that strong and weak view differ by dropout alone.
+"""Makes the set "none": unchanged texts, so that strong and weak views differ by dropout only.
 
     python -m ssl_guard augment --config=configs/augment/none.py
 
-The control of an experiment with augmentations.
+The control in experiments on augmentation.
 """
 
 from ssl_guard import config as base

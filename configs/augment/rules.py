@@ -1,9 +1,9 @@
-"""The set "rules": rewrites that attackers use, for the task but without a language model.
+"""Makes the set "rules": rewrites that attackers use, without a language model.
 
     python -m ssl_guard augment --config=configs/augment/rules.py
 
-Four views of every unlabelled row, in seconds: role-play and other framings, personas, quotation
-and obfuscation. Scripts change on purpose, so there is no language gate.
+Four views of every unlabelled row: role-play and other framings, personas, quotation, obfuscation.
+Takes seconds. Has no language gate, since obfuscated words look like other languages.
 """
 
 from ml_collections import ConfigDict
@@ -22,5 +22,5 @@ def get_config(arg=None):
         "framing|persona|quoting|framing+leetspeak|persona+masking|spacing",
         "tfidf",
     )
-    config.augment.gates.overlap = 1.0  # a view that says the same again is no view
+    config.augment.gates.overlap = 1.0  # rejects unchanged views
     return base.variant(config, arg)

@@ -1,9 +1,9 @@
-"""The set "tfidf": UDA's word replacement, which training makes by itself where it is missing.
+"""Makes the set "tfidf": UDA's word replacement. Training makes it if it is missing.
 
     python -m ssl_guard augment --config=configs/augment/tfidf.py
 
-Four views of every unlabelled row, in seconds. Words that say little of a text's topic are replaced
-by others that do.
+Four views of every unlabelled row. Takes seconds. Replaces words that carry little of a text's
+topic by others of the same kind.
 """
 
 from ssl_guard import config as base

@@ -1,7 +1,7 @@
-"""Kinds of strong views for UDA with 200 labels.
+"""Compares kinds of strong views for UDA with 200 labels.
 
-A cell is one kind of strong view and one seed; everything else is UDA's cell of
-experiments/methods, short form, whose records are the cells of `tfidf`.
+A cell is one kind of strong view and one seed. All other settings are those of UDA's short cell of
+experiments/methods, whose records are the cells of `tfidf`.
 """
 
 import statistics
@@ -13,14 +13,14 @@ from experiments.tables import github, runs_of, scores_of, seeds_table
 ALGORITHM, LENGTH, TWIN = "uda", "short", "supervised"
 KINDS = ("none", "eda", "tfidf", "back_translation", "rules", "mixed")  # files of configs/augment/
 RECORDED = "tfidf"  # in experiments/methods
-GENERAL = ("eda", "tfidf", "back_translation")  # general-purpose augmentation
+GENERAL = ("eda", "tfidf", "back_translation")  # general-purpose kinds
 SEEDS = methods.SEEDS
 
 write_corpora = methods.write_corpora
 
 
 def _cell(kind: str, seed: int) -> Cell:
-    """Makes the set of the kind, trains on it, and keeps the set's manifest."""
+    """Returns the cell that makes the set, trains on it, and keeps the set's manifest."""
     settings = methods.settings(ALGORITHM, LENGTH, seed)
     make = ("augment", f"--config=configs/augment/{kind}.py", *overrides(settings))
     twin = f"runs/methods/{LENGTH}/{TWIN}-{seed}"
@@ -37,8 +37,11 @@ CELLS = {
 
 
 def table() -> str:
-    """Three tables: the gain on the supervised twin of every kind of strong view; of those that are
-    not general-purpose, the gain on the best one that is; what training and the gates logged."""
+    """Formats three tables.
+
+    The gain of every kind on the supervised twin; the gain of the task-specific kinds on the best
+    general-purpose one; means of what training and the gates logged.
+    """
     found = {kind: runs_of("augmentation", [f"{kind}-{seed}" for seed in SEEDS]) for kind in KINDS}
     for kind, method in ((RECORDED, ALGORITHM), (TWIN, TWIN)):
         found[kind] = runs_of("methods", [f"{LENGTH}/{method}-{seed}" for seed in SEEDS])
@@ -58,8 +61,10 @@ def table() -> str:
 
 
 def seen(runs: dict[str, list[dict]]) -> str:
-    """Means over steps and seeds of what training logs, and the share of views that the first stage
-    of the recipe made, by class; a dash for the records of experiments/methods, which have none."""
+    """Formats means over steps and seeds of logged metrics, and the views made by the first stage.
+
+    The latter as shares by class; a dash for records of experiments/methods, which have no set.
+    """
     rows = []
     for kind in (kind for kind in KINDS if kind in runs):
         logged = [row for run in runs[kind] for row in run["metrics"]]
@@ -79,7 +84,7 @@ def seen(runs: dict[str, list[dict]]) -> str:
 
 
 def first_stage(accounts: list[dict], label: str) -> float:
-    """Share of the views of a class that passed the gates as the first stage made them."""
+    """Returns the share of a class's views that the first stage made and the gates accepted."""
     stages = [next(iter(account["tried"])) for account in accounts]
     pairs = list(zip(accounts, stages, strict=True))
     accepted = sum(account["accepted"][stage][label] for account, stage in pairs)
@@ -87,5 +92,5 @@ def first_stage(accounts: list[dict], label: str) -> float:
 
 
 def mean_f1(runs: list[dict]) -> float:
-    """F1 of the harmful class on test, the mean over seeds."""
+    """Returns the F1 of the harmful class on test, averaged over seeds."""
     return sum(scores_of(run)["f1"]["value"] for run in runs) / len(runs)

@@ -1,10 +1,10 @@
-"""Back-translation: a text is translated into another language and back.
+"""Back-translation: translates a text into another language and back.
 
-Sennrich et al., arXiv 1511.06709; as a strong view of unlabelled text UDA, arXiv 1904.12848,
-section 3. The translators are in translators.py.
+Sennrich et al., arXiv 1511.06709. UDA uses it as the strong view, arXiv 1904.12848, section 3. The
+translators are in translators.py.
 
-The label usually survives, since meaning does. It may not where a small translator softens slang
-and insults, loses a negation, or reads a name as a word.
+The label usually survives, since meaning does. It may not if a small translator softens slang and
+insults, loses a negation, or translates a name.
 """
 
 import re
@@ -16,7 +16,7 @@ import sentencex
 from ssl_guard.augment.translators import TRANSLATORS, Decoding
 from ssl_guard.errors import BadInput
 
-# Typographic signs that the vocabularies of small translators lack.
+# Typographic characters that the vocabularies of small translators lack.
 PLAIN = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "..."})
 LETTER = re.compile(r"[^\W\d_]")
 
@@ -35,16 +35,15 @@ def back_translation(
     max_tokens: int,
     threads: int,
 ) -> Callable[[Sequence[str], Sequence[np.random.Generator]], list[str | None]]:
-    """The rewrite into one of the pivots, drawn for each text with its own generator, and back.
+    """Returns the rewrite through one of the pivots, drawn for each text with its own generator.
 
-    translator: a name in translators.TRANSLATORS; model: see there. language: of the texts.
-    pivots: languages, as the models' names have them. The others are fields of `Decoding`.
+    translator: a name in translators.TRANSLATORS. model: see there. language: of the texts.
+    pivots: languages, named as in the models' names. The others are fields of `Decoding`.
 
-    Translators learn from sentences and are given sentences; line breaks and the space between
-    sentences stay, and so does what has no letter. None for a text with a sentence that has no
-    translation, and for one without a letter. A sentence that occurs twice in a batch is translated
-    once, unless it is sampled.
-    Raises BadInput for arguments that the translator cannot use.
+    Translates sentence by sentence, as translators are trained, and keeps line breaks, the space
+    between sentences, and sentences without a letter. None for a text without a letter, or with a
+    sentence that cannot be translated. Without sampling, a sentence that occurs twice in a batch is
+    translated once. Raises BadInput for arguments that the translator cannot use.
     """
     if translator not in TRANSLATORS:
         raise BadInput(
@@ -59,17 +58,18 @@ def back_translation(
     translate = TRANSLATORS[translator](model, decoding)
 
     def round_trip(pivot: str, wanted: list[tuple[str, int, int]]) -> dict:
-        """{(sentence, seed there, seed back): its back-translation or None}."""
+        """Returns {(sentence, seed there, seed back): its back-translation or None}."""
         sentences, seeds_there, seeds_back = zip(*wanted, strict=True)
         there = translate(sentences, language, pivot, seeds_there)
-        kept = [i for i, translation in enumerate(there) if translation]
-        back = translate([there[i] for i in kept], pivot, language, [seeds_back[i] for i in kept])
+        kept = {i: translation for i, translation in enumerate(there) if translation}
+        seeds = [seeds_back[i] for i in kept]
+        back = translate(list(kept.values()), pivot, language, seeds)
         return {wanted[i]: translation for i, translation in zip(kept, back, strict=True)}
 
     def rewrite(texts: Sequence[str], rngs: Sequence[np.random.Generator]) -> list[str | None]:
-        drawn, wanted = [], {pivot: {} for pivot in pivots}
+        drawn, wanted = [], {pivot: dict[tuple, None]() for pivot in pivots}
         for text, rng in zip(texts, rngs, strict=True):
-            pivot = pivots[rng.integers(len(pivots))]
+            pivot = pivots[int(rng.integers(len(pivots)))]
             pieces = split(text.translate(PLAIN), language)
             seeds = np.zeros((len(pieces), 2), int)
             if temperature:
@@ -84,7 +84,7 @@ def back_translation(
 
 
 def split(text: str, language: str) -> list[str]:
-    """Sentences and the white space around them, in order; joined they are the text again.
+    """Splits a text into sentences and the white space between them; joined they are the text.
 
     A line break ends a sentence, as in lists and headings.
     """
@@ -98,8 +98,8 @@ def split(text: str, language: str) -> list[str]:
 
 
 def _assemble(jobs: list[tuple], found: dict) -> str | None:
-    """The text with its sentences replaced, None where one is missing or there is none."""
+    """Returns the text with its sentences replaced, or None if one is missing or there is none."""
     if not any(LETTER.search(job[0]) for job in jobs):
         return None
-    pieces = [found.get(job) if LETTER.search(job[0]) else job[0] for job in jobs]
+    pieces = [found.get(job, "") if LETTER.search(job[0]) else job[0] for job in jobs]
     return "".join(pieces) if all(pieces) else None

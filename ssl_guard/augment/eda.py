@@ -44,12 +44,7 @@ def eda(
     The changes are tried in random order until one applies; None if none does. Raises BadInput for
     an alpha outside [0, 1], or if all are 0.
     """
-    alphas = {
-        "replacement": replacement,
-        "insertion": insertion,
-        "swap": swap,
-        "deletion": deletion,
-    }
+    alphas = dict(zip(CHANGES, (replacement, insertion, swap, deletion), strict=True))
     for name, alpha in alphas.items():
         check_share("eda", name, alpha)
     kinds = [(CHANGES[name], alpha) for name, alpha in alphas.items() if alpha]

@@ -1,13 +1,13 @@
-"""Gates on text alone: is a view worth keeping? None looks at a label.
+"""Filters views by their text. No gate sees a label.
 
-A gate measures pairs of (source, view) and keeps the views whose value lies within its bounds. The
-gates that need a model are in judges.py.
+A gate measures pairs of (source, view) and accepts the views whose value is within its bounds. The
+gates that need a model are in evaluation/model_gates.py.
 """
 
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,17 +18,20 @@ from ssl_guard.errors import BadInput
 
 
 class Text(NamedTuple):
-    """A prompt with the response it got; None where the row is a prompt alone."""
+    """A prompt and its response, or None for a row without one."""
 
     prompt: str
     response: str | None
 
 
+Measure = Callable[[Sequence[Text], Sequence[Text]], np.ndarray]  # of sources and views, [views]
+
+
 class Gate(NamedTuple):
-    """measure(sources, views) -> float64 [views]; a view passes where low <= value <= high."""
+    """Accepts a view if low <= measure <= high."""
 
     name: str
-    measure: Callable[[Sequence[Text], Sequence[Text]], np.ndarray]
+    measure: Measure
     low: float
     high: float
 
@@ -40,14 +43,14 @@ def build(
     length: tuple[float, ...] = (),
     language: float = 0.0,
 ) -> tuple[Gate, ...]:
-    """The gates that are asked for, in the order in which they judge; the defaults ask for none.
+    """Builds the requested gates, in the order in which they are applied. Defaults build none.
 
-    refusal: rejects views with a part that refuses the request to rewrite
-    overlap: rejects views that are the source again: equal but for case and white space, or with a
-        share of their words in common above this, up to 1; 0 for no gate. At 1 only equal ones go
-    length: (shortest, longest) part of a view, as a share of its source's characters
-    language: rejects views with a part in another language than its source, where both are told
-        with at least this confidence, up to 1; 0 for no gate. See `language_kept`
+    refusal: rejects views with a part that refuses to rewrite, see llm/refusals.py.
+    overlap: rejects views that equal their source but for case and white space, or share more than
+        this share of their words with it; 0 for no gate, 1 to reject equal ones only.
+    length: bounds on the length of each part, as a share of its source's characters.
+    language: rejects views with a part in another language than its source, if both are identified
+        with at least this confidence; 0 for no gate. See `language_kept`.
 
     Raises BadInput for values out of range.
     """
@@ -63,30 +66,24 @@ def build(
         )
     gates = []
     if refusal:
-        gates.append(Gate("refusal", refusals, 0, 0))
+        refuses = _worst_part(lambda source, view: is_refusal(view, source), max)
+        gates.append(Gate("refusal", refuses, 0, 0))
     if overlap:
-        # What is equal measures 2: it is rejected at every bound.
+        # Equal texts measure 2, which every bound rejects.
         gates.append(Gate("copy", overlaps, 0, overlap))
     if length:
         gates.append(Gate("length", length_ratios, *length))
     if language:
-        kept = functools.partial(languages_kept, confidence=language)
-        gates.append(Gate("language", kept, 1, 1))
+        kept = functools.partial(language_kept, confidence=language)
+        gates.append(Gate("language", _worst_part(kept, min), 1, 1))
     return tuple(gates)
 
 
-def refusals(sources: Sequence[Text], views: Sequence[Text]) -> np.ndarray:
-    """1 where a part of the view is a refusal (see llm/refusals.py) and its source is none."""
-    return _worst(sources, views, lambda source, view: is_refusal(view, source), max)
-
-
 def overlaps(sources: Sequence[Text], views: Sequence[Text]) -> np.ndarray:
-    """Words that source and view share, as often as both have them, over the mean of their numbers
-    of words (Dice's coefficient of the two bags): 0 to 1. 2 where the texts are the same but for
-    case and white space.
+    """Returns Dice's coefficient of the two bags of words, 0 to 1.
 
-    Prompt and response count as one text, so that a prompt too short to change does not cost its
-    response.
+    2 where the texts are equal but for case and white space. Prompt and response count as one text:
+    a prompt too short to change must not cost its response.
     """
     return np.array(
         [_overlap(_joined(a), _joined(b)) for a, b in zip(sources, views, strict=True)], np.float64
@@ -94,41 +91,25 @@ def overlaps(sources: Sequence[Text], views: Sequence[Text]) -> np.ndarray:
 
 
 def length_ratios(sources: Sequence[Text], views: Sequence[Text]) -> np.ndarray:
-    """Characters of view / source, of the part where it is furthest from 1."""
-
-    def ratio(source, view):
-        return len(view) / len(source) if source else 1.0
-
-    def furthest(ratios):
-        return max(ratios, key=lambda r: abs(np.log(max(r, 1e-9))))
-
-    return _worst(sources, views, ratio, furthest)
-
-
-def languages_kept(
-    sources: Sequence[Text], views: Sequence[Text], *, confidence: float
-) -> np.ndarray:
-    """0 where a part of the view is in another language than its source, see `language_kept`."""
-    kept = functools.partial(language_kept, confidence=confidence)
-    return _worst(sources, views, kept, min)
+    """Returns the ratio of characters, view / source, of the part where it is furthest from 1."""
+    return _worst_part(_length_ratio, _furthest_from_1)(sources, views)
 
 
 def language_kept(source: str, view: str, *, confidence: float) -> bool:
-    """False if both texts' languages are told with this confidence and differ.
+    """Returns False if both languages are identified with this confidence and differ.
 
-    By py3langid, a naive Bayes over bytes. What it cannot tell passes: mixtures, code and most
-    texts of fewer than ten words, so that of those nothing is known. What an operation writes in
-    another script on purpose (leetspeak, homoglyphs, base64) looks like another language to it:
-    such sets go without this gate.
+    Uses py3langid, naive Bayes over bytes. Texts it cannot identify pass: mixed languages, code,
+    and most texts of fewer than ten words. Leetspeak, homoglyphs and base64 look like other
+    languages to it, so do not use this gate with them.
     """
     identify = _identifier()
-    told = []
+    languages = []
     for text in (source, view):
         language, probability = identify(text)
         if probability < confidence or language == "zxx":  # zxx: numbers, markup
             return True
-        told.append(language)
-    return told[0] == told[1]
+        languages.append(language)
+    return languages[0] == languages[1]
 
 
 @functools.lru_cache(maxsize=1)
@@ -143,7 +124,7 @@ def _overlap(source: str, view: str) -> float:
     if source == view:
         return 2.0
     mine, theirs = (Counter(re.findall(r"\w+", text)) for text in (source, view))
-    # Of two texts without a word, such as emoji, nothing but equality can be said.
+    # Texts without words, such as emoji, can only be equal or not.
     return 2 * (mine & theirs).total() / max((mine + theirs).total(), 1)
 
 
@@ -151,11 +132,23 @@ def _joined(text: Text) -> str:
     return text.prompt if text.response is None else f"{text.prompt}\n{text.response}"
 
 
-def _worst(sources, views, measure, worst) -> np.ndarray:
-    """float64 [views]: the worst of the measures of a view's parts."""
-    return np.array(
+def _length_ratio(source: str, view: str) -> float:
+    return len(view) / len(source) if source else 1.0
+
+
+def _furthest_from_1(ratios: Iterable[float]) -> float:
+    return max(ratios, key=lambda r: abs(np.log(max(r, 1e-9))))
+
+
+def _worst_part(measure: Callable[[str, str], float], worst: Callable) -> Measure:
+    """Returns the measure of views that takes the worst over the parts of each."""
+    return lambda sources, views: np.array(
         [
-            worst(measure(a, b) for a, b in zip(source, view, strict=True) if a is not None)
+            worst(
+                measure(a, b)
+                for a, b in zip(source, view, strict=True)
+                if a is not None and b is not None
+            )
             for source, view in zip(sources, views, strict=True)
         ],
         np.float64,

@@ -19,7 +19,7 @@ import multiprocessing
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -123,8 +123,8 @@ def stage(
                 row = record(text, id=example.id.encode(), kind=kind.encode())
                 files[shard_of(example.id, job.shards)].write(row)
         with (rows / "texts").open("wb") as file:
-            for text in distinct_texts(fit_on):
-                file.write(tfrecord_io.frame(tfrecord_io.serialise({"text": text.encode()})))
+            for fitted in distinct_texts(fit_on):
+                file.write(tfrecord_io.frame(tfrecord_io.serialise({"text": fitted.encode()})))
 
 
 def kind_of(example: Example) -> str:
@@ -137,10 +137,12 @@ def kind_of(example: Example) -> str:
 def open_tools(job: Job) -> Tools:
     """Fits the operations on the staged texts and opens the gates."""
     stages = recipe.parse(job.ops)
-    staged = job.partial / "rows" / "texts"
-    rewrites = open_rewrites(
-        job, stages, lambda: (row["text"].decode() for row in tfrecord_io.read(staged))
-    )
+
+    def texts() -> Iterator[str]:
+        rows: Iterator[dict] = tfrecord_io.read(job.partial / "rows" / "texts")
+        return (row["text"].decode() for row in rows)
+
+    rewrites = open_rewrites(job, stages, texts)
     judges = () if job.judges is None else job.judges()
     return Tools(stages, rewrites, (*gates.build(**job.gates), *judges))
 
@@ -154,7 +156,7 @@ def open_rewrites(
     """
     rewrites: tuple[dict, ...] = ({}, {})
     for name in recipe.names(stages):
-        arguments = job.arguments[name]
+        arguments = job.arguments.get(name, {})
         parts = inspect.signature(ops.OPS[name]).parameters.keys() & {"part"} - arguments.keys()
         for found, part in zip(rewrites, ("prompt", "response"), strict=True):
             if parts or found is rewrites[0]:
@@ -175,7 +177,8 @@ def make_shard(
     """Writes one shard and then its statistics. Calls advance(views) after every chunk."""
     path = job.partial / job.file(shard)
     temporary = job.partial / f".{path.name}.{secrets.token_hex(4)}"
-    counts, records = {}, 0
+    counts: dict = {}
+    records = 0
     with tfrecord_io.disk_errors(f"the set {job.folder.name!r}", job.partial):
         with temporary.open("wb") as file:
             staged = tfrecord_io.read(job.partial / "rows" / job.file(shard))
@@ -183,8 +186,8 @@ def make_shard(
                 views, part = run.augment(chunk, *tools, copies=job.copies, seed=job.seed)
                 counts = stats.merge(counts, part)
                 for view in views:
-                    features = {"id": view.id.encode(), "copy": view.copy, "op": view.op.encode()}
-                    file.write(record(view.text, **features))
+                    row_id, op = view.id.encode(), view.op.encode()
+                    file.write(record(view.text, id=row_id, copy=view.copy, op=op))
                 records += len(views)
                 if advance is not None:
                     advance(len(views))
@@ -240,12 +243,14 @@ def finish(job: Job) -> dict:
 
     Raises BadInput if a shard is missing.
     """
-    entries = [finished(job, shard) for shard in range(job.shards)]
-    if None in entries:
-        raise BadInput(
-            f"{job.partial}: shard {entries.index(None)} of {job.shards} is missing or damaged; "
-            "run the same command again."
-        )
+    entries = []
+    for shard in range(job.shards):
+        if (entry := finished(job, shard)) is None:
+            raise BadInput(
+                f"{job.partial}: shard {shard} of {job.shards} is missing or damaged; run the same "
+                "command again."
+            )
+        entries.append(entry)
     counts = functools.reduce(stats.merge, (entry["account"] for entry in entries))
     manifest = {
         "schema_version": SCHEMA_VERSION,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_guard.augment.base import Rewrite, check_share, each
-from ssl_guard.augment.words import change_some, some
+from ssl_guard.augment.words import change_matches, change_some
 
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # each row is offset by half a key
 
@@ -76,15 +76,4 @@ def ocr(texts: Iterable[str], *, p: float) -> Rewrite:
     A pair of letters that looks like one letter counts as one ("rn", m). Raises BadInput unless p
     is in [0, 1].
     """
-    check_share("ocr", "p", p)
-
-    def change(text: str, rng: np.random.Generator) -> str | None:
-        pieces = CONFUSABLE.split(text)
-        if len(pieces) == 1:
-            return None
-        for number in some(rng, len(pieces) // 2, p):
-            place = 2 * number + 1
-            pieces[place] = CONFUSED[pieces[place]]
-        return "".join(pieces)
-
-    return each(change)
+    return change_matches("ocr", p, CONFUSABLE, CONFUSED)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from ssl_guard.augment.base import Rewrite, check_share, each
-from ssl_guard.augment.words import WORD, change_some, some
+from ssl_guard.augment.words import WORD, change_matches, change_some
 from ssl_guard.errors import BadInput
 
 LEET = str.maketrans("abegiostzABEGIOSTZ", "483910572483910572")
@@ -32,7 +32,7 @@ SEPARATORS = (" ", ".", "-", "_", "*")
 MASKS = ("*", "#", "_", "-", ".")
 
 LEETABLE = re.compile("[abegiostzABEGIOSTZ]")
-HAS_TWIN = re.compile("[" + "".join(LOOK_ALIKE) + "]")
+HAS_TWIN = re.compile("([" + "".join(LOOK_ALIKE) + "])")
 INNER_VOWEL = re.compile("(?<=[A-Za-z])[AEIOUaeiou](?=[A-Za-z])")
 LETTERS = re.compile("[A-Za-z]{3,20}")
 LONG_LETTERS = re.compile("[A-Za-z]{4,20}")
@@ -59,18 +59,7 @@ def spacing(texts: Iterable[str], *, p: float) -> Rewrite:
 
 def homoglyphs(texts: Iterable[str], *, p: float) -> Rewrite:
     """Replaces a share p of the Latin letters that have a Cyrillic or Greek look-alike by it."""
-    check_share("homoglyphs", "p", p)
-
-    def change(text: str, rng: np.random.Generator) -> str | None:
-        places = [match.start() for match in HAS_TWIN.finditer(text)]
-        if not places:
-            return None
-        letters = list(text)
-        for number in some(rng, len(places), p):
-            letters[places[number]] = LOOK_ALIKE[letters[places[number]]]
-        return "".join(letters)
-
-    return each(change)
+    return change_matches("homoglyphs", p, HAS_TWIN, LOOK_ALIKE)
 
 
 def zero_width(texts: Iterable[str], *, p: float) -> Rewrite:

@@ -11,7 +11,7 @@ survives, and when it may not.
 """
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ssl_guard.augment.backtranslate import back_translation
 from ssl_guard.augment.base import Rewrite, each
@@ -37,7 +37,7 @@ def identity(texts: Iterable[str]) -> Rewrite:
     return each(lambda text, rng: text)
 
 
-OPS = {
+OPS: dict[str, Callable[..., Rewrite]] = {
     "identity": identity,
     "tfidf": tfidf,
     "eda": eda,

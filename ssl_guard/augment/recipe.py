@@ -1,7 +1,7 @@
-"""The grammar of config.augment.ops: which operations make a view, and what follows a rejected one.
+"""Parses and applies recipes, the grammar of config.augment.ops.
 
-A recipe is a tuple of stages, tried in order until a view passes the gates. In a stage "a+b"
-applies a, then b, and "a|b" draws one of the two; + binds tighter:
+A recipe is a tuple of stages, tried in order until a view passes the gates. In a stage, "a+b"
+applies a and then b, and "a|b" draws one of the two; + binds tighter:
 
     ("framing+leetspeak|persona|quoting", "tfidf")
 """
@@ -16,14 +16,14 @@ from ssl_guard.errors import BadInput
 
 
 class Stage(NamedTuple):
-    """One stage: its text, and its alternatives, each a chain of operations' names."""
+    """One stage of a recipe: its text, and its alternatives, each a chain of operation names."""
 
     text: str
     alternatives: tuple[tuple[str, ...], ...]
 
 
 def parse(ops: Sequence[str], known: Collection[str] = OPS) -> tuple[Stage, ...]:
-    """The stages of a recipe. Raises BadInput naming the stage and the word in it that is wrong."""
+    """Parses a recipe. Raises BadInput that names the stage and the invalid word in it."""
     if isinstance(ops, str) or not ops:
         raise BadInput(
             f"config.augment.ops = {ops!r} must be a tuple of at least one stage, "
@@ -54,7 +54,7 @@ def parse(ops: Sequence[str], known: Collection[str] = OPS) -> tuple[Stage, ...]
 
 
 def names(stages: Sequence[Stage]) -> list[str]:
-    """The operations of a recipe, each once, in order of appearance."""
+    """Returns the distinct operations of a recipe in order of appearance."""
     return list(
         dict.fromkeys(name for stage in stages for chain in stage.alternatives for name in chain)
     )
@@ -66,21 +66,20 @@ def apply(
     texts: Sequence[str],
     rngs: Sequence[np.random.Generator],
 ) -> tuple[list[str | None], list[str]]:
-    """(views, the chain that each was drawn to be made by). A view is None where one of the chain
-    had none to give.
+    """Returns (views, chain drawn for each). A view is None if an operation of the chain gave none.
 
-    A text's own rng makes the draw, unless there is nothing to draw, and then the rewrites.
+    A text's own generator draws the chain, if there are several, and then serves the rewrites.
     """
     drawn = _draw(stage, rngs)
     views: list[str | None] = list(texts)
     for number, chain in enumerate(stage.alternatives):
         mine = [i for i, choice in enumerate(drawn) if choice == number]
         for name in chain:
-            mine = [i for i in mine if views[i] is not None]
-            if not mine:
+            given = {i: view for i in mine if (view := views[i]) is not None}
+            if not given:
                 break
-            made = rewrites[name]([views[i] for i in mine], [rngs[i] for i in mine])
-            for i, view in zip(mine, made, strict=True):
+            made = rewrites[name](list(given.values()), [rngs[i] for i in given])
+            for i, view in zip(given, made, strict=True):
                 views[i] = view
     return views, ["+".join(stage.alternatives[choice]) for choice in drawn]
 
@@ -91,9 +90,9 @@ def estimates(
     texts: Sequence[str],
     rngs: Sequence[np.random.Generator],
 ) -> Iterator[tuple[str, NamedTuple]]:
-    """(name, what it would cost) of every operation of the stage that can tell, see llm/rewrite.py.
+    """Yields (name, estimate) for the operations of the stage that have one, see llm/rewrite.py.
 
-    What such an operation would write is not known, so those after it in its chain are left out.
+    Operations after such an operation are left out, since their input is not known.
     """
     drawn = _draw(stage, rngs)
     for number, chain in enumerate(stage.alternatives):
@@ -101,8 +100,8 @@ def estimates(
         asked = [(texts[i], rngs[i]) for i in mine]
         for name in chain:
             given = list(zip(*asked, strict=True)) or [(), ()]
-            if hasattr(rewrites[name], "estimate"):
-                yield name, rewrites[name].estimate(*given)
+            if estimate := getattr(rewrites[name], "estimate", None):
+                yield name, estimate(*given)
                 break
             made = zip(rewrites[name](*given), given[1], strict=True)
             asked = [(text, rng) for text, rng in made if text is not None]

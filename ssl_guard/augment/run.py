@@ -1,7 +1,7 @@
-"""The engine: rows in, views out, through the stages of a recipe and the gates.
+"""Applies the stages of a recipe and the gates to rows.
 
-Every stage is asked for the views that no earlier stage could make. A view that none could make is
-filled with another view of its row, else with the text as it is; both are counted, see account.py.
+Every stage makes the views that no earlier stage made. A view that no stage made is replaced by
+another view of its row, or by the unchanged text; both are counted, see stats.py.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from ssl_guard.augment.gates import Gate, Text
 from ssl_guard.augment.ops import Rewrite
 
 PROMPT, RESPONSE = range(2)  # parts of a row
-REPEATED, IDENTITY = "repeated", "identity"  # what a filled view has for its operation
+REPEATED, IDENTITY = "repeated", "identity"  # View.op of replaced views
 
 
 class Row(NamedTuple):
-    """A row of the pool; kind is its class for the account: one of account.CLASSES."""
+    """A row of the pool. kind: its class for the statistics, of stats.CLASSES."""
 
     id: str
     text: Text
@@ -27,8 +27,10 @@ class Row(NamedTuple):
 
 
 class View(NamedTuple):
-    """Copy number `copy` of a row; op: the operations that made its prompt, and after a comma its
-    response if these are others."""
+    """View number `copy` of a row.
+
+    op: operations that made the prompt, and after a comma those of the response if they differ.
+    """
 
     id: str
     copy: int
@@ -45,92 +47,98 @@ def augment(
     copies: int,
     seed: int,
 ) -> tuple[list[View], dict]:
-    """(copies views of every row, together and in order; their account).
+    """Returns (views, statistics), with `copies` consecutive views of every row in order.
 
-    rewrites: the operations of prompts and of responses, each by name. Prompt and response are
-    rewritten apart and judged together. A view depends on (seed, id, copy) and the row's own text
-    only: not on the other rows.
+    rewrites: operations by name, of prompts and of responses. Prompt and response are rewritten
+    separately and judged together. A view depends only on seed, copy, and the row's id and text.
     """
     counts: dict = {}
     slots = [(row, copy) for row in rows for copy in range(copies)]
     made: dict[int, View] = {}
+
+    def count_short(short: str) -> None:
+        kinds = {row.id: row.kind for i, (row, _) in enumerate(slots) if i not in made}
+        for kind in kinds.values():
+            stats.add(counts, "rows_short", short, kind)
+
     for number, stage in enumerate(stages):
-        missing = [i for i in range(len(slots)) if i not in made]
+        missing = {i: slot for i, slot in enumerate(slots) if i not in made}
         if not missing:
             break
-        asked = [slots[i] for i in missing]
-        views = _attempt(asked, number, stage, rewrites, gates, seed, counts)
-        made |= {i: view for i, view in zip(missing, views, strict=True) if view is not None}
+        made |= _attempt(missing, number, stage, rewrites, gates, seed, counts)
         if number == 0:
-            _count_rows(counts, "first", asked, views)
-    views = [made.get(i) for i in range(len(slots))]
-    _count_rows(counts, "all", slots, views)
+            count_short("first")
+    count_short("all")
     for row in rows:
         stats.add(counts, "rows", row.kind)
-    return [_filled(slots, views, i, copies, counts) for i in range(len(slots))], counts
+    views = []
+    for i, (row, copy) in enumerate(slots):
+        if (view := made.get(i)) is None:
+            others = [i - copy + (copy + step) % copies for step in range(1, copies)]
+            other = next((made[j] for j in others if j in made), None)
+            op, text = (IDENTITY, row.text) if other is None else (REPEATED, other.text)
+            stats.add(counts, "filled", op, row.kind)
+            view = View(row.id, copy, op, text)
+        views.append(view)
+    return views, counts
 
 
 def _attempt(
-    slots: Sequence[tuple[Row, int]],
+    slots: dict[int, tuple[Row, int]],
     number: int,
     stage: recipe.Stage,
     rewrites: Sequence[dict[str, Rewrite]],
     gates: Sequence[Gate],
     seed: int,
     counts: dict,
-) -> list[View | None]:
-    """One stage: a view for each slot, None where the operation or a gate lets none through."""
-    pieces: list[list] = [[None, None] for _ in slots]
-    ops: list[list[str]] = [[] for _ in slots]
-    usable = [True] * len(slots)
+) -> dict[int, View]:
+    """Applies one stage. Returns the views that the operations made and no gate rejected."""
+    pieces: dict[int, list] = {i: [None, None] for i in slots}
+    ops: dict[int, list[str]] = {i: [] for i in slots}
+    unusable: set[int] = set()
     for part in (PROMPT, RESPONSE):
-        mine = [i for i, (row, _) in enumerate(slots) if row.text[part] is not None]
-        sources = [slots[i][0].text[part] for i in mine]
+        mine = {i: text for i, (row, _) in slots.items() if (text := row.text[part]) is not None}
         rngs = [make_rng(seed, slots[i][0].id, slots[i][1], part, number) for i in mine]
-        texts, chains = recipe.apply(stage, rewrites[part], sources, rngs)
-        for i, source, text, chain in zip(mine, sources, texts, chains, strict=True):
+        made, chains = recipe.apply(stage, rewrites[part], list(mine.values()), rngs)
+        for (i, source), text, chain in zip(mine.items(), made, chains, strict=True):
             pieces[i][part] = text
             ops[i].append(chain)
-            usable[i] &= _is_usable(text, source)
-    views = [
-        View(row.id, copy, ", ".join(dict.fromkeys(op)), Text(*piece)) if good else None
-        for (row, copy), op, piece, good in zip(slots, ops, pieces, usable, strict=True)
-    ]
-    for row, _ in slots:
-        stats.add(counts, "tried", stage.text, row.kind)
-
-    def reject(slot: int, gate: str) -> None:
-        stats.add(counts, "rejected", stage.text, gate, slots[slot][0].kind)
-        stats.example(counts, gate, slots[slot][0].id)
-        views[slot] = None
-
-    for slot, view in enumerate(views):
-        if view is None:
-            reject(slot, "none")
+            if not _is_usable(text, source):
+                unusable.add(i)
+    rejected = {i: "none" for i in slots if i in unusable}
+    left = {
+        i: View(row.id, copy, ", ".join(dict.fromkeys(ops[i])), Text(*pieces[i]))
+        for i, (row, copy) in slots.items()
+        if i not in unusable
+    }
     measured = {}
     for gate in gates:
-        left = [slot for slot, view in enumerate(views) if view is not None]
         if not left:
             break
-        values = gate.measure([slots[i][0].text for i in left], [views[i].text for i in left])
+        sources = [slots[i][0].text for i in left]
+        values = gate.measure(sources, [view.text for view in left.values()])
         measured[gate.name] = dict(zip(left, values, strict=True))
-        for slot, value in measured[gate.name].items():
+        for i, value in measured[gate.name].items():
             if not gate.low <= value <= gate.high:
-                reject(slot, gate.name)
-    for slot, view in enumerate(views):
-        if view is None:
-            continue
-        stats.add(counts, "accepted", stage.text, slots[slot][0].kind)
-        for chain in ops[slot]:
+                rejected[i] = gate.name
+                del left[i]
+    for row, _ in slots.values():
+        stats.add(counts, "tried", stage.text, row.kind)
+    for i, name in rejected.items():
+        stats.add(counts, "rejected", stage.text, name, slots[i][0].kind)
+        stats.example(counts, name, slots[i][0].id)
+    for i in left:
+        stats.add(counts, "accepted", stage.text, slots[i][0].kind)
+        for chain in ops[i]:
             stats.add(counts, "texts", stage.text, chain)
-        for gate, values in measured.items():
-            stats.add(counts, "measured", gate, "sum", by=float(values[slot]))
-            stats.add(counts, "measured", gate, "count")
-    return views
+        for name, of_gate in measured.items():
+            stats.add(counts, "measured", name, "sum", by=float(of_gate[i]))
+            stats.add(counts, "measured", name, "count")
+    return left
 
 
 def _is_usable(text: str | None, source: str) -> bool:
-    """False for no text, a blank one where the source is not, and what is not Unicode."""
+    """Returns False for None, a blank text of a source that is not blank, and invalid Unicode."""
     if text is None or (not text.strip() and source.strip()):
         return False
     try:
@@ -140,34 +148,8 @@ def _is_usable(text: str | None, source: str) -> bool:
     return True
 
 
-def _count_rows(
-    counts: dict, short: str, slots: Sequence[tuple[Row, int]], views: Sequence[View | None]
-) -> None:
-    kinds = {row.id: row.kind for (row, _), view in zip(slots, views, strict=True) if view is None}
-    for kind in kinds.values():
-        stats.add(counts, "rows_short", short, kind)
-
-
-def _filled(
-    slots: Sequence[tuple[Row, int]],
-    views: Sequence[View | None],
-    i: int,
-    copies: int,
-    counts: dict,
-) -> View:
-    """The view of a slot, or what stands in for it: the next one that its row has."""
-    if views[i] is not None:
-        return views[i]
-    row, copy = slots[i]
-    others = (views[i - copy + (copy + step) % copies] for step in range(1, copies))
-    other = next((view for view in others if view is not None), None)
-    op, text = (IDENTITY, row.text) if other is None else (REPEATED, other.text)
-    stats.add(counts, "filled", op, row.kind)
-    return View(row.id, copy, op, text)
-
-
 def make_rng(seed: int, row_id: str, copy: int, part: int, stage: int = 0) -> np.random.Generator:
-    """The generator of one text: of a row's copy, its PROMPT or RESPONSE, and a stage's number."""
+    """Returns the generator of one text. part: PROMPT or RESPONSE. stage: its index."""
     digest = hashlib.sha256(row_id.encode()).digest()
     entropy = [seed, copy, part, *np.frombuffer(digest, "<u4")]
     return np.random.default_rng([*entropy, stage] if stage else entropy)

@@ -1,20 +1,20 @@
-"""What became of the views of a set: counts by stage, operation, gate and class, and a warning.
+"""Acceptance statistics of an augmentation set, with a warning if the classes differ.
 
-An account is a JSON object whose leaves are counts, sums, or lists of ids, so the accounts of two
-parts add up leaf by leaf:
+The statistics are a JSON object whose leaves are counts, sums, or lists of ids, so two parts of a
+set add up leaf by leaf:
 
     rows {class}                       rows of the pool
-    tried, accepted {stage: {class}}   views that a stage was asked for, and that passed the gates
-    rejected {stage: {gate: {class}}}  by the first gate that did; "none": the operation had no view
-    texts {stage: {operations}}        prompts and responses in accepted views, by what made them
-    filled {how: {class}}              views that no stage could make: "repeated", another view of
-                                       the row again, or "identity", the text as it is
-    rows_short {first: ..., all: {class}}  rows that lost a view of the first, or of every stage
+    tried, accepted {stage: {class}}   views requested from a stage, and those that passed the gates
+    rejected {stage: {gate: {class}}}  by the first gate that rejects; "none": no view was made
+    texts {stage: {operations}}        prompts and responses in accepted views, by operations
+    filled {how: {class}}              views that no stage made: "repeated", another view of the
+                                       row, or "identity", the unchanged text
+    rows_short {first: ..., all: {class}}  rows that lost a view in the first, or in every stage
     measured {gate: {"sum", "count"}}  of the gate's measure over accepted views
-    examples {gate: ids}               of rows that it rejected a view of, the first few
+    examples {gate: ids}               first ids of rows with a rejected view
 
-class is "harmful" or "safe" where the row's label is known, which nothing but this account looks
-at, the class that a frozen classifier gives the row, or "unknown".
+class is "harmful" or "safe" by the row's label if it is known (only these statistics use it), else
+by the prediction of a frozen classifier, else "unknown".
 """
 
 from scipy.stats import fisher_exact
@@ -23,12 +23,12 @@ from tabulate import tabulate
 EXAMPLES = 5  # ids kept for each gate
 CLASSES = ("harmful", "safe", "unknown")
 
-# A difference between the classes is reported if it is both: more than chance, and large.
+# A difference between the classes is reported if it is both significant and large.
 P_VALUE, DIFFERENCE = 0.01, 0.05
 
 
 def add(account: dict, *path: str, by: float = 1) -> None:
-    """Adds to the number at this path."""
+    """Adds `by` to the number at this path."""
     *nodes, leaf = path
     for name in nodes:
         account = account.setdefault(name, {})
@@ -36,14 +36,14 @@ def add(account: dict, *path: str, by: float = 1) -> None:
 
 
 def example(account: dict, gate: str, row_id: str) -> None:
-    """Notes a row that the gate rejected a view of, unless there are enough."""
+    """Keeps the id of a row whose view the gate rejected, up to EXAMPLES."""
     ids = account.setdefault("examples", {}).setdefault(gate, [])
     if len(ids) < EXAMPLES and row_id not in ids:
         ids.append(row_id)
 
 
 def merge(a: dict, b: dict) -> dict:
-    """The account of two parts, a before b."""
+    """Returns the statistics of two parts, a before b."""
     merged = dict(a)
     for key, value in b.items():
         if key not in a:
@@ -58,7 +58,7 @@ def merge(a: dict, b: dict) -> dict:
 
 
 def total(account: dict, *path: str) -> int:
-    """Sum of all counts under a path; 0 where there is nothing."""
+    """Returns the sum of all counts under a path, 0 if there are none."""
     node = account
     for name in path:
         node = node.get(name, {})
@@ -68,20 +68,20 @@ def total(account: dict, *path: str) -> int:
 
 
 def warnings(account: dict) -> list[str]:
-    """A sentence for each way in which one class lost clearly more rows than the other.
+    """Returns a sentence for each kind of loss that affects one class clearly more than the other.
 
-    Rows are compared, not views: views of a row are not independent. By Fisher's exact test of rows
-    that were short of a view, and the difference of the two shares.
+    Compares shares of rows, since views of a row are not independent: Fisher's exact test, and the
+    size of the difference.
     """
     found = []
     for short, what in (
         ("first", "lost a view of the first stage"),
-        ("all", "have a view that no stage could make"),
+        ("all", "have a view that no stage made"),
     ):
         rows = [total(account, "rows", name) for name in ("harmful", "safe")]
         lost = [total(account, "rows_short", short, name) for name in ("harmful", "safe")]
-        alike = account.get("rows_short", {})
-        if 0 in rows or (short == "first" and alike.get("first") == alike.get("all")):
+        found_short = account.get("rows_short", {})
+        if 0 in rows or (short == "first" and found_short.get("first") == found_short.get("all")):
             continue
         shares = [a / b for a, b in zip(lost, rows, strict=True)]
         kept = [a - b for a, b in zip(rows, lost, strict=True)]
@@ -89,14 +89,14 @@ def warnings(account: dict) -> list[str]:
             continue
         found.append(
             f"warning: {shares[0]:.0%} of the harmful and {shares[1]:.0%} of the safe rows {what} "
-            f"({lost[0]} of {rows[0]}, {lost[1]} of {rows[1]}): the set is not made alike for both "
-            "classes, which biases what is learned from it."
+            f"({lost[0]} of {rows[0]}, {lost[1]} of {rows[1]}): the set treats the classes "
+            "differently, which biases training."
         )
     return found
 
 
 def table(account: dict) -> str:
-    """The account as text: stages and gates, operations, classes, means, examples, warnings."""
+    """Formats the statistics: stages and gates, operations, classes, means, examples, warnings."""
     stages = list(account.get("tried", {}))
     gates = list(dict.fromkeys(g for s in account.get("rejected", {}).values() for g in s))
     rows = [

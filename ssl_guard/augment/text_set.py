@@ -37,7 +37,9 @@ class TextSet(NamedTuple):
         Raises BadInput if the set holds other rows.
         """
         shards = self.manifest["shards"]
-        readers = [tfrecord_io.read(self.folder / shard["file"]) for shard in shards]
+        readers: list[Iterator[dict]] = [
+            tfrecord_io.read(self.folder / shard["file"]) for shard in shards
+        ]
         for example in examples:
             reader = readers[shard_of(example.id, len(readers))]
             for copy in range(self.manifest["copies"]):

@@ -47,11 +47,13 @@ def fit(texts: Iterable[str]) -> TfIdf:
     A word w is drawn as a replacement with probability proportional to max S - S(w), where
     S(w) = freq(w) idf(w); uniformly if all S are equal.
     """
-    frequency, documents, count = Counter(), Counter(), 0
+    frequency: Counter[str] = Counter()
+    documents: Counter[str] = Counter()
+    count = 0
     for text in texts:
-        words = [word.lower() for word in WORD.findall(text)]
-        frequency.update(words)
-        documents.update(set(words))
+        found = [word.lower() for word in WORD.findall(text)]
+        frequency.update(found)
+        documents.update(set(found))
         count += 1
     words = tuple(sorted(frequency))
     idf = {word: math.log(count / documents[word]) for word in words}

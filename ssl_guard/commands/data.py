@@ -50,7 +50,7 @@ def build(name: str) -> None:
             from ssl_guard.data.corpora import beam
         except ImportError as error:
             raise BadInput(cli.NO_BEAM.format(runner=RUNNER.value)) from error
-        how |= beam.settings(RUNNER.value, BEAM_OPTIONS.value)
+        how |= {"beam": beam} | beam.settings(RUNNER.value, BEAM_OPTIONS.value)
     corpus = corpora.find(name)
     for task in [TASK.value] if TASK.value else corpus.FILES:
         corpora.resolve(f"{name}:{next(iter(corpus.FILES.get(task, [''])))}", task)
@@ -64,7 +64,7 @@ def show(name: str) -> None:
     import numpy as np
 
     from ssl_guard.data import catalogue, describe
-    from ssl_guard.data.corpora.published import CLASSES
+    from ssl_guard.data.corpora.parse import CLASSES
     from ssl_guard.report import plots
 
     corpus, progress = catalogue.load(name, **_how()), sys.stderr.isatty()

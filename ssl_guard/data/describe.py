@@ -8,7 +8,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from ssl_guard.data import duplicates
-from ssl_guard.data.corpora.published import CLASSES
+from ssl_guard.data.corpora.parse import CLASSES
 from ssl_guard.data.schema import Corpus, Example, normalised
 from ssl_guard.data.tokenizer import Tokenizer
 

@@ -1,14 +1,13 @@
-"""Which rows are labelled, unlabelled, dev and test: drawn once, frozen as JSON, then checked.
+"""Splits a corpus into labelled, unlabelled, dev, test and calibration rows, frozen as JSON.
 
-Rows whose prompts are near-duplicates form a group, and a group is on one side only, so that no
-prompt of dev or test is seen in training. Groups are drawn in an order that depends on the seed
-alone; test, dev and calibration come first, so they are the same for every labelled budget of a
-seed. Budgets are nested: the labelled rows are the first of one order, which fills 100, 200, 500,
-1000, ... rows with whole groups. A budget between these cuts through groups; what is cut off is
-left out. Test rows may be given instead: a test corpus of its own, whose near-duplicates are then
-left out elsewhere. A split without calibration rows, with half of each class, and with the other
-sides as they come, does not say so: its file and its sha256 are what they were before there was a
-choice.
+Rows with near-duplicate prompts form a group. All rows of a group are on the same side, so no
+prompt of dev or test is seen in training. The order of groups depends on the seed alone. Test, dev
+and calibration are drawn first, so they do not depend on the labelled budget. Budgets are nested:
+the labelled rows are the first of one order, which fills 100, 200, 500, 1000, ... rows with whole
+groups. A budget between these splits some groups; their other rows are left out. The test rows may
+also be given, from a separate corpus; their near-duplicates are then left out of other sides.
+
+Default values are omitted from the file, so splits written by older versions keep their sha256.
 """
 
 import dataclasses
@@ -25,22 +24,51 @@ from ssl_guard.runtime.files import atomic_write
 
 SCHEMA_VERSION = 1
 SIDES = ("labelled", "unlabelled", "dev", "test", "calibration")
-BALANCES = ("balanced", "natural")  # labelled rows: half of each class, or as they come
-CHOICES = {"calibration": (), "balance": "balanced", "stratified": False}  # not named in a file
+BALANCES = ("balanced", "natural")  # labelled rows: half of each class, or a random sample
+DEFAULTS = {"calibration": (), "balance": "balanced", "stratified": False}  # omitted from the file
 
-FIRST_BUDGET = 100  # of labelled rows, the smallest that whole groups fill
-ATTEMPTS = 20  # orders tried until whole groups fill a side exactly
-SHORTFALL = 0.05  # of a side's size, accepted where whole groups cannot fill it exactly
+FIRST_BUDGET = 100  # smallest number of labelled rows that whole groups fill
+ATTEMPTS = 20  # orders of groups tried, until one fills a side exactly
+SHORTFALL = 0.05  # accepted share of missing rows of a side
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitSpec:
+    """A requested split: its seed, the rows of each side, and how they are drawn.
+
+    calibration: 0 for no such rows. balance: of the labelled rows, one of BALANCES. stratified:
+    whether dev, test and calibration have the share of harmful rows that the corpus has.
+    """
+
+    seed: int
+    labelled: int
+    dev: int
+    test: int
+    calibration: int = 0
+    balance: str = "balanced"
+    stratified: bool = False
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows by side, without sides of no rows."""
+        sizes = {"labelled": self.labelled, "dev": self.dev, "test": self.test}
+        return sizes | ({"calibration": self.calibration} if self.calibration else {})
+
+    def name(self, corpus: Corpus) -> str:
+        """The name of the split, which is also the stem of its file."""
+        more = f"+{self.calibration}" if self.calibration else ""
+        more += "" if self.balance == "balanced" else f".{self.balance}"
+        more += ".stratified" if self.stratified else ""
+        return f"{corpus.name}.{corpus.task}.{self.seed}@{self.labelled}{more}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Ids of each side in corpus order; every row of the corpus is in exactly one of the tuples.
+    """Ids of each side, in corpus order. Every row of the corpus is in exactly one of the tuples.
 
-    left_out holds rows without a label whose group is on a side that needs labels, rows of a group
-    that the labelled budget cuts through, and near-duplicates of given test rows. asked is the
-    request ({"labelled": n, "dev": n, "test": n}, with "calibration" if there are such rows),
-    counts what came out of it per side and class.
+    left_out: rows without a label whose group is on a side that needs labels, other rows of a group
+    that the labelled budget splits, and near-duplicates of given test rows. asked: SplitSpec.sizes.
+    counts: rows by side and class.
     """
 
     name: str
@@ -55,35 +83,23 @@ class Split:
     dev: tuple[str, ...]
     test: tuple[str, ...]
     left_out: tuple[str, ...]
-    calibration: tuple[str, ...] = CHOICES["calibration"]
-    balance: str = CHOICES["balance"]
-    stratified: bool = CHOICES["stratified"]
+    calibration: tuple[str, ...] = ()
+    balance: str = "balanced"
+    stratified: bool = False
 
 
-def make_split(
-    corpus: Corpus,
-    *,
-    seed: int,
-    labelled: int,
-    dev: int,
-    test: int,
-    calibration: int = 0,
-    balance: str = CHOICES["balance"],
-    stratified: bool = CHOICES["stratified"],
-    given_test: Set[str] = frozenset(),
-) -> Split:
-    """Draws test, dev and calibration, then the labelled rows.
+def make_split(corpus: Corpus, spec: SplitSpec, *, given_test: Set[str] = frozenset()) -> Split:
+    """Draws test, dev and calibration, then the labelled rows; all others are unlabelled.
 
-    All other rows are unlabelled (their labels, where they exist, are for diagnostics only). The
-    labelled rows are exactly so many, half of them harmful, or a random sample if balance is
-    "natural". The sizes of the other sides are exact where those of the groups permit it, and at
-    most 5% short otherwise; their classes come as they do, or stratified, with the shares that they
-    have among all rows with a label. given_test are ids of the corpus that are the test side,
-    instead of `test` rows drawn.
+    Labels of unlabelled rows, where they exist, are for diagnostics only. The labelled rows are
+    exact in number: half of them harmful, or a random sample if spec.balance is "natural". The
+    sizes of the other sides are exact where group sizes permit it, and at most 5% short otherwise.
+    given_test: ids of the rows that are the test side, instead of `spec.test` drawn ones.
 
     Raises BadInput if the corpus cannot give these sides.
     """
-    if labelled < 2 or dev < 2 or test < 2 or (balance == "balanced" and labelled % 2):
+    labelled, dev, test, calibration = spec.labelled, spec.dev, spec.test, spec.calibration
+    if labelled < 2 or dev < 2 or test < 2 or (spec.balance == "balanced" and labelled % 2):
         raise BadInput(
             f"config.data.labelled = {labelled}, dev = {dev}, test = {test}: each must be at least "
             "2, and labelled even if it is half harmful and half safe."
@@ -99,7 +115,7 @@ def make_split(
             f"{corpus.name} has {harmful} harmful and {safe} safe rows, but both classes are "
             "needed: check config.data.columns.label."
         )
-    asked = _asked(labelled=labelled, dev=dev, test=test, calibration=calibration)
+    asked = spec.sizes
     if sum(asked.values()) > harmful + safe:
         raise BadInput(
             f"config.data.{' + '.join(asked)} = {sum(asked.values())} is more than the "
@@ -119,14 +135,14 @@ def make_split(
             for position in group.positions:
                 side_of[position] = "test" if position in inside else "left_out"
     for side, size in sizes.items():
-        share = (round(size * harmful / (harmful + safe)),) if stratified else ()
-        drawn = _draw(groups, side, (*share, size - sum(share)), seed)
+        share = (round(size * harmful / (harmful + safe)),) if spec.stratified else ()
+        drawn = _draw(groups, side, (*share, size - sum(share)), spec.seed)
         groups = _without(groups, drawn)
         for group in drawn:
             for position in group.positions:
                 side_of[position] = side
-    wanted = (labelled,) if balance == "natural" else (labelled // 2, labelled // 2)
-    for position, chosen in _first_labelled(corpus, groups, wanted, seed).items():
+    wanted = (labelled,) if spec.balance == "natural" else (labelled // 2, labelled // 2)
+    for position, chosen in _first_labelled(corpus, groups, wanted, spec.seed).items():
         side_of[position] = "labelled" if chosen else "left_out"
 
     sides = [side for side in SIDES if side in (*asked, "unlabelled")]
@@ -139,22 +155,22 @@ def make_split(
         counts[side]["rows"] += 1
         counts[side][{HARMFUL: "harmful", SAFE: "safe", None: "unknown"}[example.label]] += 1
     return Split(
-        name=_name(corpus, seed, labelled, calibration, balance, stratified),
+        name=spec.name(corpus),
         corpus=corpus.name,
         corpus_sha256=corpus.sha256,
         task=corpus.task,
-        seed=seed,
+        seed=spec.seed,
         asked=asked,
         counts=counts,
-        balance=balance,
-        stratified=stratified,
+        balance=spec.balance,
+        stratified=spec.stratified,
         **{side: tuple(found) for side, found in ids.items()},
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Group:
-    """A near-duplicate group: the id of its first row, its positions, its rows of each class."""
+    """A near-duplicate group. key: id of its first row; harmful, safe: rows of each class."""
 
     key: str
     positions: list[int]
@@ -168,7 +184,7 @@ class _Group:
         return cls(key, positions, labels.count(HARMFUL), labels.count(SAFE))
 
     def need(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """What the group takes of (rows,) or of (harmful, safe)."""
+        """Rows of the group, as (rows,) or (harmful, safe)."""
         return (self.harmful, self.safe) if len(size) == 2 else (self.harmful + self.safe,)
 
 
@@ -178,7 +194,7 @@ def _without(groups: list[_Group], taken: list[_Group]) -> list[_Group]:
 
 
 def _draw(groups: list[_Group], side: str, size: tuple[int, ...], seed: int) -> list[_Group]:
-    """Groups that fill (rows,) or (harmful, safe). Raises BadInput if they are too few."""
+    """Draws groups that fill (rows,) or (harmful, safe). Raises BadInput if they are too few."""
     drawn, short = _fill(groups, side, size, seed)
     if short > SHORTFALL * sum(size):
         raise _too_few(groups, side, size)
@@ -188,9 +204,9 @@ def _draw(groups: list[_Group], side: str, size: tuple[int, ...], seed: int) -> 
 def _fill(
     groups: list[_Group], side: str, size: tuple[int, ...], seed: int
 ) -> tuple[list[_Group], int]:
-    """Groups of both classes for (rows,) or (harmful, safe), and how many rows they are short.
+    """Draws groups of both classes for (rows,) or (harmful, safe); returns also the shortfall.
 
-    Each is taken if it still fits, in seeded order; of some orders the first that is least short.
+    Takes, in seeded order, each group that still fits. Of several orders the best one is used.
     """
     best, shortest = [], sum(size)
     for attempt in range(ATTEMPTS):
@@ -209,7 +225,7 @@ def _fill(
 
 
 def _in_order(groups: list[_Group], side: str, attempt: int, seed: int) -> list[_Group]:
-    # a hash, not a generator: the place of a group depends on no library and no other group
+    # A hash and not a generator: independent of libraries and of other groups.
     return sorted(
         groups,
         key=lambda group: hashlib.sha256(f"{seed}:{side}:{attempt}:{group.key}".encode()).digest(),
@@ -219,9 +235,9 @@ def _in_order(groups: list[_Group], side: str, attempt: int, seed: int) -> list[
 def _first_labelled(
     corpus: Corpus, groups: list[_Group], wanted: tuple[int, ...], seed: int
 ) -> dict[int, bool]:
-    """{position: is it labelled?} of all rows in the groups that give (rows,) or (harmful, safe).
+    """Takes the first (rows,) or (harmful, safe) of one order that does not depend on the budget.
 
-    Whatever is wanted, it is the first rows of the same order.
+    Returns {position: is it labelled?} of all rows of the groups used.
     """
     left, found = list(wanted), {}
     for group in _labelled_order(groups, len(wanted), seed):
@@ -242,8 +258,8 @@ def _first_labelled(
 
 
 def _labelled_order(groups: list[_Group], kinds: int, seed: int) -> Iterator[_Group]:
-    """The groups that fill the first budget, those that then fill the second, and so on; at the
-    end those that fit in none."""
+    """Yields the groups that fill the first budget, then those that extend it to the second, and so
+    on; last, those that fit in no budget."""
     rest, filled = groups, (0,) * kinds
     rows = sum(group.harmful + group.safe for group in groups)
     for budget in (FIRST_BUDGET * m * 10**n for n in itertools.count() for m in (1, 2, 5)):
@@ -268,7 +284,7 @@ def _too_few(groups: list[_Group], side: str, size: tuple[int, ...]) -> BadInput
 
 
 def freeze(split: Split, folder: str | Path) -> Path:
-    """Writes `<folder>/<split.name>.json` with a sha256 of its content; never changes a split."""
+    """Writes `<folder>/<split.name>.json`. Raises BadInput if another split is there."""
     path = Path(folder, f"{split.name}.json")
     content = _content(split)
     text = json.dumps({**content, "sha256": _sha256(content)}, indent=1) + "\n"
@@ -284,7 +300,7 @@ def freeze(split: Split, folder: str | Path) -> Path:
 
 
 def read_split(path: str | Path, corpus: Corpus) -> Split:
-    """A frozen split; BadInput if it was edited, or belongs to another corpus."""
+    """Reads a frozen split. Raises BadInput if it was edited, or is of another corpus."""
     advice = "use another config.data.dir, or delete the file to draw a new split."
     try:
         content = json.loads(Path(path).read_bytes())
@@ -295,7 +311,7 @@ def read_split(path: str | Path, corpus: Corpus) -> Split:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         whole = False
     if not whole:
-        raise BadInput(f"{path} is not a split as this program froze it: {advice}")
+        raise BadInput(f"{path} is not a split that this program wrote: {advice}")
     if (split.corpus, split.task, split.corpus_sha256) != (corpus.name, corpus.task, corpus.sha256):
         raise BadInput(f"{path} was drawn from other rows than {corpus.name} has now: {advice}")
     if sorted(sum(ids.values(), ())) != sorted(example.id for example in corpus.examples):
@@ -304,59 +320,36 @@ def read_split(path: str | Path, corpus: Corpus) -> Split:
 
 
 def load_or_freeze(
-    corpus: Corpus,
-    folder: str | Path,
-    *,
-    seed: int,
-    labelled: int,
-    dev: int,
-    test: int,
-    calibration: int = 0,
-    balance: str = CHOICES["balance"],
-    stratified: bool = CHOICES["stratified"],
-    given_test: Set[str] = frozenset(),
+    corpus: Corpus, folder: str | Path, spec: SplitSpec, *, given_test: Set[str] = frozenset()
 ) -> Split:
-    """The frozen split of this name, or a new one. BadInput if the frozen one has other sizes."""
-    asked = _asked(
-        labelled=labelled, dev=dev, test=len(given_test) or test, calibration=calibration
-    )
-    name = _name(corpus, seed, labelled, calibration, balance, stratified)
-    path = Path(folder, f"{name}.json")
+    """Reads the frozen split of this name, or draws and freezes it.
+
+    The arguments are those of `make_split`. Raises BadInput if the frozen one has other sizes.
+    """
+    if given_test:
+        spec = dataclasses.replace(spec, test=len(given_test))
+    path = Path(folder, f"{spec.name(corpus)}.json")
     if not path.exists():
-        kind = {"balance": balance, "stratified": stratified}
-        split = make_split(corpus, seed=seed, **asked, **kind, given_test=given_test)
+        split = make_split(corpus, spec, given_test=given_test)
         freeze(split, folder)
         return split
     split = read_split(path, corpus)
-    if split.asked != asked or split.seed != seed:
+    if split.asked != spec.sizes or split.seed != spec.seed:
         raise BadInput(
             f"{path} was drawn with dev = {split.asked['dev']} and test = {split.asked['test']}, "
-            f"not {dev} and {test}: set these back, or use another config.data.dir."
+            f"not {spec.dev} and {spec.test}: set these back, or use another config.data.dir."
         )
     return split
 
 
-def _name(
-    corpus: Corpus, seed: int, labelled: int, calibration: int, balance: str, stratified: bool
-) -> str:
-    more = f"+{calibration}" if calibration else ""
-    more += "" if balance == CHOICES["balance"] else f".{balance}"
-    more += ".stratified" if stratified else ""
-    return f"{corpus.name}.{corpus.task}.{seed}@{labelled}{more}"
-
-
-def _asked(*, calibration: int, **sizes: int) -> dict[str, int]:
-    return sizes | ({"calibration": calibration} if calibration else {})
-
-
 def content_sha256(split: Split) -> str:
-    """Hexadecimal sha256 of the ids on each side and of what they were drawn from."""
+    """Hexadecimal sha256 of the split: its ids, spec and corpus."""
     return _sha256(_content(split))
 
 
 def _content(split: Split) -> dict:
     content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(split)}
-    return {k: value for k, value in content.items() if k not in CHOICES or value != CHOICES[k]}
+    return {k: value for k, value in content.items() if k not in DEFAULTS or value != DEFAULTS[k]}
 
 
 def _sha256(content: dict) -> str:

@@ -1,1 +1,1 @@
-"""Process, files, devices and checkpoints: what every other room stands on."""
+"""Processes, files, devices and checkpoints."""

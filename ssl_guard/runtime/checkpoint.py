@@ -1,13 +1,14 @@
-"""Checkpoints of {state, position of the data iterator, meta}: the only importer of Orbax.
+"""Saves and restores checkpoints of state, data iterator position and metadata with Orbax.
 
     checkpoints/<step>/                 Orbax's files, and manifest.json with the sha256 of each
-    checkpoints/<step>.damaged-<time>/  what a resumed run has set aside
+    checkpoints/<step>.damaged-<time>/  a damaged checkpoint that a resumed run moved aside
 
-Orbax writes into a temporary folder and renames it when all is there. The manifest follows, when
-every file has been flushed to the disk. A kill between the two leaves a checkpoint without one: the
-rename says that it is whole, so the next start reads it and writes the manifest. Old checkpoints go
-last, and are renamed before they are deleted. So a kill at any instant leaves the newest whole
-checkpoint to be found, and nothing half that looks like one.
+A kill at any time leaves the newest complete checkpoint, and no partial one under its name:
+
+1. Orbax writes into a temporary folder and renames it when it is complete.
+2. Every file is flushed to disk, and the manifest is written. A checkpoint without a manifest was
+   renamed before a kill, so it is complete: the next start reads it and writes the manifest.
+3. Old checkpoints are renamed, then deleted.
 """
 
 import concurrent.futures
@@ -29,28 +30,27 @@ from ssl_guard.errors import BadInput
 from ssl_guard.runtime.files import sha256_file, write_json
 
 MANIFEST = "manifest.json"
-REMOVED = ".removed"  # ends the name of a checkpoint that is being deleted
-# Folders at once: on a disk that refuses them Orbax's threads would wait five minutes for them.
+REMOVED = ".removed"  # suffix of a checkpoint that is being deleted
+# On a full disk, Orbax's threads would wait five minutes for folders created asynchronously.
 SAVING = ocp.options.AsyncOptions(create_directories_asynchronously=False)
-# What a disk may answer; libraries that are not Python put the words into a message of their own.
+# Disk errors. Non-Python libraries raise their own exceptions with the text of strerror.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 class Checkpoints:
-    """The checkpoints of one run; a context manager whose exit waits for the save under way.
+    """Manages the checkpoints of one run; leaving its context waits for the pending save.
 
-    The newest `keep_last` are kept, and the one with the best dev score. on_save_error: "stop"
-    raises BadInput when the disk refuses a save, "continue" says so on stderr and goes on without
-    that checkpoint. Steps alone decide what is kept: no clock is read.
+    Keeps the newest `keep_last` steps and the step with the best dev score. on_save_error: after a
+    disk error during a save, "stop" raises BadInput; "continue" prints a warning to stderr.
     """
 
     def __init__(self, folder: str | Path, *, keep_last: int = 2, on_save_error: str = "stop"):
         self._folder = Path(folder).absolute()
         self._keep_last = keep_last
-        self._goes_on = on_save_error == "continue"
+        self._tolerant = on_save_error == "continue"
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._saving: concurrent.futures.Future | None = None
-        self._refused: BadInput | None = None  # why the last save failed, while the run goes on
+        self._refused: BadInput | None = None  # why the last save failed, if that was tolerated
 
     def __enter__(self):
         return self
@@ -63,68 +63,68 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """The steps on disk, rising."""
+        """The steps on disk, in ascending order."""
         if not self._folder.is_dir():
             return []
         return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
 
     @property
     def latest(self) -> int | None:
-        """The newest step on disk, None if there is no checkpoint."""
+        """The newest step on disk; None without a checkpoint."""
         return max(self.steps, default=None)
 
     @property
     def best(self) -> int | None:
-        """The step with the best dev score, the earliest one on a tie; None if none has a score."""
-        scores = {step: self._noted(step)["selection"] for step in self.steps}
+        """The earliest step with the best dev score; None if no step has a score."""
+        scores = {step: self._metadata(step)["selection"] for step in self.steps}
         scored = [(score, -step) for step, score in scores.items() if score is not None]
         return -max(scored)[1] if scored else None
 
     def save(
         self, step: int, state: Any, *, data: dict, meta: dict, selection: float | None
     ) -> None:
-        """Starts to save; a save still under way is finished first. A checkpoint of this step that
-        is there is replaced.
+        """Starts an asynchronous save, after any pending one; replaces a checkpoint of this step.
 
-        state: a pytree of arrays; data, meta: JSON values; selection: the dev score by which the
-        best checkpoint is kept (larger is better), None for a state that was not evaluated.
+        state: a pytree of arrays; data, meta: JSON values; selection: the dev score that chooses
+        the best checkpoint (larger is better), None for a state that was not evaluated.
         """
-        self.wait(goes_on=self._goes_on)
+        self.wait(tolerant=self._tolerant)
         self._refused = None
-        noted = {"data": data, "meta": meta, "selection": selection}
-        with self._disk_errors(goes_on=self._goes_on):
+        metadata = {"data": data, "meta": meta, "selection": selection}
+        with self._disk_errors(tolerant=self._tolerant):
             self._folder.mkdir(parents=True, exist_ok=True)
             if jax.process_index() == 0:
                 self._remove(step)
-            _agree("a place for the checkpoint")
+            _barrier("a place for the checkpoint")
             with ocp.Context(async_options=SAVING):
                 response = ocp.save_checkpointables_async(
-                    self._folder / str(step), {"state": state}, custom_metadata=noted
+                    self._folder / str(step), {"state": state}, custom_metadata=metadata
                 )
             self._saving = self._thread.submit(self._finish, step, response)
 
-    def wait(self, *, goes_on: bool = False) -> None:
-        """Returns when the save under way is whole on disk, with its manifest.
+    def wait(self, *, tolerant: bool = False) -> None:
+        """Waits until the pending save and its manifest are on disk.
 
-        Raises BadInput if the disk refused the last save; goes_on: says so on stderr instead.
+        Raises BadInput after a disk error in the last save; tolerant: prints a warning instead.
         """
         saving, self._saving = self._saving, None
         if saving is not None:
-            with self._disk_errors(goes_on=goes_on):
+            with self._disk_errors(tolerant=tolerant):
                 saving.result()
-        if self._refused is not None and not goes_on:
+        if self._refused is not None and not tolerant:
             refused, self._refused = self._refused, None
             raise refused
 
     def resume(self, template: Any) -> tuple[Any, dict, dict] | None:
-        """(state, data, meta) of the newest checkpoint that is whole; None if there is none at all.
+        """Restores (state, data, meta) of the newest readable checkpoint; None without checkpoints.
 
-        Damaged ones are set aside, with a line on stderr. template: jax.ShapeDtypeStructs with
-        shardings. Raises BadInput if there are checkpoints and none can be read.
+        Renames damaged checkpoints, with a warning on stderr. template: a tree of
+        jax.ShapeDtypeStruct with shardings. Raises BadInput if every checkpoint is damaged.
         """
         if jax.process_index() == 0:
             self._sweep()
-        found, damaged = None, {}
+        found: tuple[int, tuple] | None = None
+        damaged = {}
         for step in reversed(self.steps):
             try:
                 if found is None:
@@ -137,33 +137,32 @@ class Checkpoints:
             return None
         if found is None:
             raise BadInput(
-                f"{self._folder}: no checkpoint of steps {', '.join(map(str, damaged))} can be "
-                "read, and the run would begin again: bring them back from a copy, or start in a "
-                "new --workdir."
+                f"{self._folder}: none of the checkpoints (steps {', '.join(map(str, damaged))}) "
+                "can be read: restore them from a copy, or start again in a new --workdir."
             )
-        _agree("which checkpoints are whole")
+        _barrier("damaged checkpoints are known")
         if jax.process_index() == 0:
             step, _ = found
-            for other, error in damaged.items():
+            for other, reason in damaged.items():
                 name = f"{other}.damaged-{time.strftime('%Y%m%dT%H%M%S')}"
                 (self._folder / str(other)).rename(self._folder / name)
-                print(f"ssl_guard: {error} Set aside as {name}; going on from step {step}.",
+                print(f"ssl_guard: {reason} It is renamed to {name}; resuming from step {step}.",
                       file=sys.stderr)  # fmt: skip
             if not (self._folder / str(step) / MANIFEST).exists():
                 _write_manifest(self._folder / str(step))
-        _agree("damaged checkpoints are set aside")
+        _barrier("damaged checkpoints are renamed")
         return found[1]
 
     def restore(self, step: int, template: Any) -> tuple[Any, dict, dict]:
-        """(state, data, meta) of a step, checked against its manifest.
+        """Restores (state, data, meta) of a step and checks its manifest.
 
-        template: jax.ShapeDtypeStructs with shardings. Raises BadInput for one that is damaged.
+        template: a tree of jax.ShapeDtypeStruct with shardings. Raises BadInput for a damaged step.
         """
-        state, noted = self._load(step, template), self._noted(step)
-        return state, noted["data"], noted["meta"]
+        state, metadata = self._load(step, template), self._metadata(step)
+        return state, metadata["data"], metadata["meta"]
 
     def restore_part(self, step: int, template: dict) -> dict:
-        """Those fields of a step's state that the template, a dict of fields, has."""
+        """Restores the fields of a step's state that are in `template`, a dict of fields."""
         context = ocp.Context()
         context.pytree.loading.partial_load = True
         with context:
@@ -174,15 +173,15 @@ class Checkpoints:
         with self._damage(step):
             return ocp.load_checkpointables(self._folder / str(step), {"state": template})["state"]
 
-    def _noted(self, step: int) -> dict:
-        """The JSON values of a checkpoint: data, meta, selection."""
+    def _metadata(self, step: int) -> dict:
+        """Reads the JSON values of a checkpoint: data, meta, selection."""
         with self._damage(step):
             path = self._folder / str(step)
-            noted = ocp.checkpointables_metadata(path).custom_metadata
-            return {name: noted[name] for name in ("data", "meta", "selection")}
+            metadata = ocp.checkpointables_metadata(path).custom_metadata
+            return {name: metadata[name] for name in ("data", "meta", "selection")}
 
     def _check(self, step: int) -> None:
-        """Raises BadInput for a checkpoint that is not what its manifest says."""
+        """Raises BadInput for a checkpoint that differs from its manifest."""
         folder = self._folder / str(step)
         with self._damage(step):
             if not (folder / MANIFEST).exists():
@@ -195,7 +194,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _damage(self, step: int):
-        """Turns whatever a damaged folder raises, in whichever library, into one sentence."""
+        """Raises BadInput in place of any exception that a damaged folder causes."""
         try:
             yield
         except BadInput:
@@ -206,7 +205,7 @@ class Checkpoints:
             ) from error
 
     def _finish(self, step: int, response) -> None:
-        """The end of a save, in a thread: Orbax's files, the manifest, then the old checkpoints."""
+        """Finishes a save in a thread: writes the manifest, then removes old checkpoints."""
         response.result()
         if jax.process_index() != 0:
             return
@@ -223,35 +222,32 @@ class Checkpoints:
             shutil.rmtree(removed)
 
     def _sweep(self) -> None:
-        """Deletes what a killed or failed save or removal has left."""
-        for left in (
-            *self._folder.glob("*.orbax-checkpoint-tmp*"),
-            *self._folder.glob(f"*{REMOVED}"),
-        ):
-            shutil.rmtree(left, ignore_errors=True)
+        """Deletes the leftovers of interrupted saves and removals."""
+        for pattern in ("*.orbax-checkpoint-tmp*", f"*{REMOVED}"):
+            for left in self._folder.glob(pattern):
+                shutil.rmtree(left, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _disk_errors(self, *, goes_on: bool):
-        """Turns what a disk says, through whichever library, into one sentence."""
+    def _disk_errors(self, *, tolerant: bool):
+        """Raises BadInput in place of a disk error, or prints a warning."""
         try:
             yield
         except Exception as error:
             number = getattr(error, "errno", None)
-            said = [
+            reasons = [
                 os.strerror(n) for n in DISK_ERRORS if n == number or os.strerror(n) in str(error)
             ]
-            if not said:
+            if not reasons:
                 raise
             self._sweep()
-            what = f"{self._folder}: {said[0].lower()} while writing a checkpoint"
+            what = f"{self._folder}: {reasons[0].lower()} while writing a checkpoint"
             refused = BadInput(
-                f"{what}; the older checkpoints are whole: mend the disk and run the same command "
-                "again."
+                f"{what}; older checkpoints are intact: fix the disk and rerun the command."
             )
-            if not goes_on:
+            if not tolerant:
                 raise refused from error
             self._refused = refused
-            print(f"ssl_guard: {what}; going on without it.", file=sys.stderr)
+            print(f"ssl_guard: {what}; continuing without it.", file=sys.stderr)
 
 
 def _write_manifest(folder: Path) -> None:
@@ -263,7 +259,7 @@ def _write_manifest(folder: Path) -> None:
     write_json(folder / MANIFEST, {"files": files})
 
 
-def _agree(what: str) -> None:
-    """Several processes wait for one another."""
+def _barrier(what: str) -> None:
+    """Waits for all processes."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)

@@ -1,4 +1,4 @@
-"""What XLA is told before it starts."""
+"""Sets XLA flags and the compilation cache."""
 
 import importlib.util
 import os
@@ -12,11 +12,11 @@ ONEDNN = "--xla_cpu_experimental_onednn_custom_call"
 
 
 def configure(*, dtype: str, compilation_cache: str) -> None:
-    """Sets CPU flags and the compilation cache; call it before the first computation.
+    """Sets XLA's CPU flags and the compilation cache; call it before the first computation.
 
-    On CPUs, bfloat16 matrix products are sent to oneDNN (training is several times faster than
-    without; float32 gains little), and such programs cannot be written to the cache, so there it is
-    used for float32 only. Accelerators ignore the flag. XLA_FLAGS that name it already stay.
+    On CPUs, oneDNN computes bfloat16 matrix products several times faster; float32 gains little.
+    Programs that call oneDNN cannot be cached, so on CPUs the cache is used for float32 only.
+    Accelerators ignore the flag. A value already in XLA_FLAGS is kept.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if dtype == "bfloat16" and ONEDNN not in flags:
@@ -28,10 +28,10 @@ def configure(*, dtype: str, compilation_cache: str) -> None:
 
 
 def drop_half_written(cache: Path) -> None:
-    """Deletes the programs in a compilation cache that a kill has cut off.
+    """Deletes programs in a compilation cache whose write was interrupted.
 
-    JAX would warn of one and compile it again at every start, for it never writes over a file.
-    Only programs that are younger than the last look are unpacked.
+    JAX never overwrites a cached file, so it would recompile such a program at every start. Only
+    files that are newer than the last check are decompressed.
     """
     cache.mkdir(parents=True, exist_ok=True)
     looked = cache / "looked"
@@ -41,12 +41,12 @@ def drop_half_written(cache: Path) -> None:
         try:
             if path.stat().st_mtime_ns >= last:
                 _unpacker()(path.read_bytes())
-        except Exception:  # of whichever library
+        except Exception:  # each decompressor has its own
             path.unlink(missing_ok=True)
 
 
 def _unpacker():
-    """What JAX unpacks programs with: the first of these that is installed."""
+    """Returns the decompressor that JAX uses, the first of these that is installed."""
     if sys.version_info >= (3, 14):
         from compression import zstd
 

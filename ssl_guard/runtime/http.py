@@ -1,16 +1,17 @@
-"""How long a busy server asks its clients to wait."""
+"""Parses HTTP headers."""
 
 import email.utils
 import math
 
 
 def retry_after(value: str | None, now: float) -> float:
-    """Seconds to wait, by a Retry-After header of seconds or of an HTTP date (RFC 9110, 10.2.3).
+    """Parses a Retry-After header, seconds or an HTTP date (RFC 9110, 10.2.3), into seconds.
 
-    now: seconds since 1970. 0 without a header, or with one that says neither.
+    now: seconds since 1970. Returns 0 for a missing or invalid header.
     """
+    value = value or "0"
     try:
-        seconds = float(value or 0)
+        seconds = float(value)
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - now

@@ -1,4 +1,4 @@
-"""One process at a time on a workdir."""
+"""Locks a workdir for one process."""
 
 import contextlib
 import datetime
@@ -17,11 +17,10 @@ from ssl_guard.runtime.files import write_json
 
 @contextlib.contextmanager
 def held(workdir: str | Path) -> Iterator[None]:
-    """Holds `workdir/lock`; `workdir/owner.json` says who does: host, pid, and since when.
+    """Holds `workdir/lock`; `workdir/owner.json` has the owner's host, pid and start time.
 
-    The kernel frees the lock of a process that dies, in whatever way, so none is ever stale. Of
-    several processes of one run the first holds it for all. Raises BadInput, naming the owner, if
-    another process holds it.
+    The kernel frees the lock when its process dies, so it is never stale. In a run of several
+    processes the first one holds it. Raises BadInput, with the owner, if another process holds it.
     """
     if jax.process_index() != 0:
         yield

@@ -5,15 +5,15 @@ import numpy as np
 Metrics = dict[str, tuple]
 
 
-# Lower ends, in nats, of the histograms of margins: the weak view's logit of the pseudo-label less
-# the largest other one. The last bin is open.
+# Lower bin edges, in nats, of the margin histograms. A margin is the weak view's logit of the
+# pseudo-label minus its largest other logit. The last bin is open.
 MARGINS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 
 def merge(parts: list[Metrics]) -> dict[str, float | list[float]]:
-    """Weighted means over any number of steps; a metric whose weight is zero is left out.
+    """Computes weighted means over any number of steps; omits metrics of zero weight.
 
-    The value of a histogram is an array of counts: it gives a list of shares.
+    A histogram, whose value is an array of counts, becomes a list of shares.
     """
     sums: dict[str, list] = {}
     for part in parts:

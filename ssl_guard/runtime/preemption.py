@@ -1,13 +1,13 @@
-"""SIGTERM and Ctrl-C: the run saves what it has and ends, with an exit code of its own.
+"""Saves a run on SIGTERM or Ctrl-C before it ends with exit code 143 or 130.
 
-    preemption.listen()     once, by the command
-    preemption.hold()       from here on there is something to save: a signal waits for `check`
-    preemption.check()      raises Preempted if a signal has come
-    preemption.release()    nothing is left to save: a signal ends the process at once
+    preemption.listen()     installs the handlers; called once, by the command
+    preemption.hold()       defers signals to `check`, since there is unsaved state
+    preemption.check()      raises Preempted if a signal was received
+    preemption.release()    lets a signal end the process at once again
 
 Python runs a handler between two instructions of the main thread, which may be in a compiler for
-minutes. So a thread of its own reads the signals from a pipe. A second signal ends the process at
-once: like a kill, it costs the steps since the last checkpoint and nothing else.
+minutes. So a separate thread reads the signals from a pipe. A second signal ends the process at
+once; the run then loses the steps since the last checkpoint.
 """
 
 import os
@@ -22,24 +22,23 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Preempted(Exception):
-    """The run was asked to stop, and can be resumed. code: the exit code, 128 + the signal's
-    number, as shells have it: 143 after SIGTERM, 130 after Ctrl-C."""
+    """A signal stopped the run; it can be resumed. code: exit code, 128 + the signal number."""
 
     def __init__(self, number: int):
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}: the same command goes on from here.")
+        super().__init__(f"stopped by {name}: run the same command to resume.")
         self.code = 128 + number
 
 
-_asked = 0  # the signal that came while something was to be saved
+_asked = 0  # the deferred signal
 _holding = False
-_turn = threading.Lock()  # of the two threads that read and write these
+_turn = threading.Lock()  # guards the two variables above
 
 
 def listen() -> None:
-    """Begins to listen; to be called from the main thread.
+    """Installs the signal handlers; call it from the main thread.
 
-    Several processes hear of a preemption from JAX, which sees to it that all stop at one step.
+    With several processes, JAX distributes a preemption notice so that all stop at the same step.
     """
     read, write = os.pipe()
     os.set_blocking(write, False)
@@ -50,14 +49,14 @@ def listen() -> None:
 
 
 def hold() -> None:
-    """There is something to save from here on."""
+    """Defers signals to the next `check`."""
     global _holding
     with _turn:
         _holding = True
 
 
 def release() -> None:
-    """Nothing is left to save. Raises Preempted if a signal has come meanwhile."""
+    """Stops deferring signals. Raises Preempted if one was deferred."""
     global _holding
     with _turn:
         _holding = False
@@ -65,9 +64,9 @@ def release() -> None:
 
 
 def check(step: int | None = None) -> None:
-    """Raises Preempted if a signal has come.
+    """Raises Preempted if a signal was received.
 
-    step: the loop's. Several processes have to agree on one, so they stop there and nowhere else.
+    step: of the training loop. Several processes stop only where one is given, all at the same.
     """
     if jax.process_count() == 1:
         asked = _asked

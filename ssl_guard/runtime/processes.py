@@ -1,4 +1,4 @@
-"""The processes of one run on several hosts: how they find each other, take turns, and write."""
+"""Coordinates the processes of one run on several hosts."""
 
 import contextlib
 import shutil
@@ -18,11 +18,11 @@ def start(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Joins the other processes; call it before anything else of JAX.
+    """Joins the other processes; call it before any other function of JAX.
 
-    On TPU pods, under SLURM, on GKE and under Open MPI the cluster says who they are; elsewhere the
-    three arguments do, and without them this process is alone. Raises BadInput for some of the
-    three and for processes that do not come.
+    JAX detects the processes on TPU pods, SLURM, GKE and Open MPI. Elsewhere they come from the
+    three arguments; without these the process is alone. Raises BadInput if only some of the three
+    are given, and if the processes cannot connect.
     """
     given = coordinator_address, num_processes, process_id
     if None in given and any(value is not None for value in given):
@@ -35,11 +35,11 @@ def start(
     except ValueError as error:
         if coordinator_address is not None:
             raise BadInput(f"the processes of the run cannot be joined: {error}") from error
-    # Otherwise JAX knows no cluster here.
+    # Without arguments the error means that JAX detected no cluster.
 
 
 def first_process_first(make: Callable[[], Any]) -> Any:
-    """make() of the first process, then of the others, who find on the disk what it wrote."""
+    """Calls make() in the first process, then in the others, which read the files it wrote."""
     if jax.process_index() == 0:
         made = make()
         multihost_utils.sync_global_devices("made")
@@ -50,8 +50,11 @@ def first_process_first(make: Callable[[], Any]) -> Any:
 
 @contextlib.contextmanager
 def process_workdir(workdir: Path) -> Iterator[Path]:
-    """Where this process writes the files of a run: the workdir for the first one, for each other
-    one a folder that begins with the run's metrics so far and goes at the end."""
+    """Yields the folder that this process writes a run's files to.
+
+    It is the workdir in the first process, and a temporary folder with a copy of metrics.jsonl in
+    the others.
+    """
     if jax.process_index() == 0:
         yield workdir
         return

@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, commit, machine, hashes."""
+"""Records versions, commit, machine and hashes of a run."""
 
 import hashlib
 import importlib.metadata
@@ -28,10 +28,10 @@ PACKAGES = (
 
 
 def collect(**hashes) -> dict:
-    """Versions, git commit and changes to it, hardware, and whatever hashes the run adds; JSON."""
+    """Collects package versions, git commit and changes, hardware, and `hashes` as JSON values."""
     import jax
 
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
@@ -52,10 +52,11 @@ def collect(**hashes) -> dict:
 
 
 def record_start(workdir: str | Path, step: int, **hashes) -> None:
-    """Adds this start of a run, from `step` on, to `workdir/provenance.json`.
+    """Adds a start or resumption of a run at `step` to `workdir/provenance.json`.
 
-    The file is {"starts": [{"step", **collect(**hashes)}]}: a run that was resumed by other code or
-    on another machine says so. A start that is like the one before it but for its step is one.
+    The file is {"starts": [{"step", **collect(**hashes)}]}, so it shows a run that was resumed by
+    other code or on another machine. A start that differs from the last one only in its step is
+    not added.
     """
     path = Path(workdir) / "provenance.json"
     starts = json.loads(path.read_text())["starts"] if path.exists() else []
@@ -64,9 +65,9 @@ def record_start(workdir: str | Path, step: int, **hashes) -> None:
         write_json(path, {"starts": [*starts, {"step": step, **now}]})
 
 
-def _git(*command: str) -> str | None:
-    """What git says about this checkout; None outside one."""
-    command = ["git", "-C", str(Path(__file__).parent), *command]
+def _git(*arguments: str) -> str | None:
+    """Returns git's output for this checkout; None outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -74,8 +75,7 @@ def _git(*command: str) -> str | None:
 
 
 def _changes_sha256() -> str | None:
-    """Hexadecimal sha256 of what differs from the commit, files that git does not know included
-    by their names; None if nothing does, or outside a checkout."""
+    """Hashes the uncommitted changes and the names of untracked files; None without any."""
     names = _git("status", "--porcelain")
     if not names:
         return None

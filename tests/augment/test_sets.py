@@ -17,7 +17,7 @@ import pytest
 from ssl_guard.augment import make as make_lib
 from ssl_guard.augment import text_set
 from ssl_guard.augment.gates import Gate
-from ssl_guard.augment.job import plan
+from ssl_guard.augment.job import Job
 from ssl_guard.augment.ops import OPS, each
 from ssl_guard.data import tfrecord_io
 from ssl_guard.data.schema import Example
@@ -50,7 +50,7 @@ def job_of(folder, **changes):
         judged={},
         pool=POOL_HASHES,
     )
-    return plan(Path(folder) / "tfidf", **(settings | changes))
+    return Job(Path(folder) / "tfidf", **(settings | changes))
 
 
 def make(folder, examples=EXAMPLES, how=None, **changes):

@@ -22,7 +22,9 @@ def test_the_same_records(name, task, tmp_path):
     for where in ("local", "beam"):
         data_dir = tmp_path / where
         made_up.write(corpus, data_dir / "manual" / name)
-        how = beam.settings("direct", ["--direct_num_workers=1"]) if where == "beam" else {}
+        how = {}
+        if where == "beam":
+            how = {"beam": beam} | beam.settings("direct", ["--direct_num_workers=1"])
         builder = corpora.prepare(corpus, task, data_dir, **how)
         rows = {
             split: corpora.load(f"{name}:{split}", task=task, data_dir=data_dir).examples

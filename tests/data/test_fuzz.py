@@ -281,7 +281,7 @@ def frozen(tmp_path_factory):
     rows = [(f"{SECRET} dish{i} of{i} the{i} day", i % 2) for i in range(24)]
     examples = [Example(f"r{i}", p, None, label, None, "", "") for i, (p, label) in enumerate(rows)]
     corpus = make_corpus("kitchen", "prompt_harm", examples, "")
-    split = splits.make_split(corpus, seed=0, labelled=4, dev=4, test=4)
+    split = splits.make_split(corpus, splits.SplitSpec(seed=0, labelled=4, dev=4, test=4))
     path = splits.freeze(split, tmp_path_factory.mktemp("splits"))
     return corpus, split, path.read_bytes()
 

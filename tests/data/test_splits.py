@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ssl_guard.data import corpora, duplicates, splits
 from ssl_guard.data.schema import Example, make_corpus
+from ssl_guard.data.splits import SplitSpec
 from ssl_guard.errors import BadInput
 
 WORDS = [a + b for a in "bdfgklmnprst" for b in ("a", "en", "ir", "o", "ul")]
@@ -165,7 +166,7 @@ def test_any_corpus_gives_a_sound_split_or_bad_input(
     asked = {"seed": seed, "dev": dev, "test": test, "calibration": calibration}
     asked |= {"balance": balance, "stratified": stratified}
     try:
-        split = splits.make_split(corpus, labelled=labelled, **asked)
+        split = splits.make_split(corpus, SplitSpec(labelled=labelled, **asked))
     except BadInput:
         return
     ids = sides(split)
@@ -195,10 +196,10 @@ def test_any_corpus_gives_a_sound_split_or_bad_input(
         for side in set(split.asked) - {"labelled"}:
             most = round(share * split.asked[side])
             assert most - 0.05 * split.asked[side] <= split.counts[side]["harmful"] <= most
-    assert split == splits.make_split(corpus, labelled=labelled, **asked)
+    assert split == splits.make_split(corpus, SplitSpec(labelled=labelled, **asked))
     for fewer in range(2, labelled, 2):
         try:
-            smaller = splits.make_split(corpus, labelled=fewer, **asked)
+            smaller = splits.make_split(corpus, SplitSpec(labelled=fewer, **asked))
         except BadInput:
             assert balance == "natural"  # the first rows are of one class
             continue
@@ -209,7 +210,7 @@ def test_any_corpus_gives_a_sound_split_or_bad_input(
 
 def test_exact_sizes_and_everything_used():
     corpus = corpus_of(alone(60, 1) + alone(40, 0) + alone(7, None))
-    split = splits.make_split(corpus, seed=0, labelled=20, dev=20, test=30)
+    split = splits.make_split(corpus, SplitSpec(seed=0, labelled=20, dev=20, test=30))
     assert {side: len(ids) for side, ids in sides(split).items()} == {
         "labelled": 20,
         "dev": 20,
@@ -227,7 +228,7 @@ def test_sides_keep_corpus_order_and_seeds_differ():
     corpus = corpus_of(alone(100, 1) + alone(100, 0))
     place = {example.id: i for i, example in enumerate(corpus.examples)}
     asked = {"labelled": 20, "dev": 30, "test": 50}
-    first, second = (splits.make_split(corpus, seed=seed, **asked) for seed in (0, 1))
+    first, second = (splits.make_split(corpus, SplitSpec(seed=seed, **asked)) for seed in (0, 1))
     for ids in sides(first).values():
         assert [place[row] for row in ids] == sorted(place[row] for row in ids)
     assert set(first.test) != set(second.test)
@@ -236,7 +237,7 @@ def test_sides_keep_corpus_order_and_seeds_differ():
 def test_prior_of_dev_and_test_is_natural():
     corpus = corpus_of(alone(900, 1) + alone(300, 0))
     for seed in range(3):
-        split = splits.make_split(corpus, seed=seed, labelled=20, dev=200, test=400)
+        split = splits.make_split(corpus, SplitSpec(seed=seed, labelled=20, dev=200, test=400))
         assert abs(split.counts["test"]["harmful"] / 400 - 0.75) < 0.08
         assert abs(split.counts["dev"]["harmful"] / 200 - 0.75) < 0.1
 
@@ -244,7 +245,7 @@ def test_prior_of_dev_and_test_is_natural():
 def test_rows_without_label_do_not_follow_their_group_to_a_labelled_side():
     rows = [(prompt + "!" * i, i and label) for prompt, label in alone(20, 1) for i in range(2)]
     rows = [(p, None if i % 2 == 0 else 1) for i, (p, _) in enumerate(rows)] + alone(20, 0)
-    split = splits.make_split(corpus_of(rows), seed=0, labelled=10, dev=10, test=10)
+    split = splits.make_split(corpus_of(rows), SplitSpec(seed=0, labelled=10, dev=10, test=10))
     in_use = sum(split.counts[side]["harmful"] for side in ("labelled", "dev", "test"))
     assert split.counts["left_out"] == {"rows": in_use, "harmful": 0, "safe": 0, "unknown": in_use}
 
@@ -277,7 +278,7 @@ BUDGET = {"labelled": 10, "dev": 10, "test": 10}
 )
 def test_impossible_requests(rows, change, said):
     with pytest.raises(BadInput, match=said):
-        splits.make_split(corpus_of(rows), seed=0, **BUDGET | change)
+        splits.make_split(corpus_of(rows), SplitSpec(seed=0, **BUDGET | change))
 
 
 # frozen files
@@ -289,7 +290,7 @@ def corpus():
 
 
 def freeze(corpus, folder, **change):
-    return splits.load_or_freeze(corpus, folder, **{"seed": 0, **BUDGET, **change})
+    return splits.load_or_freeze(corpus, folder, SplitSpec(**{"seed": 0, **BUDGET, **change}))
 
 
 def test_frozen_once_then_read(corpus, tmp_path, monkeypatch):
@@ -304,7 +305,9 @@ def test_frozen_once_then_read(corpus, tmp_path, monkeypatch):
 def test_overwriting_is_refused(corpus, tmp_path):
     path = splits.freeze(freeze(corpus, tmp_path), tmp_path)
     before = path.read_bytes()
-    other = dataclasses.replace(splits.make_split(corpus, seed=1, **BUDGET), name=path.stem)
+    other = dataclasses.replace(
+        splits.make_split(corpus, SplitSpec(seed=1, **BUDGET)), name=path.stem
+    )
     with pytest.raises(BadInput, match="holds another split"):
         splits.freeze(other, tmp_path)
     assert path.read_bytes() == before
@@ -355,7 +358,7 @@ def test_edits_are_refused(corpus, tmp_path, edit):
     content = json.loads(path.read_text())
     edit(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(BadInput, match="is not a split as this program froze it"):
+    with pytest.raises(BadInput, match="is not a split that this program wrote"):
         freeze(corpus, tmp_path)
 
 
@@ -376,7 +379,7 @@ def test_edits_with_a_new_hash_are_refused(corpus, tmp_path, edit):
 def test_damaged_files_are_refused(corpus, tmp_path, text):
     path = splits.freeze(freeze(corpus, tmp_path), tmp_path)
     path.write_text(text)
-    with pytest.raises(BadInput, match="is not a split as this program froze it"):
+    with pytest.raises(BadInput, match="is not a split that this program wrote"):
         freeze(corpus, tmp_path)
 
 
@@ -404,7 +407,7 @@ def test_calibration_rows_leave_dev_and_test_as_they_are(corpus, tmp_path):
     content = json.loads(path.read_text())
     content["calibration"].append(content["dev"].pop())
     path.write_text(json.dumps(content))
-    with pytest.raises(BadInput, match="is not a split as this program froze it"):
+    with pytest.raises(BadInput, match="is not a split that this program wrote"):
         freeze(corpus, tmp_path, calibration=20)
 
 
@@ -422,7 +425,7 @@ def test_a_split_without_calibration_rows_is_what_it_was_before_there_were_any(c
 
 def test_real_corpus(tmp_path):
     corpus = corpora.load("human_scored_responses", task="response_harm", data_dir=tmp_path)
-    split = splits.make_split(corpus, seed=0, labelled=100, dev=150, test=250)
+    split = splits.make_split(corpus, SplitSpec(seed=0, labelled=100, dev=150, test=250))
     counts = {side: (found["harmful"], found["safe"]) for side, found in split.counts.items()}
     assert counts["labelled"] == (50, 50)
     assert sum(counts["dev"]) == 150 and sum(counts["test"]) == 250
@@ -455,13 +458,13 @@ def test_given_test_rows_are_the_test_side_and_their_near_duplicates_are_left_ou
     both, ids = corpora.with_test(pool, test)
     assert both.name == "pool-exam" and len(both.examples) == 91 and len(ids) == 11
     split = splits.load_or_freeze(
-        both, tmp_path, seed=0, labelled=10, dev=10, test=250, given_test=ids
+        both, tmp_path, SplitSpec(seed=0, labelled=10, dev=10, test=250), given_test=ids
     )
     assert set(split.test) == ids
     assert split.left_out == (pool.examples[7].id,)
     assert len(split.labelled) == 10 and len(split.dev) == 10 and len(split.unlabelled) == 59
     again = splits.load_or_freeze(
-        both, tmp_path, seed=0, labelled=10, dev=10, test=3, given_test=ids
+        both, tmp_path, SplitSpec(seed=0, labelled=10, dev=10, test=3), given_test=ids
     )
     assert again == split  # `test` is unread
 
@@ -494,8 +497,8 @@ def test_the_rows_of_an_unlabelled_corpus_are_in_the_pool_or_left_out_and_their_
     assert both.name == "pool-more" and both.licence == "none and other"
     assert both.examples[:80] == pool.examples and both.sha256 != pool.sha256
     assert {(e.label, e.category) for e in both.examples[80:]} == {(None, None)}
-    split = splits.make_split(both, seed=0, labelled=10, dev=10, test=20)
-    alone_split = splits.make_split(pool, seed=0, labelled=10, dev=10, test=20)
+    split = splits.make_split(both, SplitSpec(seed=0, labelled=10, dev=10, test=20))
+    alone_split = splits.make_split(pool, SplitSpec(seed=0, labelled=10, dev=10, test=20))
     for side in ("labelled", "dev", "test"):  # the same rows with and without more text
         assert getattr(split, side) == getattr(alone_split, side)
     beside = {f"m{30 + i}" for i, e in enumerate(pool.examples) if e.id in alone_split.unlabelled}

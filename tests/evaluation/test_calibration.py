@@ -453,6 +453,15 @@ def test_prevalence_moves_what_it_should_and_no_promise():
         assert few["low"] < many["low"] and few["value"] <= many["value"]
     rare, even = (p["thresholds"]["balanced"] for p in (rare, even))
     assert rare["threshold"] > even["threshold"]
+    assert even["threshold"] == calibration.cheapest_threshold(
+        labels, scores, prevalence=0.5, false_positive=1, false_negative=5
+    )
+
+
+def test_a_dear_false_positive_raises_the_threshold():
+    labels, scores = draw(safe=400, harmful=100)
+    high, low = (calibration.policy(labels, scores, costs=costs) for costs in ((20, 1), (1, 20)))
+    assert high["thresholds"]["balanced"]["threshold"] > low["thresholds"]["balanced"]["threshold"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

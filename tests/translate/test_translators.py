@@ -217,7 +217,7 @@ def test_a_sample_depends_on_its_seed_alone(models):
 def test_folders_without_a_model_are_refused(tmp_path):
     pattern = f"{tmp_path}/{{source}}-{{target}}"
     for build in translators.marian, translators.ctranslate2:
-        with pytest.raises(BadInput, match=f"{tmp_path}/en-fr cannot be read as a"):
+        with pytest.raises(BadInput, match=f"{tmp_path}/en-fr is not a"):
             build(pattern, decoding())(["A cat."], "en", "fr", [0])
 
 

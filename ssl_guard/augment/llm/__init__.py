@@ -1,1 +1,1 @@
-"""Texts written by language models: rewrites of a text, and new prompts for the unlabelled pool."""
+"""Texts written by language models: rewrites, and new prompts for the unlabelled pool."""

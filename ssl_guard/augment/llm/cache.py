@@ -1,9 +1,9 @@
-"""The record of everything that was asked of a model: answers to use again, and what they cost.
+"""Caches a model's answers and their cost in an append-only file of JSON lines.
 
-One append-only file of JSON lines, a line for each attempt. A line that holds a text is an answer,
-found again by its key; the others (refusals, errors, truncated answers) are there for the account
-alone, and what they stand for is asked again. A line is written as soon as its answer is there: a
-killed process loses the requests in flight, a machine without power the last second as well.
+A line is one attempt. Lines with a text are answers, looked up by key. The others (refusals,
+errors, truncated answers) only count towards the usage, and their requests are sent again. A line
+is written when its answer arrives: a killed process loses the requests in flight, a power failure
+up to a second more.
 """
 
 import collections
@@ -22,16 +22,16 @@ from absl import logging
 from ssl_guard.augment.llm.chat import EMPTY, OK, OUTCOMES, REFUSED, TRUNCATED, UNREACHABLE
 from ssl_guard.errors import BadInput
 
-FSYNC_SECONDS = 1.0  # answers that arrive within it share an fsync
+FSYNC_SECONDS = 1.0  # answers that arrive within this time share an fsync
 
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """One request as it went out and what came back.
+    """One attempt at a request and its outcome.
 
-    key: of the request; text: None unless the outcome is "ok"; detail: the kind of failure, such as
-    "HTTP 503", never a text. Tokens are what the server counted; if uncertain, nobody said and they
-    are our upper bound. cost is in the currency of the prices.
+    key: of the request. text: None unless the outcome is "ok". detail: the kind of failure, such as
+    "HTTP 503", never a text. Token counts are the server's; if uncertain is set, it gave none and
+    they are an upper bound. cost: in the currency of the prices.
     """
 
     key: str
@@ -46,9 +46,9 @@ class Attempt:
 
 @dataclasses.dataclass
 class Account:
-    """Sums over attempts. What the server did not confirm is apart, in `uncertain_*`.
+    """Usage: sums over attempts. Those without the server's counts are in `uncertain_*`.
 
-    outcomes counts attempts by outcome; requests are those that the server has seen.
+    outcomes: attempts by outcome. requests: those that reached the server.
     """
 
     requests: int = 0
@@ -61,7 +61,7 @@ class Account:
     outcomes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
     def add(self, attempt: Attempt) -> None:
-        """Takes one attempt into the sums."""
+        """Adds one attempt."""
         self.outcomes[attempt.outcome] += 1
         self.requests += attempt.outcome != UNREACHABLE
         if attempt.uncertain:
@@ -75,31 +75,31 @@ class Account:
 
     @property
     def answered(self) -> int:
-        """Attempts to which a model's answer came back, of use or not."""
+        """Attempts that got an answer of the model, usable or not."""
         return sum(self.outcomes[name] for name in (OK, REFUSED, TRUNCATED, EMPTY))
 
     @property
     def most_tokens(self) -> int:
-        """Tokens, with the upper bound where nobody counted."""
+        """Tokens, with the upper bound of uncertain attempts."""
         return self.prompt_tokens + self.completion_tokens + self.uncertain_tokens
 
     @property
     def most_cost(self) -> float:
-        """Cost, with the upper bound where nobody counted."""
+        """Cost, with the upper bound of uncertain attempts."""
         return self.cost + self.uncertain_cost
 
 
 class Cache:
-    """An open cache file, locked for this process until it is closed or dropped.
+    """An open cache file, locked until it is closed or garbage-collected.
 
-    answers: {key: text}; ever: the account of the whole file; now: of what was added since opening.
+    answers: {key: text}. ever: usage in the whole file. now: usage since opening.
     """
 
     def __init__(self, path: str | Path):
-        """Opens or begins the file.
+        """Opens or creates the file.
 
-        A last line without its end, as a killed process leaves it, is moved to <path>.torn. Raises
-        BadInput if another process has the file open, or if a line in it is damaged.
+        An incomplete last line, left by a killed process, is moved to <path>.torn. Raises BadInput
+        if another process has the file open, or if a line is damaged.
         """
         self.path = Path(path)
         self.answers: dict[str, str] = {}
@@ -116,8 +116,7 @@ class Cache:
         except filelock.Timeout:
             self.close()
             raise BadInput(
-                f"the cache {path} is in use: wait for the other run to end, or give this one "
-                "a cache of its own."
+                f"the cache {path} is in use: wait for the other run to end, or set another cache."
             ) from None
         self._synced = time.monotonic()
         try:
@@ -127,9 +126,9 @@ class Cache:
             raise
 
     def append(self, attempt: Attempt) -> None:
-        """Writes one attempt; it is on the disk after at most a second, or after sync().
+        """Writes one attempt. It is on disk after at most a second, or after sync().
 
-        Raises BadInput if the disk is full; the file is then as it was.
+        Raises BadInput if the disk is full, and leaves the file unchanged.
         """
         entry = dataclasses.asdict(attempt)
         line = json.dumps({"crc": _crc(entry), **entry}).encode() + b"\n"
@@ -146,17 +145,17 @@ class Cache:
             self.sync()
 
     def sync(self) -> None:
-        """Returns when all that was appended is on the disk."""
+        """Waits until all attempts are on disk."""
         os.fsync(self._fd)
         self._synced = time.monotonic()
 
     def _take(self, attempt: Attempt) -> None:
         self.ever.add(attempt)
-        if attempt.outcome == OK:
+        if attempt.text is not None:
             self.answers[attempt.key] = attempt.text
 
     def _read(self) -> None:
-        whole = 0  # bytes that end in whole lines
+        whole = 0  # bytes of complete lines
         with open(self.path, "rb") as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
@@ -176,7 +175,7 @@ class Cache:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise BadInput(
                 f"{self.path}, line {number} is damaged: restore the file, or delete this line to "
-                "have it asked again."
+                "request it again."
             ) from None
         return attempt
 

@@ -1,7 +1,7 @@
-"""What a chat model is asked, and whether its answer can be used: the same for every backend.
+"""Makes requests to chat models and classifies their answers, for every backend.
 
-Templates are files in templates/. The text they are filled with is data, between tags that end in a
-nonce which the text cannot contain, so that no text can close its own tag.
+Templates are files in templates/. The text stands between tags with a nonce that it does not
+contain, so that no text can close its own tag.
 """
 
 import dataclasses
@@ -15,23 +15,23 @@ from ssl_guard.augment.llm.refusals import is_refusal
 from ssl_guard.errors import BadInput
 
 OK, REFUSED, TRUNCATED, EMPTY, REJECTED, FAILED, UNREACHABLE = OUTCOMES = (
-    "ok",  # a text to use
+    "ok",  # a usable text
     "refused",  # by the model, or by a content filter
     "truncated",  # at max_tokens
     "empty",
-    "rejected",  # by the server, which will not take this request: too long, for example
-    "failed",  # the request was sent; an error, or no answer that can be read, came back
+    "rejected",  # by the server, for example because the request is too long
+    "failed",  # an error, no answer, or one that cannot be parsed
     "unreachable",  # the request was not sent
 )
 
-TOKEN_BYTES = 4  # of UTF-8 text in a token, where nobody counted; English has 4.4 to 4.7
+TOKEN_BYTES = 4  # UTF-8 bytes per token, to estimate counts; English has 4.4 to 4.7
 
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """A file of templates/: instructions, with $text and the $nonce of its tags to be filled in.
+    """A file of templates/: instructions with $text and the $nonce of its tags.
 
-    sha256 is the hexadecimal one of the file.
+    sha256: of the file, hexadecimal.
     """
 
     name: str
@@ -43,21 +43,22 @@ class Template:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """Who answers, and how it draws: all that decides an answer, apart from the request.
+    """A model and its sampling: everything that determines an answer except the request.
 
-    revision: what tells two states of a model of one name apart, such as a commit or a file's hash.
+    revision: distinguishes versions of a model, such as a commit or a file's hash.
+    max_tokens: of an answer.
     """
 
     name: str
     revision: str
     temperature: float
     top_p: float
-    max_tokens: int  # of an answer
+    max_tokens: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A text to be rewritten. key: what the answer is stored under; seed: of the model's draws."""
+    """A request to rewrite a text. key: of the answer in the cache. seed: of the sampling."""
 
     key: str
     seed: int
@@ -67,12 +68,12 @@ class Request:
 
     @property
     def tokens(self) -> int:
-        """About how many tokens the model reads."""
+        """Estimated prompt tokens."""
         return sum(tokens(message["content"]) for message in self.messages)
 
 
 def load_template(name: str) -> Template:
-    """The template of this name. Raises BadInput if there is none."""
+    """Loads the template of this name. Raises BadInput if there is none."""
     folder = importlib.resources.files("ssl_guard.augment.llm") / "templates"
     names = sorted(path.name.removesuffix(".toml") for path in folder.iterdir())
     if name not in names:
@@ -82,17 +83,17 @@ def load_template(name: str) -> Template:
 
 
 def make_request(template: Template, model: Model, source: str, seed: int) -> Request:
-    """The template filled with a text; equal arguments give an equal request.
+    """Fills the template with a text. Equal arguments give equal requests.
 
-    The key is the hexadecimal sha256 of all that decides the answer. Of a template it takes the
-    file's hash, so an edit under the same version is another key.
+    The key is the hexadecimal sha256 of everything that determines the answer, including the
+    template file's hash: an edited template gives other keys even under the same version.
     """
     what = [template.name, template.version, template.sha256, *dataclasses.astuple(model)]
     key = hashlib.sha256(json.dumps([*what, source, seed]).encode()).hexdigest()
     nonce = key[:16]
-    while nonce in source:  # needs a text that contains a part of its own hash
+    while nonce in source:  # only if a text contains part of its own hash
         nonce = hashlib.sha256(nonce.encode()).hexdigest()[:16]
-    # One pass: what stands in the text's own "$..." is not looked at.
+    # A single pass: "$..." in the text itself is not substituted.
     fill = {"text": source, "nonce": nonce}
     messages = tuple(
         {"role": role, "content": string.Template(content).substitute(fill).strip()}
@@ -102,9 +103,9 @@ def make_request(template: Template, model: Model, source: str, seed: int) -> Re
 
 
 def judge(request: Request, text: str | None, finish_reason: str | None) -> tuple[str, str | None]:
-    """(outcome, text to use, None unless the outcome is OK) of an answer.
+    """Returns (outcome, usable text or None) of an answer.
 
-    finish_reason: OpenAI's, "stop" for a whole answer. Tags that the model repeated are taken off.
+    finish_reason: OpenAI's, "stop" for a complete answer. Tags that the model repeats are removed.
     """
     if finish_reason == "content_filter":
         return REFUSED, None
@@ -112,9 +113,10 @@ def judge(request: Request, text: str | None, finish_reason: str | None) -> tupl
         return TRUNCATED, None
     if finish_reason != "stop":
         return FAILED, None
+    text = text or ""
     for tag in request.tags:
-        text = (text or "").replace(tag, "")
-    # JSON can carry half of a surrogate pair, which no UTF-8 file can.
+        text = text.replace(tag, "")
+    # JSON can hold half of a surrogate pair, which UTF-8 cannot.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
     if not text:
         return EMPTY, None
@@ -124,5 +126,5 @@ def judge(request: Request, text: str | None, finish_reason: str | None) -> tupl
 
 
 def tokens(text: str) -> int:
-    """About how many tokens a text has, at least 1."""
+    """Estimates the number of tokens of a text, at least 1."""
     return -(-len(text.encode("utf-8", "replace")) // TOKEN_BYTES) or 1

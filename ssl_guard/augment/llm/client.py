@@ -1,9 +1,9 @@
-"""Asks an OpenAI-compatible endpoint, many requests at a time, within its limits and ours.
+"""Sends requests to an OpenAI-compatible endpoint within rate limits and a budget.
 
-An attempt waits for its turn under the limits, goes out, and is written to the cache with what the
-server counted. Busy or broken servers are asked again after a backoff with full jitter
-(https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/); Retry-After holds back
-every request, for it speaks of the whole account.
+Every attempt is written to the cache with the server's token counts. Failed attempts are retried
+after a backoff with full jitter
+(https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). Retry-After delays all
+requests, since it applies to the whole API account.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ from ssl_guard.errors import BadInput
 from ssl_guard.runtime.http import retry_after
 
 BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.5, 60.0  # the first wait is drawn from 0 to the former
-MAX_RETRY_AFTER_SECONDS = 600.0  # a server that wants more has no quota left: the run stops
-BUSY = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # statuses worth another attempt
-# Statuses, and codes in the body, that no other request would fare better with.
+MAX_RETRY_AFTER_SECONDS = 600.0  # above this the quota is used up: the run stops
+BUSY = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # statuses to retry
+# Statuses, and error codes in the body, after which every request would fail.
 HOPELESS = {
     401: "check the key in {}",
     402: "pay the bill",
@@ -42,13 +42,15 @@ NO_QUOTA = ("insufficient_quota", "billing_hard_limit_reached")
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How hard to ask. 0 is no limit, where not said otherwise.
+    """Rate limits and budget. 0 means no limit, except for the fields with a comment.
 
-    The limits of requests and tokens a minute hold for every 60 seconds of them. timeout: seconds
-    of one attempt; attempts: of one request; deadline: seconds from the first request to the last;
-    max_cost, max_total_tokens: of everything in the cache, so also of earlier runs; an attempt that
-    could go beyond, if all that are in flight answer at full length, is not begun (a text's tokens
-    are estimated before it is asked). Prices are per million tokens.
+    requests_per_minute, tokens_per_minute: hold in every window of 60 seconds.
+    timeout: seconds per attempt. attempts: per request.
+    deadline: seconds from the first request to the last.
+    max_cost, max_total_tokens: of the whole cache file, including earlier runs. No attempt starts
+    that could exceed them if all requests in flight got answers of full length; prompt tokens are
+    estimated.
+    prompt_price, completion_price: per million tokens.
     """
 
     concurrency: int  # at least 1
@@ -63,62 +65,62 @@ class Limits:
     completion_price: float
 
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """In the currency of the prices."""
+        """Returns the cost in the currency of the prices."""
         million = prompt_tokens * self.prompt_price + completion_tokens * self.completion_price
         return million / 1e6
 
 
 class Pace:
-    """Lets amounts pass at a rate, first come first served, as virtual scheduling does (GCRA, ITU-T
-    I.371): all that is kept is the time at which the next may pass.
+    """Rate limiter, first come first served, by virtual scheduling (GCRA, ITU-T I.371).
 
-    Of the allowance of a minute 96% is used, and 3% may be saved up for a late start, so 60 seconds
-    never see more than 99%. An amount can be corrected later, for a request's tokens are known only
-    when it is answered; rate limiters that one can install cannot do that.
+    Uses 96% of the rate and lets up to 3% of a minute accumulate while idle, so no 60 seconds see
+    more than 99% of the limit. Amounts can be corrected afterwards, since a request's tokens are
+    known only from its answer; installable rate limiters cannot do that.
     """
 
     USED, SAVED_SECONDS = 0.96, 1.8
 
     def __init__(self, per_minute: float):
         self._per_second = self.USED * per_minute / 60 if per_minute else math.inf
-        self._next, self._turn = 0.0, None
+        self._next, self._turn = math.nan, asyncio.Lock()
 
     def open(self) -> None:
-        """To be called in each event loop that take() is to run in."""
-        if self._turn is None:
+        """Prepares for the running event loop. Call it in each loop before take()."""
+        if math.isnan(self._next):
             self._next = asyncio.get_running_loop().time()
         self._turn = asyncio.Lock()
 
     async def take(self, amount: float) -> None:
-        """Returns when the amount may pass."""
+        """Waits until the amount may pass."""
         clock = asyncio.get_running_loop().time
         async with self._turn:
             while (wait := self._next - clock()) > 0:
-                await asyncio.sleep(min(wait, 0.1))  # it may be corrected meanwhile
+                await asyncio.sleep(min(wait, 0.1))  # correct() may change the time meanwhile
             self._next = max(self._next, clock() - self.SAVED_SECONDS) + amount / self._per_second
 
     def correct(self, amount: float) -> None:
-        """So much more (less, if negative) had passed than was taken."""
+        """Adds an amount, possibly negative, to what has passed."""
         self._next += amount / self._per_second
 
     def hold(self, seconds: float) -> None:
-        """Nothing passes for so long."""
+        """Lets nothing pass for some seconds."""
         self._next = max(self._next, asyncio.get_running_loop().time() + seconds)
 
 
 class _Busy(Exception):
-    """Worth another attempt."""
+    """The attempt should be retried."""
 
 
 class Endpoint:
-    """A server with /chat/completions under base_url, whose key is in the environment as key_env.
+    """A server with /chat/completions under base_url.
 
-    The key is read when something is asked, and goes into the requests' header and nowhere else.
+    key_env: environment variable with the API key. It is read when requests are sent and is used
+    only in their header.
     """
 
     def __init__(self, base_url: str, key_env: str, model: Model, limits: Limits):
         self._url = base_url.rstrip("/") + "/chat/completions"
-        self._host = urllib.parse.urlsplit(base_url).hostname  # a URL can carry a password
+        self._host = urllib.parse.urlsplit(base_url).hostname  # a URL can hold a password
         if urllib.parse.urlsplit(base_url).scheme not in ("http", "https") or not self._host:
             raise BadInput("base_url is not a URL: give one such as https://api.example.com/v1.")
         self._key_env, self._model, self._limits = key_env, model, limits
@@ -126,30 +128,31 @@ class Endpoint:
         self._tokens = Pace(limits.tokens_per_minute)
         self._reserved_tokens, self._reserved_cost = 0, 0.0  # upper bound of what is in flight
         self._end = math.inf  # of the run, once it has begun
+        self._last: Attempt | None = None
         self._stop: BadInput | None = None
 
     def ask(self, requests: Sequence[Request], cache: Cache) -> None:
-        """Asks all, and writes every attempt to the cache as it ends.
+        """Sends all requests and writes every attempt to the cache.
 
-        Raises BadInput, after the attempts in flight have ended, where going on is no use: the key
-        or the model is not accepted, the budget or the deadline is reached, nothing was answered,
-        the disk is full.
+        Raises BadInput, after the attempts in flight have ended, if the API key or the model is
+        rejected, the budget or the deadline is reached, no request was answered, or the disk is
+        full.
         """
         headers = {"Content-Type": "application/json"}
         if self._key_env:
             if not (key := os.environ.get(self._key_env, "").strip()):
-                raise BadInput(f"the environment has no {self._key_env}: put the key there.")
+                raise BadInput(f"set the environment variable {self._key_env} to the API key.")
             headers["Authorization"] = f"Bearer {key}"
         if self._limits.deadline and self._end == math.inf:
             self._end = time.monotonic() + self._limits.deadline
         before, self._last = cache.now.answered, None
         asyncio.run(self._ask_all(requests, cache, headers))
         cache.sync()
+        last = self._last
         unanswered = not self._stop and cache.now.answered == before
-        # Where others were answered, a request that the server rejects is itself to blame.
-        if unanswered and not (cache.ever.answered and self._last.outcome == chat.REJECTED):
-            last = self._last.detail
-            self._halt(f"answered none of {len(requests)} requests (the last: {last})")
+        # If others were answered, a rejection is due to the request itself.
+        if unanswered and last and not (cache.ever.answered and last.outcome == chat.REJECTED):
+            self._halt(f"answered none of {len(requests)} requests (the last: {last.detail})")
         if self._stop:
             raise self._stop
 
@@ -175,7 +178,7 @@ class Endpoint:
             reraise=True,
         )
         async with slots:
-            # Given up after the last attempt: a later run asks again.
+            # After the last attempt the request stays unanswered; a later run sends it again.
             with contextlib.suppress(_Busy):
                 await attempts(self._attempt, http, request, cache)
 
@@ -187,7 +190,7 @@ class Endpoint:
         await self._requests.take(1)
         await self._tokens.take(expected)
         if self._is_over(cache, longest, cost):
-            self._requests.correct(-1)  # so that those who wait behind see at once that it is over
+            self._requests.correct(-1)  # waiting tasks must see at once that it is over
             self._tokens.correct(-expected)
             return
         self._reserved_tokens += longest
@@ -208,13 +211,13 @@ class Endpoint:
         if status in HOPELESS:
             self._halt(f"answered HTTP {status}: {HOPELESS[status].format(self._key_env)}")
         elif attempt.detail in NO_QUOTA or (failed and wait > MAX_RETRY_AFTER_SECONDS):
-            self._halt("says that the quota is used up")
+            self._halt("reports that the quota is used up")
         elif failed:
             self._requests.hold(wait)
             raise _Busy
 
     async def _post(self, http, request) -> tuple[int, Attempt, float]:
-        """(status, 0 if there is none; the attempt; seconds that the server asks to wait)."""
+        """Returns (HTTP status or 0, the attempt, Retry-After in seconds)."""
         model = self._model
         body = {
             "model": model.name,
@@ -225,7 +228,7 @@ class Endpoint:
             "seed": request.seed,
         }
         try:
-            # httpx2 limits the wait for each piece; a server that drips could take for ever.
+            # The timeout of httpx2 is per read, so a slow server could exceed it in total.
             async with asyncio.timeout(self._limits.timeout):
                 response = await http.post(self._url, content=json.dumps(body))
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
@@ -250,7 +253,7 @@ class Endpoint:
             detail = code if code in NO_QUOTA else f"HTTP {response.status_code}"
             return self._counted(request, outcome, usage or _Usage(0, 0), detail=detail)
         try:
-            choice = body["choices"][0]  # the first, should there be more than were asked for
+            choice = body["choices"][0]  # the server may return more than one
             text, finish = choice["message"]["content"], choice["finish_reason"]
             if choice["message"].get("refusal"):
                 finish = "content_filter"
@@ -279,13 +282,13 @@ class Endpoint:
         return dataclasses.replace(self._counted(request, outcome, usage, **rest), uncertain=True)
 
     def _is_over(self, cache, tokens, cost) -> bool:
-        """True if no further attempt may start, with the reason in self._stop."""
+        """Returns True if no further attempt may start, and sets self._stop to the reason."""
         limits, spent = self._limits, cache.ever
         if not self._stop:
             tokens += spent.most_tokens + self._reserved_tokens
             cost += spent.most_cost + self._reserved_cost
             if time.monotonic() >= self._end:
-                self._halt(f"was asked for {limits.deadline:g} s, the deadline")
+                self._halt(f"has reached the deadline of {limits.deadline:g} s")
             elif limits.max_cost and cost > limits.max_cost:
                 self._halt(f"has cost {spent.most_cost:.4f}, near max_cost = {limits.max_cost:g}")
             elif limits.max_total_tokens and tokens > limits.max_total_tokens:
@@ -294,7 +297,7 @@ class Endpoint:
         return self._stop is not None
 
     def _halt(self, reason: str) -> None:
-        self._stop = BadInput(f"{self._host} {reason}; mend this and run again, answers are kept.")
+        self._stop = BadInput(f"{self._host} {reason}; fix this and run again, answers are kept.")
 
 
 @functools.cache
@@ -308,8 +311,8 @@ class _Usage(NamedTuple):
 
     @classmethod
     def of(cls, body: dict) -> "_Usage | None":
-        """What the server counted, or None if it does not say."""
+        """Reads the server's counts, or None if there are none."""
         usage = body.get("usage")
-        counts = [usage.get(name) if isinstance(usage, dict) else None for name in cls._fields]
+        counts = [usage.get(name) for name in cls._fields] if isinstance(usage, dict) else [None]
         good = all(type(count) is int and 0 <= count < 2**53 for count in counts)
         return cls(*counts) if good else None

@@ -1,11 +1,8 @@
-"""Writes new prompts of a kind for the unlabelled pool: harmful ones, and harmless look-alikes.
+"""Writes new prompts for the unlabelled pool: harmful ones, or harmless look-alikes.
 
-    python -m ssl_guard generate --config=configs/augment/llm.py \\
-        --sources=labelled.jsonl --intended=safe --out=lookalikes.jsonl
-
-A source is a harmful prompt of the training side; the other rows of the file are left alone. What
-the model was asked for, `intended`, is written down and is never a label: models miss, and the rows
-are unlabelled text. The same command continues an interrupted run, from config.augment.llm.cache.
+Each is written from a harmful prompt of the training split. The requested kind is recorded and is
+never a label, since models do not always comply: the rows are unlabelled. An interrupted run
+continues from config.augment.llm.cache.
 """
 
 import hashlib
@@ -23,24 +20,24 @@ from ssl_guard.errors import BadInput
 from ssl_guard.runtime.files import write_jsonl
 
 TEMPLATES = {"harmful": "generate_harmful", "safe": "generate_lookalike"}
-CHUNK = 256  # prompts asked for together
+CHUNK = 256  # prompts per batch of requests
 
 
 def sources_of(path: str | Path) -> list[Example]:
-    """The harmful rows of a file. Raises BadInput for any fault of it, or if it has none."""
+    """Reads the harmful rows of a file. Raises BadInput if it is invalid or has none."""
     rows = user_file.read(user_file.configure(path, "prompt_harm"))
     harmful = [row for row in rows if row.label == HARMFUL]
     if not harmful:
-        raise BadInput(f"{path} has no row that is labelled harmful: prompts are made from those.")
+        raise BadInput(f"{path} has no row labelled harmful; add harmful prompts to write from.")
     return harmful
 
 
 def generate(
     sources: Sequence[Example], rewriter: rewrite.Rewriter, *, copies: int, seed: int
 ) -> Iterator[tuple[str, str]]:
-    """(id, prompt) of every prompt that the model writes, copies of a source together.
+    """Yields (id, prompt) of the usable answers, copies of a source together.
 
-    The id is the beginning of the cache key. An answer that cannot be used gives no row.
+    id: the first 16 digits of the cache key.
     """
     rows = [(source, copy) for source in sources for copy in range(copies)]
     for start in tqdm(range(0, len(rows), CHUNK), desc="generate", unit="chunk", disable=None):
@@ -52,7 +49,7 @@ def generate(
 
 
 def distinct(sources: Sequence[Example], rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The first row of each group of near-duplicates, of groups that hold no source."""
+    """Returns the first row of each group of near-duplicates that holds no source."""
     texts = [source.prompt for source in sources] + [prompt for _, prompt in rows]
     groups = duplicates.near_duplicate_groups(texts)
     firsts = [group[0] - len(sources) for group in groups]  # negative: a source, as they come first
@@ -60,7 +57,7 @@ def distinct(sources: Sequence[Example], rows: Sequence[tuple[str, str]]) -> lis
 
 
 def rngs(rows: Sequence[tuple[Example, int]], seed: int) -> list[np.random.Generator]:
-    """One generator a row, keyed by seed, source id and copy."""
+    """Returns one generator per row, seeded by seed, source id and copy."""
     digests = [hashlib.sha256(source.id.encode()).digest() for source, _ in rows]
     return [
         np.random.default_rng([seed, copy, *np.frombuffer(digest, "<u4")])

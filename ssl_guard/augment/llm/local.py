@@ -5,6 +5,7 @@ llama.cpp is imported on the first request; it comes with `pip install ssl_guard
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ssl_guard.augment.llm import chat
 from ssl_guard.augment.llm.cache import Attempt, Cache
@@ -33,7 +34,8 @@ class LlamaCpp:
     """Answers requests with a GGUF file on the CPU, one after the other."""
 
     def __init__(self, path: Path, model: Model):
-        self._path, self._model, self._llama = path, model, None
+        self._path, self._model = path, model
+        self._llama: Any = None
 
     def ask(self, requests: Sequence[Request], cache: Cache) -> None:
         """Writes the answers to the cache. Raises BadInput if llama.cpp is not installed."""

@@ -1,13 +1,13 @@
-"""Does a model's rewrite refuse, instead of rewriting?
+"""Detects answers that refuse to rewrite a text.
 
-A word list, for English, over the opening of the answer. It does not see a refusal in another
-language, in the middle of a long text, or as a polite change of subject: these are left to the
-similarity gates. It can take a rewrite for a refusal if its source says the same in other words.
+Matches English patterns in the opening of the answer. Misses refusals in other languages, in the
+middle of a long text, or by a change of subject; the similarity gates are for these. A faithful
+rewrite can be taken for a refusal if its source refuses in other words.
 """
 
 import re
 
-OPENING = 400  # characters in which a refusal shows
+OPENING = 400  # characters that are searched
 
 _HELP = (
     r"(?:help|assist|aid|comply|fulfil|fulfill|rewrite|rephrase|reword|paraphrase|generate|create|"
@@ -51,10 +51,9 @@ _QUOTES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\u00b4": 
 
 
 def is_refusal(text: str, source: str) -> bool:
-    """True if the text opens with a refusal and the source, which it should rewrite, has none.
+    """Returns True if the text opens with a refusal and its source contains none.
 
-    A source that refuses itself, or speaks of refusing, has rewrites that do the same, so none of
-    them is called a refusal.
+    Rewrites of a source that itself refuses, or mentions refusing, are never called refusals.
     """
     refuses = _REFUSALS.search(" ".join(text[:OPENING].translate(_QUOTES).split()))
     return bool(refuses) and not _REFUSALS.search(" ".join(source.translate(_QUOTES).split()))

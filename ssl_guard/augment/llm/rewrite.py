@@ -1,7 +1,7 @@
-"""The operation `llm`: a text goes out in a template, and what a chat model writes comes back.
+"""The operation `llm`: a chat model rewrites a text as a template asks.
 
-The label survives as far as the model does what the template asks; that is what the gates are for.
-The template is the same for harmful and harmless texts, so no label is looked at.
+The label survives if the model follows the template; the gates check that. Harmful and harmless
+texts get the same template, so no label is used.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ BACKENDS = ("endpoint", "llama_cpp")
 
 
 class Estimate(NamedTuple):
-    """What rows would cost: how many, how many of them are in the cache, and the rest's tokens.
+    """Estimated cost of rewriting `rows` texts, of which `cached` need no request.
 
-    Tokens are of 4 bytes, and an answer is taken to be as long as its text. cost is in the currency
-    of the prices.
+    Tokens are those of the requests, at 4 bytes each, with answers as long as their texts. cost: in
+    the currency of the prices.
     """
 
     rows: int
@@ -33,9 +33,9 @@ class Estimate(NamedTuple):
 
 
 class Rewriter:
-    """A Rewrite, see ops.py: rewriter(texts, rngs) -> texts, None where there is no usable one.
+    """A Rewrite, see ops.py: rewriter(texts, rngs) -> views, None without a usable answer.
 
-    cached: requests that needed no asking. The cache file is this process's until it ends.
+    cached: number of requests answered from the cache. Locks the cache file for this process.
     """
 
     def __init__(self, template: chat.Template, model: chat.Model, backend, limits, cache: Cache):
@@ -45,7 +45,7 @@ class Rewriter:
     def __call__(
         self, texts: Sequence[str], rngs: Sequence[np.random.Generator]
     ) -> list[str | None]:
-        """Asks what the cache does not have. Raises BadInput where a run had better stop."""
+        """Sends the requests that are not in the cache. Raises BadInput if the run should stop."""
         requests = self._requests(texts, rngs)
         missing = self._missing(requests)
         self.cached += sum(request.key not in missing for request in requests)
@@ -55,12 +55,12 @@ class Rewriter:
 
     @property
     def account(self) -> Account:
-        """Requests, tokens, cost and outcomes since this rewriter was made."""
+        """Usage since this rewriter was made."""
         return self._cache.now
 
     @property
     def manifest(self) -> dict:
-        """What decides the answers, for a set's manifest."""
+        """Template and model, for the manifest of a set."""
         template = {"name": self.template.name, "version": self.template.version}
         return {
             "template": template | {"sha256": self.template.sha256},
@@ -68,7 +68,7 @@ class Rewriter:
         }
 
     def estimate(self, texts: Sequence[str], rngs: Sequence[np.random.Generator]) -> Estimate:
-        """What a call with these would cost; nothing is asked and no key is needed."""
+        """Estimates the cost of a call. Sends nothing and needs no API key."""
         requests = self._requests(texts, rngs)
         missing = self._missing(requests).values()
         prompt = sum(request.tokens for request in missing)
@@ -78,11 +78,11 @@ class Rewriter:
         return Estimate(len(requests), len(requests) - len(missing), prompt, completion, cost)
 
     def keys(self, texts: Sequence[str], rngs: Sequence[np.random.Generator]) -> list[str]:
-        """The cache keys that a call with these would use, hexadecimal."""
+        """Returns the cache keys of a call, hexadecimal."""
         return [request.key for request in self._requests(texts, rngs)]
 
     def _requests(self, texts, rngs) -> list[chat.Request]:
-        # The row's rng stands for its id, copy and part, so its draw makes the key theirs.
+        # A generator belongs to one row, copy and part, and so does the key made with its draw.
         return [
             chat.make_request(self.template, self.model, text, int(rng.integers(2**31)))
             for text, rng in zip(texts, rngs, strict=True)
@@ -116,17 +116,17 @@ def llm(
     prompt_price: float = 0,
     completion_price: float = 0,
 ) -> Rewriter:
-    """The operation for ops.OPS; `texts` is not looked at.
+    """Returns the rewriter. Ignores `texts`.
 
-    model: the endpoint's name for it, or a .gguf file or a wheel that holds one (llama_cpp)
-    cache: the file that keeps every answer and what it cost
-    template: the name of a file in templates/
-    backend: endpoint (any OpenAI-compatible server, at base_url) or llama_cpp
-    key_env: the environment variable that holds the endpoint's key, "" for an endpoint without
-    revision: of the model, a part of the cache key; a .gguf file's is its sha256
-    the rest of the draws: chat.Model; of limits, budget and prices: client.Limits
+    model: the endpoint's name of the model; for llama_cpp a .gguf file, or a wheel that holds one.
+    cache: file of all answers and their cost.
+    template: name of a file in templates/.
+    backend: "endpoint", an OpenAI-compatible server such as `vllm serve`, or "llama_cpp".
+    key_env: environment variable with the endpoint's API key, "" for none.
+    revision: of the model, part of the cache key; for llama_cpp it is the file's sha256.
+    The other arguments are fields of chat.Model and client.Limits.
 
-    Raises BadInput for values that cannot be used.
+    Raises BadInput for invalid values.
     """
     limits = client.Limits(
         concurrency=concurrency,
@@ -143,16 +143,16 @@ def llm(
     least = {"max_tokens": max_tokens, "concurrency": concurrency, "attempts": attempts}
     for name, value in least.items():
         if value < 1:
-            raise BadInput(f"the augmentation 'llm' has {name} = {value}; give 1 or more.")
+            raise BadInput(f"the augmentation 'llm' has {name} = {value}; it must be at least 1.")
     if timeout <= 0 or temperature < 0 or not 0 < top_p <= 1:
         raise BadInput(
             f"the augmentation 'llm' has timeout = {timeout}, temperature = {temperature}, top_p = "
-            f"{top_p}: give a timeout above 0, a temperature of 0 or more, and a share for top_p."
+            f"{top_p}: timeout must be above 0, temperature at least 0, and top_p in (0, 1]."
         )
     if min(dataclasses.astuple(limits)) < 0:
         raise BadInput("a limit or a price of the augmentation 'llm' is negative; 0 means none.")
-    for name, value in (("model", model), ("cache", cache)):
-        if not value:
+    for name, given in (("model", model), ("cache", cache)):
+        if not given:
             raise BadInput(f"the augmentation 'llm' needs the argument {name}.")
     if backend not in BACKENDS:
         raise BadInput(f"there is no backend {backend!r}; choose one of {', '.join(BACKENDS)}.")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import types
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -113,8 +114,8 @@ def prepare(
 ) -> tfds.core.DatasetBuilder:
     """The builder of a corpus of CORPORA with all its splits prepared for a task.
 
-    how: progress=True shows TFDS's bars; beam_runner and beam_options are for Apache Beam, and none
-    of them for human_scored_responses. Raises BadInput for files that are missing or were changed.
+    how: progress=True shows TFDS's bars; beam, the module corpora/beam.py, and its `settings` use
+    Apache Beam (not for human_scored_responses). Raises BadInput for missing or changed files.
     """
     if not issubclass(corpus, Published):
         return _prepare(corpus, data_dir, **how)
@@ -208,13 +209,14 @@ def _prepare(
     config: tfds.core.BuilderConfig | str | None = None,
     *,
     progress: bool = False,
+    beam: types.ModuleType | None = None,
     **settings,
 ) -> tfds.core.DatasetBuilder:
-    """settings: of tfds.download.DownloadConfig."""
+    """settings: arguments of tfds.download.DownloadConfig."""
     with _quiet(progress):
         try:
             builder = builder_class(data_dir=data_dir, config=config)
-            builder.on_beam = "beam_runner" in settings
+            builder.beam = beam
             settings = tfds.download.DownloadConfig(**settings)
             # array_record, because TFDS can write and read it without tensorflow
             builder.download_and_prepare(download_config=settings, file_format="array_record")

@@ -1,6 +1,7 @@
 """Aegis 2.0 (Nemotron Content Safety Dataset V2): prompts, most with a response."""
 
-from ssl_guard.data.corpora.published import Item, Published, configs
+from ssl_guard.data.corpora.parse import Item
+from ssl_guard.data.corpora.published import Published, configs
 from ssl_guard.data.schema import HARMFUL, SAFE
 
 LABELS = {"safe": SAFE, "unsafe": HARMFUL, None: None, "": None}

@@ -1,7 +1,7 @@
-"""A published corpus prepared on Apache Beam: one element a file, the records of a local build.
+"""Prepares a published corpus on Apache Beam; the records equal those of a local build.
 
-Needs the extra "beam". Files are read whole by one worker each and their rows spread from there;
-sources and prepared data have to be on a disk that all workers share.
+Needs the extra "beam". One worker reads a whole file, then its rows are reshuffled. Sources and
+prepared data must be on a disk that all workers share.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.metrics.metric import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from ssl_guard.data.corpora import published, tfds_features
+from ssl_guard.data.corpora import parse, tfds_features
 from ssl_guard.data.schema import Example
 
 RUNNERS = {
@@ -24,14 +24,14 @@ COUNTS = "ssl_guard.corpora."  # and the split: the namespace of Beam's counters
 
 
 def settings(runner: str, options: Sequence[str]) -> dict:
-    """Of tfds.download.DownloadConfig. runner: a key of RUNNERS; options: Beam's own ones."""
+    """Arguments of tfds.download.DownloadConfig. runner: a key of RUNNERS; options: of Beam."""
     return {"beam_runner": RUNNERS[runner], "beam_options": PipelineOptions(list(options))}
 
 
 def examples(
-    corpus: type[published.Published], task: str, split: str, files: list[tuple[Path, str]]
+    corpus: parse.Parser, task: str, split: str, files: list[tuple[Path, str]]
 ) -> beam.PTransform:
-    """The transform that TFDS runs: (id, record) of every example of a split."""
+    """Builds the transform that TFDS runs: (id, record) of every example of a split."""
     return (
         beam.Create([(str(path), name) for path, name in files])
         | "spread files" >> beam.Reshuffle()
@@ -40,16 +40,16 @@ def examples(
     )
 
 
-def _records(file: tuple[str, str], corpus: type[published.Published], task: str, split: str):
+def _records(file: tuple[str, str], corpus: parse.Parser, task: str, split: str):
     path, name = file
-    for found in published.read(corpus, task, split, Path(path), name):
-        Metrics.counter(COUNTS + split, published.count_of(found)).inc()
+    for found in parse.read(corpus, task, split, Path(path), name):
+        Metrics.counter(COUNTS + split, parse.count_of(found)).inc()
         if isinstance(found, Example):
             yield found.id, tfds_features.to_record(found)
 
 
 def counts(result, splits: Sequence[str]) -> dict[str, dict[str, int]]:
-    """What `_records` counted in every split, from the result of the pipeline."""
+    """The counts of every split, from the result of the pipeline."""
     return {
         split: {
             counter.key.metric.name: counter.result

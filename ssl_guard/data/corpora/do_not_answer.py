@@ -1,6 +1,7 @@
 """Do-Not-Answer: questions that a model should not answer."""
 
-from ssl_guard.data.corpora.published import Item, Published, configs
+from ssl_guard.data.corpora.parse import Item
+from ssl_guard.data.corpora.published import Published, configs
 from ssl_guard.data.schema import HARMFUL
 
 

@@ -1,6 +1,7 @@
 """HarmBench: behaviours to ask a model for, and completions that people judged."""
 
-from ssl_guard.data.corpora.published import Item, Published, configs
+from ssl_guard.data.corpora.parse import Item
+from ssl_guard.data.corpora.published import Published, configs
 from ssl_guard.data.schema import HARMFUL, SAFE
 
 

@@ -1,6 +1,7 @@
 """JailbreakBench: harmful and harmless behaviours, and responses that people judged."""
 
-from ssl_guard.data.corpora.published import Item, Published, configs
+from ssl_guard.data.corpora.parse import Item
+from ssl_guard.data.corpora.published import Published, configs
 from ssl_guard.data.schema import HARMFUL, SAFE
 
 LABELS = {"harmful": HARMFUL, "benign": SAFE}  # of the splits

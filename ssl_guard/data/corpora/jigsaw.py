@@ -5,7 +5,8 @@ TFDS fetches and prepares them itself, once; here its prepared data is read.
 
 from pathlib import Path
 
-from ssl_guard.data.corpora.published import Item, Published, configs
+from ssl_guard.data.corpora.parse import Item
+from ssl_guard.data.corpora.published import Published, configs
 from ssl_guard.data.schema import HARMFUL, SAFE
 
 TOXIC = 0.5  # share of the people who call a comment toxic

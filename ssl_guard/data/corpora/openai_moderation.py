@@ -1,6 +1,7 @@
 """The evaluation set that OpenAI released with its moderation endpoint."""
 
-from ssl_guard.data.corpora.published import Item, Published, configs
+from ssl_guard.data.corpora.parse import Item
+from ssl_guard.data.corpora.published import Published, configs
 from ssl_guard.data.schema import HARMFUL, SAFE
 
 # A flag that a row does not have is not known.

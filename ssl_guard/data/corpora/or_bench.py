@@ -1,6 +1,7 @@
 """OR-Bench: harmless prompts that models tend to refuse, and toxic ones."""
 
-from ssl_guard.data.corpora.published import Item, Published, configs
+from ssl_guard.data.corpora.parse import Item
+from ssl_guard.data.corpora.published import Published, configs
 from ssl_guard.data.schema import HARMFUL, SAFE
 
 LABELS = {"full": SAFE, "hard": SAFE, "toxic": HARMFUL}  # of the splits

@@ -1,6 +1,7 @@
 """PKU-SafeRLHF: prompts with two responses each, both judged by people."""
 
-from ssl_guard.data.corpora.published import Item, Published, configs, first_of
+from ssl_guard.data.corpora.parse import Item, first_of
+from ssl_guard.data.corpora.published import Published, configs
 from ssl_guard.data.schema import HARMFUL, SAFE
 
 LABELS = {True: SAFE, False: HARMFUL}  # of is_response_0_safe and is_response_1_safe

@@ -1,6 +1,7 @@
 """ToxicChat: what people asked the Vicuna demo."""
 
-from ssl_guard.data.corpora.published import Item, Published, configs
+from ssl_guard.data.corpora.parse import Item
+from ssl_guard.data.corpora.published import Published, configs
 from ssl_guard.data.schema import HARMFUL, SAFE
 
 LABELS = {"1": HARMFUL, "0": SAFE}

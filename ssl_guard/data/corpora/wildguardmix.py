@@ -1,6 +1,7 @@
 """WildGuardMix, the training and test set of WildGuard: prompts, most with a response."""
 
-from ssl_guard.data.corpora.published import Item, Published, configs
+from ssl_guard.data.corpora.parse import Item
+from ssl_guard.data.corpora.published import Published, configs
 from ssl_guard.data.schema import HARMFUL, SAFE
 
 LABELS = {"harmful": HARMFUL, "unharmful": SAFE, None: None}

@@ -1,6 +1,7 @@
 """XSTest: harmless prompts that look harmful, harmful twins of them, and responses to both."""
 
-from ssl_guard.data.corpora.published import Item, Published, configs
+from ssl_guard.data.corpora.parse import Item
+from ssl_guard.data.corpora.published import Published, configs
 from ssl_guard.data.corpora.wildguardmix import WildGuardMix
 from ssl_guard.data.schema import HARMFUL, SAFE
 

@@ -102,5 +102,5 @@ def test_the_command(tmp_path, capfd, monkeypatch):
 def test_sources_of_no_use(tmp_path):
     (tmp_path / "config.py").write_text(CONFIG.format(url="http://h/v1", cache=tmp_path / "cache"))
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[1]) + "\n")
-    with pytest.raises(generate.BadInput, match="no row that is labelled harmful"):
+    with pytest.raises(generate.BadInput, match="no row labelled harmful"):
         generate.sources_of(tmp_path / "rows.jsonl")

@@ -146,8 +146,8 @@ def test_prepared_data_needs_no_source_and_a_changed_source_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        (b"label", b"labels", "row 1: 'label' is no column or label that xstest has"),
-        (b"unsafe", b"unsure", "row 2: 'unsure' is no column or label that xstest has"),
+        (b"label", b"labels", "row 1: 'label' is not a column or label of xstest"),
+        (b"unsafe", b"unsure", "row 2: 'unsure' is not a column or label of xstest"),
         (b'"Boil', b"Boil", "line 2 has 2 columns, but line 1 has 6"),
         (b"safe", b"\xff", "line 3 is not UTF-8"),
     ],

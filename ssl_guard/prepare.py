@@ -218,7 +218,7 @@ def sets_used(config: ConfigDict, source: assemble.Source) -> dict[str, TextSet]
 
 
 def views_of(config: ConfigDict) -> tuple[str, ...]:
-    """The views of the unlabelled rows that the config's algorithm needs."""
+    """Returns the views of the unlabelled rows that the config's algorithm needs."""
     if config.algorithm in algorithms.CLOSED_FORM:
         return ()
     return algorithms.build(config.algorithm, **config[config.algorithm]).views

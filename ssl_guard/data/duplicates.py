@@ -41,12 +41,12 @@ class Shingles:
 
     @classmethod
     def of(cls, prompts: Iterable[str]) -> "Shingles":
-        """The shingles of prompts. Holds one prompt at a time."""
+        """Returns the shingles of prompts. Holds one prompt at a time."""
         return cls.of_texts(_words(prompt) for prompt in prompts)
 
     @classmethod
     def of_texts(cls, texts: Iterable[str]) -> "Shingles":
-        """The shingles of texts that `_words` has normalised."""
+        """Returns the shingles of texts that `_words` has normalised."""
         sizes = [0]
 
         def hashes() -> Iterator[int]:
@@ -88,7 +88,7 @@ class Shingles:
         return set(self.hashes[self.starts[i] : self.starts[i + 1]].tolist())
 
     def bands(self) -> np.ndarray:
-        """MinHash bands, uint64 [bands, prompts]: equal if all values of the band are equal."""
+        """Computes MinHash bands, uint64 [bands, prompts], equal if all values of a band are."""
         found = np.empty((PERMUTATIONS // BAND, len(self)), np.uint64)
         mix = np.random.default_rng(1).integers(1 << 64, size=BAND, dtype=np.uint64) | 1
         sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
@@ -148,7 +148,7 @@ def near_duplicate_groups(prompts: Iterable[str]) -> list[list[int]]:
 
 
 def group_numbers(prompts: Iterable[str]) -> np.ndarray:
-    """The number of each prompt's group in `near_duplicate_groups`, int64 [prompts]."""
+    """Returns the number of each prompt's group in `near_duplicate_groups`, int64 [prompts]."""
     groups = near_duplicate_groups(prompts)
     numbers = np.empty(sum(map(len, groups)), np.int64)
     for number, members in enumerate(groups):
@@ -157,7 +157,7 @@ def group_numbers(prompts: Iterable[str]) -> np.ndarray:
 
 
 def _components(shingles: Shingles) -> list[int]:
-    """The representative prompt of every prompt's component."""
+    """Returns the representative prompt of every prompt's component."""
     parent = list(range(len(shingles)))
 
     def root(i: int) -> int:
@@ -199,5 +199,5 @@ def _linked(a: set[int], b: set[int]) -> bool:
 
 
 def _words(prompt: str) -> str:
-    """The prompt's words without case and punctuation, or the prompt if it has no words."""
+    """Returns the prompt's words without case and punctuation, or the prompt if it has no words."""
     return " ".join(re.findall(r"\w+", prompt.casefold())) or normalised(prompt)

@@ -22,7 +22,7 @@ from ssl_guard.errors import BadInput
 
 
 def rows_for(texts: int, mean: float, longest: int) -> int:
-    """The number of rows for texts of `mean` tokens, in rows as long as the longest text."""
+    """Returns the number of rows, as long as the longest text, for texts of `mean` tokens."""
     return max(1, int(texts * mean / longest))
 
 
@@ -108,7 +108,7 @@ def layout(lengths: np.ndarray, rows: int, groups: int) -> Layout:
 
 
 def own_slice(size: int, process_index: int, process_count: int) -> slice:
-    """The part of `size` things that belongs to a process."""
+    """Returns the part of `size` things that belongs to a process."""
     share = size // process_count
     return slice(process_index * share, (process_index + 1) * share)
 
@@ -143,7 +143,7 @@ def view(
 
 
 def tasks_of(records: list[dict]) -> np.ndarray:
-    """int32 [records]: the place in schema.TASKS of every record's task."""
+    """Returns the place in schema.TASKS of every record's task, int32 [records]."""
     return np.array([row["second"] < len(row["input_ids"]) for row in records], np.int32)
 
 
@@ -181,7 +181,7 @@ def dealt(rows: np.ndarray, lengths: np.ndarray, tokens: np.ndarray, batch: int)
 
 
 def spread(count: int) -> np.ndarray:
-    """An order, int [count], of sorted items in which both halves have similar sizes, recursively.
+    """Orders sorted items, int [count], so that both halves have similar sizes, recursively.
 
     So each device gets long and short texts, for any number of devices."""
     parts = [np.arange(count)]

@@ -125,7 +125,7 @@ def train_batches(
         }
 
     def needs(window: int) -> np.ndarray:
-        """int [window_steps, views]: the lengths that its steps ask for."""
+        """Returns int [window_steps, views], the lengths that its steps ask for."""
         found = np.stack([layout.need for layout in layouts(window).values()], axis=1)
         if one_length:
             found[:] = found.max(axis=1, keepdims=True)
@@ -225,7 +225,7 @@ def eval_batches(
 
 
 def tasks_of(records: Records) -> np.ndarray:
-    """The place in schema.TASKS of every record's task, int32 [rows]."""
+    """Returns the place in schema.TASKS of every record's task, int32 [rows]."""
     return packing.tasks_of(records.gather(range(len(records))))
 
 
@@ -245,7 +245,7 @@ def _check_buckets(records: Records, buckets: Sequence[int]) -> None:
 
 
 def _first_occurrence(index: np.ndarray) -> np.ndarray:
-    """float32 [batch]: 1 where a value occurs for the first time, else 0."""
+    """Returns float32 [batch]: 1 where a value occurs for the first time, else 0."""
     weight = np.zeros(len(index), np.float32)
     weight[np.unique(index, return_index=True)[1]] = 1
     return weight

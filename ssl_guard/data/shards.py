@@ -122,7 +122,7 @@ def _write_records(
 
 
 def repeated_share(contents: np.ndarray, owners: np.ndarray) -> float:
-    """The share of records that equal a record of another row.
+    """Returns the share of records that equal a record of another row.
 
     contents: uint64 [records], hashes; owners: int64 [records], the row that each is a copy of.
     """
@@ -252,7 +252,7 @@ class ShardRecords(Records):
         self.lengths = np.ascontiguousarray(index["length"])
 
     def gather(self, indices: Iterable[int]) -> list[dict]:
-        """The records at these positions (0 <= i < len), in this order.
+        """Returns the records at these positions (0 <= i < len), in this order.
 
         Raises BadInput, naming shard and record, when a record does not match its CRC.
         """

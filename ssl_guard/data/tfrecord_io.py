@@ -94,6 +94,6 @@ def _body(file: BinaryIO, header: bytes) -> bytes | None:
 
 
 def _masked_crc(data: bytes) -> int:
-    """CRC32C, rotated and shifted by a constant as in the TFRecord format."""
+    """Computes CRC32C, rotated and shifted by a constant as in the TFRecord format."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

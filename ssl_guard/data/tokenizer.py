@@ -106,7 +106,7 @@ class Tokenizer:
         ]
 
     def room(self, pair: bool) -> int:
-        """The tokens that fit beside the special tokens, of a prompt alone or of a pair."""
+        """Returns the tokens that fit beside the special tokens, of a prompt alone or of a pair."""
         special = len(self._middle) + len(self._close) if pair else len(self._end)
         return self.max_length - len(self._open) - special
 
@@ -137,7 +137,7 @@ class Tokenizer:
 
 
 def _around(ids: list[int], segments: list[int | None]) -> tuple[list[int], list[int], list[int]]:
-    """The special tokens before, between and after texts: those whose segment is None."""
+    """Returns the special tokens before, between and after texts: those whose segment is None."""
     inside = [place for place, segment in enumerate(segments) if segment is not None]
     between = [i for i in range(inside[0], inside[-1]) if segments[i] is None]
     return ids[: inside[0]], [ids[i] for i in between], ids[inside[-1] + 1 :]

@@ -45,7 +45,7 @@ class Mixture(Concat):
                 )
 
     def mean_lengths(self) -> np.ndarray:
-        """The expected tokens of each row's strong view, float64 [rows]."""
+        """Returns the expected tokens of each row's strong view, float64 [rows]."""
         means = [
             view.lengths.reshape(-1, copies).mean(axis=1)
             for view, copies in zip(self.views, self.copies, strict=True)
@@ -64,7 +64,7 @@ class Mixture(Concat):
         bounds = np.cumsum(self.weights)[:-1]
 
         def drawn(epoch: int) -> np.ndarray:
-            """Every row's set in an epoch, int [rows]."""
+            """Draws every row's set in an epoch, int [rows]."""
             if not len(bounds):
                 return np.zeros(self.rows, np.int64)
             draws = np.random.default_rng([seed, SETS, epoch]).random(self.rows)
@@ -75,7 +75,7 @@ class Mixture(Concat):
         lock = threading.Lock()  # prefetching iterators may share a chooser
 
         def turns(epoch: int) -> tuple[np.ndarray, np.ndarray]:
-            """(set of each row in an epoch, its earlier visits to that set), int [rows] each."""
+            """Returns (set of each row in an epoch, earlier visits to that set), int [rows]."""
             nonlocal until
             if epoch < until:
                 seen[:], until = 0, 0

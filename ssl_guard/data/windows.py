@@ -22,7 +22,7 @@ PROMPT_SHARE = 4  # a long prompt gets at least 1 / PROMPT_SHARE of a window
 
 
 def spans(length: int, size: int, stride: int) -> list[tuple[int, int]]:
-    """(start, end) of windows of `size` at every `stride`; the last one ends with the text."""
+    """Returns (start, end) of windows of `size` at every `stride`; the last ends with the text."""
     last = max(0, length - size)
     starts = [*range(0, last, max(1, min(stride, size))), last]
     return [(start, min(start + size, length)) for start in starts]
@@ -64,7 +64,7 @@ def encode(
 
 
 def most_harmful(scores: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """The largest harmful probability of each text's windows.
+    """Returns the largest harmful probability of each text's windows.
 
     owner: int [windows], the text of each window, increasing, with every text."""
     return np.maximum.reduceat(scores, np.unique(owner, return_index=True)[1])
@@ -83,7 +83,7 @@ class Windowed(Records):
         self.counts = np.bincount(self.owner, minlength=len(rows))
 
     def gather(self, indices: Iterable[int]) -> list[dict]:
-        """The rows at these positions, in this order."""
+        """Returns the rows at these positions, in this order."""
         indices = list(indices)
         rows = self._rows.gather(indices)
         return [

@@ -147,7 +147,7 @@ def weighted_scores(
 
 
 def _calibration_errors(scores, labels, weights, rows, harmful_rows) -> np.ndarray:
-    """`metrics.expected_calibration_error` of every resample; rows in the order of their scores."""
+    """Computes `metrics.expected_calibration_error` of every resample; rows sorted by score."""
     score_sums = (weights * scores).cumsum(axis=1)
     errors = []
     for n, y, s in zip(rows, harmful_rows, score_sums, strict=True):

@@ -75,7 +75,7 @@ def apply(calibrator: dict, scores: np.ndarray) -> np.ndarray:
 
 
 def _logits(scores: np.ndarray) -> np.ndarray:
-    """The logit of the harmful probability: the difference of the logits of the two classes."""
+    """Returns the logit of the harmful probability, the difference of the two logits."""
     return logit(np.clip(scores, EDGE, 1 - EDGE))
 
 
@@ -94,10 +94,12 @@ def _temperature(labels, scores) -> dict:
 
 
 def _platt(labels, scores) -> dict:
-    """Logistic regression on the logit, without penalty, on Platt's targets (N+ + 1) / (N+ + 2) and
-    1 / (N- + 2), which keep the slope finite when the classes do not overlap (Platt, Probabilistic
-    outputs for support vector machines, 1999, section 2.2). A target is a row of each label with
-    weights that sum to 1."""
+    """Fits a logistic regression on the logit, without penalty.
+
+    Platt's targets (N+ + 1) / (N+ + 2) and 1 / (N- + 2) keep the slope finite when the classes do
+    not overlap (Platt, Probabilistic outputs for support vector machines, 1999, section 2.2). A
+    target is a row of each label with weights that sum to 1.
+    """
     harmful, safe = int((labels == 1).sum()), int((labels == 0).sum())
     target = np.where(labels == 1, (harmful + 1) / (harmful + 2), 1 / (safe + 2))
     head = LogisticRegression(C=np.inf, tol=1e-9, max_iter=1000).fit(

@@ -105,7 +105,7 @@ def open_exam(
 
 
 def _near_others(prompts: list[str], config, source: Source) -> np.ndarray:
-    """bool [prompts]: near-duplicates of augmented views or of continued pre-training's prompts."""
+    """Finds near-duplicates of augmented views or of pre-training prompts, bool [prompts]."""
     near = np.zeros(len(prompts), bool)
     views = (s.views(source.rows["unlabelled"]) for s in sets_used(config, source).values())
     others = [Shingles.of(prompt for _, _, prompt, _ in of_set) for of_set in views]

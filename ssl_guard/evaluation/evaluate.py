@@ -100,7 +100,7 @@ def evaluate_run(
 def _evaluate_run(
     run: Run, rows: Rows, records, source: Source, policies: Mapping[str, Mapping], **how
 ) -> list[tuple[dict, list[dict]]]:
-    """`evaluate_rows` of the run, with its cost, contamination and provenance.
+    """Evaluates the run with `evaluate_rows`, with its cost, contamination and provenance.
 
     policies: as for `evaluate_rows`; weights without a threshold are not scored.
     """
@@ -136,7 +136,7 @@ def evaluate_others(
     workdir: Path,
     **how,
 ) -> list[dict]:
-    """`evaluate_other` of each scorer that can be opened; the rest are reported on stderr."""
+    """Evaluates each scorer that can be opened; the rest are reported on stderr."""
     names, found = set(), []
     for open_scorer in others:
         try:

@@ -113,7 +113,7 @@ def harmful_outputs(
 
 
 def _max_length(folder: Path, config) -> int:
-    """The least of the encoder's positions, the tokenizer's limit and LONGEST."""
+    """Returns the least of the encoder's positions, the tokenizer's limit and LONGEST."""
     longest = config.max_tokens or config.max_position_embeddings
     file = folder / "tokenizer_config.json"
     if file.is_file():
@@ -127,7 +127,7 @@ def _buckets(longest: int) -> tuple[int, ...]:
 
 
 def _weights_sha256(folder: Path) -> str:
-    """The sha256 of model.safetensors, or of the hashes of its shards."""
+    """Returns the sha256 of model.safetensors, or of the hashes of its shards."""
     hashes = [sha256_file(file) for file in sorted(folder.glob("model*.safetensors"))]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 

@@ -117,7 +117,7 @@ def evaluate_rows(
 
 
 def _lines(rows: Rows, kept: np.ndarray, scores: Mapping[str, np.ndarray]) -> list[dict]:
-    """The lines of an evaluation's .jsonl; scores: float [kept rows]."""
+    """Returns the lines of an evaluation's .jsonl; scores: float [kept rows]."""
     lines = []
     for place, i in enumerate(kept):
         example = rows.exam.examples[i]
@@ -153,7 +153,7 @@ def _judge(
     attacked: Sequence[tuple[robustness.Attack, np.ndarray]],
     resamples: int,
 ) -> dict:
-    """The parts of an evaluation that follow from scores: scores, slices, robustness, curves.
+    """Returns the parts of an evaluation that follow from scores.
 
     labels, groups: int [rows]; scores: float [rows], and thresholds, by the name of the weights;
     weights: which of them the slices and the rest are of; values: of `metrics.by_value`, by slice;

@@ -53,8 +53,11 @@ def cheapest_threshold(
 
 
 def _confusions(labels, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
-    """(edges, hits, alarms, harmful, safe): every threshold that makes a difference, rising, with
-    its true and false positives, and the number of rows of each class."""
+    """Returns (edges, hits, alarms, harmful, safe).
+
+    edges: every distinct threshold, ascending; hits, alarms: its true and false positives; harmful,
+    safe: rows of each class.
+    """
     levels = np.unique(scores)
     edges = np.concatenate(
         [levels[:1], (levels[1:] + levels[:-1]) / 2, np.nextafter(levels[-1:], 2)]
@@ -65,7 +68,7 @@ def _confusions(labels, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray, int
 
 
 def _best(edges: np.ndarray, values: np.ndarray) -> float:
-    """The edge of the largest value; of equally good ones the one nearest 0.5."""
+    """Returns the edge of the largest value; of equally good ones the one nearest 0.5."""
     best = np.flatnonzero(values >= values.max() - 1e-12)
     return float(edges[best[np.argmin(np.abs(edges[best] - 0.5))]])
 
@@ -149,8 +152,10 @@ def defined(chosen: dict, at_half: dict, labels: np.ndarray) -> dict:
 def by_value(
     labels: np.ndarray, scores: np.ndarray, threshold: float, values: list[str | None]
 ) -> dict[str, dict[str, float]]:
-    """{value: {"rows", "harmful", **binary_scores}} of the rows with each value, largest first;
-    rows whose value is None are in no slice."""
+    """Returns {value: {"rows", "harmful", **binary_scores}} of the rows with each value.
+
+    The largest slice comes first; rows whose value is None are in no slice.
+    """
     found = {}
     for value in {value for value in values if value is not None}:
         rows = np.array([other == value for other in values])

@@ -74,7 +74,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _encoder_similarity():
-    """measure(sources, views) of a Gate: by the default encoder, mean-pooled."""
+    """Returns measure(sources, views) of a Gate, by the default encoder, mean-pooled."""
     config = config_module.default()
     folder = pretrained.resolve(config.model.name)
     tokenizer = Tokenizer(folder, config.data.max_length)

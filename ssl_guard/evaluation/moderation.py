@@ -91,7 +91,7 @@ def _checked_url(base_url: str, key: str) -> str:
 
 
 def _post(client: httpx2.Client, url: str, body: dict, attempts: int, wait: float):
-    """The answer's JSON, or None if these texts failed for good."""
+    """Returns the answer's JSON, or None if these texts failed for good."""
 
     def ask():
         try:

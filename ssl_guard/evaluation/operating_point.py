@@ -99,7 +99,7 @@ def recall_threshold(
 
 
 def _least_rate(rows: int, confidence: float) -> float:
-    """The smallest error rate that this many rows can promise, rounded up to four decimals."""
+    """Returns the smallest error rate that this many rows can guarantee, rounded up to 1e-4."""
     return np.ceil(1e4 * -np.expm1(np.log1p(-confidence) / rows)) / 1e4
 
 
@@ -295,7 +295,7 @@ def run_thresholds(
 
 
 def _of_profile(report: dict, policy: str | Path, profile: str) -> tuple[str, float]:
-    """(name of the threshold policy, threshold of the weights that the run reports)."""
+    """Returns (name of the threshold policy, threshold of the weights that the run reports)."""
     try:
         content = json.loads(Path(policy).read_text())
         point = content["thresholds"][profile]

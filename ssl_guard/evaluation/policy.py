@@ -121,7 +121,7 @@ def _rows_of_a_file(workdir: Path, config: ConfigDict, file: str) -> Rows:
 
 
 def _labelled(config: ConfigDict, file: str) -> list[Example]:
-    """The rows of a file that have a label, read as the run reads a file."""
+    """Returns the rows of a file that have a label, read as the run reads a file."""
     try:
         corpus = DataSpec(config).corpora.load(file)
     except BadInput as error:

@@ -76,7 +76,7 @@ def write_evaluation(workdir: str | Path, evaluation: dict, rows: Sequence[dict]
 
 
 def _path(folder: Path, cohort: dict) -> Path:
-    """<name>.json, or <name>-<sha256>.json if <name>.json is of another corpus."""
+    """Returns <name>.json, or <name>-<sha256>.json if <name>.json is of another corpus."""
     policy = cohort["threshold_policy"].partition(",")[0].replace(":", "-")
     if policy == "given":
         policy += f"-{cohort['threshold'][cohort['weights']]:g}"

@@ -116,7 +116,7 @@ def read(folder: Path) -> tuple[list[Example], dict[str, int]]:
 
 
 def label_of(row: dict[str, str]) -> int | None:
-    """The label by the mean of the columns human_score*; None between the thresholds."""
+    """Returns the label by the mean of the columns human_score*; None between the thresholds."""
     scores = [float(value) for name, value in row.items() if name.startswith("human_score")]
     mean = sum(scores) / len(scores)
     return HARMFUL if mean >= 0.5 else SAFE if mean <= 0.25 else None

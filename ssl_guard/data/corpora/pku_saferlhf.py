@@ -34,7 +34,7 @@ class PKUSafeRLHF(Published):
 
     @classmethod
     def parse(cls, task, split, row):
-        """Two items a row."""
+        """Yields two items for each row."""
         for n in (0, 1):
             category = first_of(row[f"response_{n}_harm_category"])
             label = LABELS[row[f"is_response_{n}_safe"]]

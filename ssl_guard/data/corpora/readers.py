@@ -72,7 +72,7 @@ def files_of(path: Path, split: str = "") -> tuple[Path, ...]:
 
 
 def sha256(files: Iterable[Path]) -> str:
-    """Hexadecimal sha256 of one file, or of the hashes of several."""
+    """Returns the hexadecimal sha256 of one file, or of the hashes of several."""
     digests = []
     for file in files:
         with _readable(file):
@@ -108,7 +108,7 @@ def _suffix(path: Path) -> str:
 
 
 def _splits(path: Path) -> dict[str, list[Path]]:
-    """The files of every split of a folder, by name; "" for a single saved dataset."""
+    """Returns the files of every split of a folder, by name; "" for a single saved dataset."""
     if (path / SAVED).is_file():
         return {"": _saved(path)}
     if (path / SAVED_SPLITS).is_file():
@@ -263,7 +263,7 @@ def _batch_rows(path: Path, names: list[str], batches: Iterable[pa.RecordBatch])
 
 
 def _values(path: Path, batch: pa.RecordBatch, first: int) -> dict[str, list]:
-    """The Python values of every column. Damaged values are found before conversion."""
+    """Returns the Python values of every column. Damaged values are found before conversion."""
     found = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:

@@ -8,13 +8,13 @@ from ssl_guard.data.schema import Example
 
 
 def citation(key: str) -> str:
-    """The BibTeX entry of this key in references.bib."""
+    """Returns the BibTeX entry of this key in references.bib."""
     entries = Path(__file__).with_name("references.bib").read_text(encoding="utf-8")
     return next(e for e in entries.strip().split("\n\n") if f"{{{key}," in e.partition("\n")[0])
 
 
 def features() -> tfds.features.FeaturesDict:
-    """The features of every corpus; label is -1 where it is unknown."""
+    """Returns the features of every corpus; label is -1 where it is unknown."""
     text = {
         name: tfds.features.Text()
         for name in ("id", "prompt", "response", "category", "source", "licence")

@@ -197,7 +197,7 @@ def _rows(files: tuple[Path, ...], columns: Iterable[str]) -> Iterator[tuple[str
 
 def _example(config: UserFileConfig, where: str, place: str, row: Mapping) -> Example:
     def text(name: str) -> str | None:
-        """The value of a text column, None if it is absent, null or blank."""
+        """Returns the value of a text column, None if it is absent, null or blank."""
         value = row.get(config.columns[name])
         if name == "id" and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)

@@ -1,4 +1,4 @@
-"""What a whole run does and leaves behind: nothing unpickled, no secret, no text.
+"""Checks a whole run: it unpickles nothing and writes no secret and no text.
 
 A run of its own process trains on a user's file, is evaluated and reported, with an audit hook
 (PEP 578) that sees what no reading of the source can: what the libraries do on the run's behalf.

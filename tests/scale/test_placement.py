@@ -1,4 +1,4 @@
-"""What goes where on a mesh: by names and shapes alone, nothing is computed."""
+"""Tests the placement of arrays on a mesh by names and shapes, without computing."""
 
 import json
 import math

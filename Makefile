@@ -1,4 +1,4 @@
-# make demo   train UDA and its supervised twin on real data, end with a table
+# make demo   train UDA and its supervised baseline on real data, end with a table
 # make test   lint and tests
 # make parity, tfdata, translate, llm, beam: against PyTorch and TensorFlow, with real translators, a
 #             small language model, on Apache Beam; each in an environment of its own

@@ -17,7 +17,7 @@ from ssl_guard.data.assemble import Source
 from ssl_guard.data.contamination import overlap, pretraining
 from ssl_guard.data.corpora import user_file
 from ssl_guard.data.duplicates import Known, Shingles
-from ssl_guard.data.schema import SAFE, Corpus, Example, make_corpus
+from ssl_guard.data.schema import SAFE, Corpus, Example, label_map, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.models import pretrained
 from ssl_guard.prepare import sets_used
@@ -64,7 +64,7 @@ def open_exam(
     Raises BadInput for a corpus that cannot be read as the run's task or has no row left to score.
     """
     side = name if name in SIDES else None
-    title, rows, label_map = labelled_rows(name, config, source, columns=columns, labels=labels)
+    title, rows, values = labelled_rows(name, config, source, columns=columns, labels=labels)
     extra = {}
     if user_file.reads(name):
         extra = _slices(name, slices, user_file.COLUMNS | _columns(config, columns))
@@ -101,7 +101,7 @@ def open_exam(
             "near_duplicates": int((near & ~found.exact).sum()),
             "removed": not keep_seen,
         },
-        label_map=label_map,
+        label_map=values,
     )
 
 
@@ -127,22 +127,22 @@ def labelled_rows(
 ) -> tuple[str, list[Example], dict[str, int] | None]:
     """(what an exam of this name calls its corpus, the rows with a label, its label_map); the
     arguments are those of `open_exam`."""
-    data, label_map = config.data, None
+    data, values = config.data, None
     if name in SIDES:
         title, rows = f"{source.corpus.name}.{name}", source.rows.get(name) or []
     else:
         if user_file.reads(name):
             own = label_map(data.harmful_values, data.safe_values)
-            label_map = dict(labels or own or user_file.LABELS)
+            values = dict(labels or own or user_file.LABELS)
         corpus = corpora.load(
             name,
             task=data.task,
             data_dir=Path(data.dir),
             columns=_columns(config, columns) if user_file.reads(name) else {},
-            labels=label_map,
+            labels=values,
         )
         title, rows = corpus.name, corpus.examples
-    return title, [example for example in rows if example.label is not None], label_map
+    return title, [example for example in rows if example.label is not None], values
 
 
 def _columns(config, columns: Mapping[str, str] | None) -> dict[str, str]:

@@ -37,7 +37,7 @@ def run(main: Callable[[list[str]], None], *, words: str = "") -> None:
         except BadInput as error:
             _fail(error)
         except BrokenPipeError:
-            _end_quietly()
+            end_quietly()
 
     app.run(guarded, flags_parser=lambda argv: _parse(argv, main.__globals__["__doc__"]))
 
@@ -106,7 +106,7 @@ def _show_help(doc: str) -> NoReturn:
     try:
         print(f"{doc.strip()}\n\nFlags:", *lines, sep="\n", flush=True)
     except BrokenPipeError:
-        _end_quietly()
+        end_quietly()
     sys.exit(0)
 
 
@@ -121,7 +121,7 @@ def _fail(error: Exception) -> NoReturn:
     sys.exit(2)
 
 
-def _end_quietly() -> NoReturn:
+def end_quietly() -> NoReturn:
     """Exits after the reader of stdout has closed it, as in `... | head`."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(BROKEN_PIPE)

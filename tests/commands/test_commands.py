@@ -62,7 +62,7 @@ def test_help_of_training_shows_how_to_override_the_config():
     assert text == run("train", "--help").stdout
 
 
-@pytest.mark.parametrize("arguments", [["evaluate", "--help"], ["data", "list", "--nostatus"]])
+@pytest.mark.parametrize("arguments", [[], ["evaluate", "--help"], ["data", "list", "--nostatus"]])
 def test_a_closed_pipe_ends_quietly(arguments):
     command = [sys.executable, "-m", "ssl_guard", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -116,7 +116,11 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     data.buckets = (64, 128, 192, 256)  # padded lengths; the train step is compiled for each
     data.num_shapes = 0  # number of padded shapes to choose from the texts; 0 uses the buckets
     data.packing = False  # True packs several short texts into one row; same results, faster
-    data.window_steps = 16  # rows are sorted by length within windows of this many steps
+    # Sorting pads less but batches are not random: where length goes with the class, a batch holds
+    # few of one class.
+    data.sort_by_length = False
+    data.window_steps = 16  # rows of this many steps are sorted, or packed, together
+    data.stratified_batches = True  # class shares of a labelled batch: those of all labelled rows
 
     config.augment = augment = ConfigDict()  # strong views of the unlabelled rows, made once
     augment.name = "tfidf"  # name of the set that `ops` makes, a folder in data/augmented/

@@ -1,4 +1,4 @@
-"""From shards to batches: shuffled, bucketed by length, resumable at any step.
+"""From shards to batches: random, padded to buckets, resumable at any step.
 
 A batch is a pure function of (seed, step), so the position of the data is one number, and a resumed
 run sees what an uninterrupted one would have seen.
@@ -33,6 +33,8 @@ def train_batches(
     pad_id: int,
     copies: int = 1,
     window_steps: int = 16,
+    sort_by_length: bool = False,
+    strata: np.ndarray | None = None,
     num_shapes: int = 0,
     one_length: bool = False,
     pack_groups: int = 0,
@@ -48,8 +50,12 @@ def train_batches(
     labelled_batch, unlabelled_batch: rows of a global batch. Of these a process gets its own slice,
         rows [process_index * B / process_count, (process_index + 1) * B / process_count).
     buckets: rising padded lengths, the last one no shorter than any record.
-    window_steps: rows of so many consecutive steps are sorted by length and dealt out to batches,
-        longest with longest; the steps of a window then come in random order.
+    window_steps: rows of so many consecutive steps are dealt out together, to be packed or sorted;
+        the steps of a window then come in random order. Not used otherwise.
+    sort_by_length: deals the longest rows of a window to one batch, and so on. This pads less, but
+        batches are not random: where length goes with the class, a batch holds few of one class.
+    strata: int [labelled], such as the labels; a labelled batch then has the shares of all labelled
+        rows, to within a row. None, and sorted or packed batches: as the shuffle has it.
     num_shapes: 0 pads all views of a step to the bucket of its longest row. Else so many compiled
         shapes, a length for each view (the same one for a method that needs `one_length`), are
         chosen from the run's first steps, see data/shapes.py; a later step that fits none of them
@@ -92,6 +98,8 @@ def train_batches(
     _check_processes(process_count, *batch_sizes.values())
     if pack_groups:
         packing.check_groups(pack_groups, process_count, **batch_sizes)
+    if not (sort_by_length or pack_groups):
+        window_steps = 1  # a batch is the next rows of the shuffle
     plan = functools.lru_cache(maxsize=2)(
         sampling.planner(
             labelled,
@@ -102,6 +110,8 @@ def train_batches(
             unlabelled_batch=unlabelled_batch,
             window_steps=window_steps,
             packed=pack_groups > 0,
+            sort_by_length=sort_by_length,
+            strata=strata,
             own_lengths=num_shapes > 0 and not one_length,
         )
     )

@@ -43,6 +43,7 @@ def build(config: ConfigDict) -> Run:
     sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
     own_slice = sharding.own_slice(mesh)
     prepared = processes.first_process_first(lambda: prepare(config, views=algorithm.views))
+    labels = inference.labels_of(prepared.labelled)
     batches = pipeline.train_batches(
         prepared.labelled,
         prepared.unlabelled,
@@ -53,6 +54,8 @@ def build(config: ConfigDict) -> Run:
         unlabelled_batch=config.train.unlabelled_batch,
         buckets=tuple(config.data.buckets),
         window_steps=config.data.window_steps,
+        sort_by_length=config.data.sort_by_length,
+        strata=labels if config.data.stratified_batches else None,
         num_shapes=config.data.num_shapes,
         one_length=algorithm.forward is not None,
         pack_groups=sharding.row_shards(mesh) if config.data.packing else 0,
@@ -125,7 +128,7 @@ def build(config: ConfigDict) -> Run:
     )
     judge = functools.partial(
         monitor.judge,
-        prior=monitor.prior_of(inference.labels_of(prepared.labelled)),
+        prior=monitor.prior_of(labels),
         repeated=prepared.summary.get("repeated_views", 0.0),
         idle_steps=config.monitor.idle_steps,
         window_steps=config.monitor.window_steps,

@@ -19,7 +19,5 @@ def get_config(arg=None):
     config.augment.name = "identity"  # tfidf for a student on augmented texts
     config.augment.ops = ("identity",)
     config.augment.copies = 1
-    # The paper's 0.999 is for 100,000 steps: after 80 the teacher would still be 92% its first
-    # weights, a random head. 0.95 averages over the last 20 steps.
-    config.optim.ema_decay = 0.95
+    config.optim.ema_decay = 0.999  # m; a short run averages over its last ninth
     return base.variant(config, arg)

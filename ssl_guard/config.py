@@ -158,7 +158,8 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     optim.weight_decay = 5e-4  # AdamW's; none on biases and norms
     optim.warmup_steps = 10
     optim.clip_norm = 1.0  # global gradient norm; 0 for no clipping
-    optim.ema_decay = 0.0  # decay of the moving average of the weights; 0 for no average
+    # Decay of the moving average of the weights, smaller in the first steps; 0 for no average
+    optim.ema_decay = 0.0
     # Regexes of the names of frozen parameters. Freezing half of the encoder saves a third of the
     # time.
     optim.freeze = ("encoder/embeddings", "encoder/layer_[012]")

@@ -59,7 +59,7 @@ GOLDEN_ENCODER = {  # of the second step, and after it
     "embeddings": 0,
     "feed_forward": 0.32146,
     "head": 0.313967,
-    "average of head": 0.0469616,
+    "average of head": 0.285069,
 }
 
 
@@ -183,10 +183,24 @@ def test_layer_factors():
 def test_ema_is_the_recurrence():
     step, state = make("supervised")
     average = state.params
-    for batch in batches():
+    for decay, batch in zip((1 / 10, 2 / 11, 3 / 12), batches(), strict=True):
         state, _ = step(state, batch)
-        average = jax.tree.map(lambda a, p: 0.9 * a + 0.1 * p, average, state.params)
+        average = jax.tree.map(
+            lambda a, p, decay=decay: decay * a + (1 - decay) * p, average, state.params
+        )
     assert_same(state.ema_params, average)
+
+
+def test_the_average_soon_forgets_the_initial_weights():
+    average = jnp.zeros(())
+    for step in range(200):
+        average = optim.update_average(average, jnp.ones(()), 0.999, jnp.int32(step))
+        if step == 9:
+            assert average > 0.99, "a constant decay would still be at 0.01"
+    assert average == pytest.approx(1)
+    late = optim.update_average(jnp.zeros(()), jnp.ones(()), 0.9, jnp.int32(1000))
+    assert late == pytest.approx(0.1), "the decay itself once the run is long"
+    assert optim.update_average(None, None, 0.9, jnp.int32(0)) is None
 
 
 def test_metrics_count_rows_exactly():

@@ -206,7 +206,7 @@ def train_step(
     next_state = TrainState(
         step=state.step + 1,
         params=params,
-        ema_params=optim.update_average(state.ema_params, params, ema_decay),
+        ema_params=optim.update_average(state.ema_params, params, ema_decay, state.step),
         opt_state=opt_state,
         algo_state=algo_state,
         rng=state.rng,

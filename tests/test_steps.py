@@ -116,6 +116,20 @@ def test_a_model_that_is_apply_alone():
         step(state, batch, stages=None)
 
 
+def test_every_head_has_a_strong_view_of_its_own():
+    """Heads of equal weights predict alike in one pass; an own dropout mask tells them apart."""
+    batch = next(iter(batches()))
+    step, state = make("multihead_cotraining")
+    head = state.params["head"]
+    state = state._replace(
+        params=state.params | {"head": jnp.broadcast_to(head[:, :1], head.shape)}
+    )
+    after, _ = step(state, batch)
+    moved = np.asarray(after.params["head"] - state.params["head"])
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert np.abs(moved[:, one] - moved[:, other]).max() > 1e-4, "they learn apart"
+
+
 def test_no_gradient_reaches_the_target():
     """Dropout off and equal views: the loss must be that of a constant target."""
     step, state = make("fixmatch", threshold=0.0)

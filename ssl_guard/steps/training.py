@@ -150,7 +150,11 @@ def train_step(
     )
 
     def run(params, rows, view):
-        return apply(params, rows, dropout_key(rng, view), True)
+        key = dropout_key(rng, view)
+        if view != "strong" or not algorithm.view_per_head:
+            return apply(params, rows, key, True)
+        passes = [apply(params, rows, key, True) for key in jax.random.split(key, weak.shape[1])]
+        return jnp.stack([logits[:, head] for head, logits in enumerate(passes)], axis=1)
 
     weak = None
     if "weak" in algorithm.views and algorithm.forward is None:

@@ -157,7 +157,7 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     optim.layer_lr_decay = 0.75  # learning-rate factor from one layer to the one below
     optim.weight_decay = 5e-4  # AdamW's; none on biases and norms
     optim.warmup_steps = 10
-    optim.clip_norm = 1.0  # global gradient norm; 0 for no clipping
+    optim.clip_norm = 1.0  # global gradient norm, as for BERT and UDA; USB clips nothing: 0
     # Decay of the moving average of the weights, smaller in the first steps; 0 for no average
     optim.ema_decay = 0.0
     # Regexes of the names of frozen parameters. Freezing half of the encoder saves a third of the

@@ -217,6 +217,20 @@ def test_the_average_soon_forgets_the_initial_weights():
     assert optim.update_average(None, None, 0.9, jnp.int32(0)) is None
 
 
+def test_a_pseudo_label_of_the_strong_view_has_its_confidence():
+    """A hard target is always 1; the confidence is that of the prediction behind it."""
+    step, state = make("pseudo_label", threshold=0.0)
+    batch = next(iter(batches()))
+    _, metrics = step(state, batch)
+    key = algorithms.dropout_key(jax.random.fold_in(state.rng, 0), "strong")
+    probs = jax.nn.softmax(apply(state.params, batch["strong"], key, True))[:, 0]
+    expected = (probs.max(axis=1) * batch["weight"]).sum() / batch["weight"].sum()
+    total, count = metrics["pseudo/confidence"]
+    assert float(total / count) == pytest.approx(float(expected), rel=1e-5)
+    assert expected < 1
+    assert metrics["pseudo/margins_0"][1] + metrics["pseudo/margins_1"][1] == batch["weight"].sum()
+
+
 def test_metrics_count_rows_exactly():
     step, state = make("fixmatch", threshold=0.5)
     batch = next(iter(batches()))

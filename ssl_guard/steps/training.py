@@ -202,7 +202,7 @@ def train_step(
     if target is not None:
         metrics |= across.sum(
             diagnostics.pseudo_label_metrics(
-                target, seen.get("weak"), batch["weight"], batch["hidden_label"]
+                target, seen.get("weak", seen.get("strong")), batch["weight"], batch["hidden_label"]
             )
         )
         # A count of the global batch: its weight must not be summed over devices.

@@ -19,11 +19,11 @@ def pseudo_label_metrics(
 ) -> Metrics:
     """Measures confidence and use of the pseudo-labels, and accuracy where a hidden label exists.
 
-    logits: of the view that the pseudo-labels come from, whose margins are counted; None for methods
-    without one. valid: 0 for rows to ignore. The pseudo-label of a row is the class of the largest mean target.
+    logits: of the view that the pseudo-labels come from, whose margins are counted, or None.
+    valid: 0 for rows to ignore. The pseudo-label of a row is the class of the largest mean target.
 
-    mask_rate: share of valid rows that no head uses. confidence: mean largest probability of
-    the logits, or of the target without any. accuracy: agreement with the hidden label among
+    mask_rate: share of valid rows that no head uses. confidence: mean largest probability of the
+    logits, or of the target without any. accuracy: agreement with the hidden label among
     used rows. By class of the pseudo-label: mask_rate_c, confidence_c, accuracy_c (the precision of
     class c), share_c (of the used rows), margins_c (histogram over MARGINS).
     """

@@ -173,7 +173,7 @@ def train_step(
     def judge(logits):
         """Returns the objective as a function of the logits, and by-products."""
         seen = jax.lax.stop_gradient(logits)
-        if algorithm.forward is None:
+        if weak is not None:
             seen |= {"weak": weak}
         algo_state, target = algorithm.target(state.algo_state, seen, batch, clock, across)
         algo_state, target = jax.lax.stop_gradient((algo_state, target))

@@ -45,6 +45,14 @@ def test_defaults_are_the_published_ones(name):
     assert {key: known[key].default for key in PUBLISHED[name]} == PUBLISHED[name]
 
 
+def test_setfit_trains_the_whole_encoder_at_a_small_rate():
+    config = importlib.import_module("configs.setfit").get_config()
+    assert config.optim.freeze == ("head",) and config.optim.layer_lr_decay == 1.0
+    assert config.optim.lr == 2e-5 and config.setfit.C == 1.0
+    assert config.train.steps == 2.5 * config.data.labelled
+    assert not config.data.sort_by_length, "pairs are of any lengths"
+
+
 @pytest.mark.parametrize("name", TEXT)
 def test_configs_have_values_for_text(name):
     config = importlib.import_module(f"configs.{name}").get_config()

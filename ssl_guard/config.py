@@ -56,6 +56,7 @@ LEAST = {  # smallest value of a key
     "augment.copies": 1,
     "model.num_heads": 1,
     "train.steps": 1,
+    "train.supervised_steps": 0,
     "train.labelled_batch": 1,
     "train.unlabelled_batch": 1,
     "train.max_nonfinite_steps": 1,
@@ -166,6 +167,7 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
 
     config.train = train = ConfigDict()
     train.steps = 80
+    train.supervised_steps = 0  # first updates that use the labelled rows alone
     # Length of an epoch, after which MultiMatch and MarginMatch set their cut-offs. 0 is a pass
     # over the unlabelled pool; the safety paper's code uses a pass over the labelled rows.
     train.steps_per_epoch = 0
@@ -214,6 +216,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.data.max_length, config.data.buckets = 64, (64,)
     config.augment.copies = 1
     config.train.steps, config.train.eval_every_steps, config.train.log_every_steps = 4, 2, 1
+    config.train.supervised_steps = min(config.train.supervised_steps, 1)
     config.train.labelled_batch, config.train.unlabelled_batch = 8, 8
     config.optim.warmup_steps = 1
     config.eval.bootstrap_samples = 50

@@ -35,6 +35,15 @@ def runs(folder):
     }
 
 
+def test_a_supervised_start_to_the_end_is_the_supervised_run(runs, folder):
+    started = train_run.train_and_evaluate(
+        smoke(folder, "uda", **{"train.supervised_steps": 4}), folder / "started"
+    )
+    alone = train_run.train_and_evaluate(smoke(folder, "supervised"), folder / "alone")
+    assert started["dev"]["raw"] == pytest.approx(alone["dev"]["raw"], rel=1e-4)
+    assert started["dev"]["raw"] != pytest.approx(runs["uda"][1]["dev"]["raw"], rel=1e-4)
+
+
 def test_a_finished_run_returns_at_once(runs, folder, monkeypatch):
     monkeypatch.setattr(gradient, "prepare", None)  # nothing of it may be needed
     again = train_run.train_and_evaluate(smoke(folder, "uda"), folder / "uda")

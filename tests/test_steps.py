@@ -231,6 +231,29 @@ def test_a_pseudo_label_of_the_strong_view_has_its_confidence():
     assert metrics["pseudo/margins_0"][1] + metrics["pseudo/margins_1"][1] == batch["weight"].sum()
 
 
+@pytest.mark.parametrize("name", ["uda", "multimatch", "mixmatch", "marginmatch virtual"])
+def test_a_supervised_start_is_the_supervised_run_and_then_the_method(name):
+    step, state = make(name, **METHODS[name])
+    started = jax.jit(steps.supervised_start(step, 2))
+    plain = functools.partial(step, algorithm=algorithms.build("supervised"))
+    found, expected = state, state
+    for batch in list(batches())[:2]:
+        found, metrics = started(found, batch)
+        expected, _ = plain(expected, batch)
+        assert metrics["loss/supervised"][1] > 0
+        assert metrics["loss/unlabelled"][1] == metrics["pseudo/mask_rate"][1] == 0
+    assert_same(found.params, expected.params)
+    assert_same(found.opt_state, expected.opt_state)
+    assert_same(found.algo_state, state.algo_state)
+    last = list(batches())[2]
+    after, metrics = started(found, last)
+    assert metrics["loss/unlabelled"][1] > 0
+    assert_same(after.params, step(expected, last, method_start=2)[0].params)
+    if name == "multimatch":  # its first epoch, which is without pseudo-labels, begins here
+        assert metrics["pseudo/mask_rate"][0] == metrics["pseudo/mask_rate"][1]
+        assert (after.algo_state["visits"] <= 1).all() and after.algo_state["visits"].sum() > 0
+
+
 def test_metrics_count_rows_exactly():
     step, state = make("fixmatch", threshold=0.5)
     batch = next(iter(batches()))

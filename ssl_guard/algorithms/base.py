@@ -25,7 +25,7 @@ class Target(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """The position of a step in the run.
+    """The position of a step in the run, less its supervised start.
 
     step: int32 [], updates done so far
     progress: float32 [], step / total steps

@@ -18,6 +18,7 @@ unless the method works inside the model:
 the same numbers on any number of devices. Views may be packed, see data/packing.py.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ssl_guard.algorithms import NO_COLLECTIVES, Algorithm, Collectives, StepInfo, dropout_key
+from ssl_guard.algorithms import (
+    NO_COLLECTIVES,
+    Algorithm,
+    Collectives,
+    StepInfo,
+    build,
+    dropout_key,
+)
 from ssl_guard.algorithms.losses import Term, weighted
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime.metrics import Metrics
@@ -103,6 +111,7 @@ def train_step(
     ema_decay: float = 0.0,
     accumulate: int = 1,
     axis_name: str | None = None,
+    method_start: int = 0,
 ) -> tuple[TrainState, Metrics]:
     """Runs one update: supervised loss plus the algorithm's loss on the unlabelled rows.
 
@@ -120,6 +129,8 @@ def train_step(
     save memory. Losses and their gradients in the logits are those of the whole batch: the logits
     are computed first, without gradient, and every part runs again for its gradient. This gives the
     same numbers for about a third more work (as GradCache, Gao et al., arXiv 2101.06983).
+
+    method_start: updates before the method's clock starts, see `supervised_start`.
 
     Returns the next state and metrics as (sum, weight) pairs. When traced, raises BadInput for a
     method with a `forward` without `stages` or with packed rows, and for accumulation with either.
@@ -141,11 +152,12 @@ def train_step(
             gather=lambda x: jax.lax.all_gather(x, axis_name, tiled=True),
         )
     rng = jax.random.fold_in(state.rng, state.step)
+    method_step = state.step - method_start
     clock = StepInfo(
-        step=state.step,
-        progress=state.step.astype(jnp.float32) / total_steps,
-        epoch=state.step // steps_per_epoch,
-        epoch_ends=(state.step + 1) % steps_per_epoch == 0,
+        step=method_step,
+        progress=method_step.astype(jnp.float32) / max(total_steps - method_start, 1),
+        epoch=method_step // steps_per_epoch,
+        epoch_ends=(method_step + 1) % steps_per_epoch == 0,
         rng=rng,
     )
 
@@ -218,6 +230,29 @@ def train_step(
     )
     finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
     return skip_unless(finite, state, next_state, metrics)
+
+
+def supervised_start(train_step: Callable, supervised_steps: int) -> Callable:
+    """Returns a train step whose first `supervised_steps` updates are supervised ones.
+
+    Pseudo-labels of the initial, random head would be noise. In these updates the unlabelled views
+    do not run and the method's state stays as it is; its clock, ramps and epochs start after them.
+    train_step: a functools.partial of `train_step`.
+    """
+    method = functools.partial(train_step, method_start=supervised_steps)
+
+    def step(state: TrainState, batch: dict) -> tuple[TrainState, Metrics]:
+        unmeasured = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(method, state, batch)[1]
+        )
+
+        def supervised(state, batch):
+            state, metrics = train_step(state, batch, algorithm=build("supervised"))
+            return state, unmeasured | metrics
+
+        return jax.lax.cond(state.step < supervised_steps, supervised, method, state, batch)
+
+    return step
 
 
 def _watch(watch: Watch, logits, labelled: dict, across: Collectives) -> Watch:

@@ -116,6 +116,8 @@ def build(config: ConfigDict) -> Run:
         ema_decay=settings.ema_decay,
         accumulate=config.train.grad_accum_steps,
     )
+    if algorithm.views and config.train.supervised_steps:
+        train_step = steps.supervised_start(train_step, config.train.supervised_steps)
     evaluate = functools.partial(
         _evaluate,
         dev=prepared.dev,

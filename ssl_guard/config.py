@@ -168,6 +168,8 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     config.train = train = ConfigDict()
     train.steps = 80
     train.supervised_steps = 0  # first updates that use the labelled rows alone
+    # True gives the method the hidden labels as its pseudo-labels: an upper bound, not a result.
+    train.oracle = False
     # Length of an epoch, after which MultiMatch and MarginMatch set their cut-offs. 0 is a pass
     # over the unlabelled pool; the safety paper's code uses a pass over the labelled rows.
     train.steps_per_epoch = 0

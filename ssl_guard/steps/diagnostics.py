@@ -1,6 +1,6 @@
 """Computes diagnostics of pseudo-labels and labels inside the train step.
 
-Hidden labels are read only here, never by an alarm.
+Hidden labels are read only here and by an oracle, never by an alarm.
 """
 
 import jax

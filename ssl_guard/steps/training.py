@@ -12,7 +12,7 @@ unless the method works inside the model:
               labelled rows (read by SimMatch, and if init_state got labelled_size)
     weak, strong: input_ids, attention_mask, token_type_ids int32 [B_u, L], row int32 [B_u]
     index: int32 [B_u], position in the unlabelled pool; weight: float32 [B_u]
-    hidden_label: int32 [B_u], -1 where unknown; read by the diagnostics, never by the loss
+    hidden_label: int32 [B_u], -1 where unknown; read by the diagnostics and by an oracle alone
 
 `row` is the row's place in the global batch. Dropout is keyed by it, so that the same batch gives
 the same numbers on any number of devices. Views may be packed, see data/packing.py.
@@ -50,6 +50,8 @@ NOT_ACCUMULATED = (
     "methods that work inside the model and packed rows need the whole batch at once: set "
     "config.train.grad_accum_steps = 1."
 )
+
+ORACLE_LOGIT = 20.0  # of the true class, the others' being 0: sure to all digits of float32
 
 Apply = Callable[[Any, dict, jax.Array | None, bool], Float[Array, "batch heads classes"]]
 
@@ -112,6 +114,7 @@ def train_step(
     accumulate: int = 1,
     axis_name: str | None = None,
     method_start: int = 0,
+    oracle: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """Runs one update: supervised loss plus the algorithm's loss on the unlabelled rows.
 
@@ -131,6 +134,7 @@ def train_step(
     same numbers for about a third more work (as GradCache, Gao et al., arXiv 2101.06983).
 
     method_start: updates before the method's clock starts, see `supervised_start`.
+    oracle: gives the method hidden labels, where known, in place of its own guesses.
 
     Returns the next state and metrics as (sum, weight) pairs. When traced, raises BadInput for a
     method with a `forward` without `stages` or with packed rows, and for accumulation with either.
@@ -187,6 +191,8 @@ def train_step(
         seen = jax.lax.stop_gradient(logits)
         if weak is not None:
             seen |= {"weak": weak}
+        if oracle:
+            seen |= _true_logits(seen, batch["hidden_label"], algorithm)
         algo_state, target = algorithm.target(state.algo_state, seen, batch, clock, across)
         algo_state, target = jax.lax.stop_gradient((algo_state, target))
         terms = algorithm.loss(logits, target, batch, clock)
@@ -230,6 +236,22 @@ def train_step(
     )
     finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
     return skip_unless(finite, state, next_state, metrics)
+
+
+def _true_logits(seen: dict, hidden_label, algorithm: Algorithm) -> dict:
+    """Returns the logits behind the pseudo-labels, as if the model were sure of the hidden labels.
+
+    Its own logits stay where the label is unknown.
+    Methods inside the model may guess from both views; the others read the strong one only for
+    losses of their own, unless it is their only view.
+    """
+    both = algorithm.forward is not None or "weak" not in algorithm.views
+    found = {}
+    for view in ("weak", "strong") if both else ("weak",):
+        if view in seen:
+            sure = ORACLE_LOGIT * jax.nn.one_hot(hidden_label, seen[view].shape[-1])[:, None]
+            found[view] = jnp.where((hidden_label >= 0)[:, None, None], sure, seen[view])
+    return found
 
 
 def supervised_start(train_step: Callable, supervised_steps: int) -> Callable:

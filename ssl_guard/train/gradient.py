@@ -115,6 +115,7 @@ def build(config: ConfigDict) -> Run:
         freeze=settings.freeze,
         ema_decay=settings.ema_decay,
         accumulate=config.train.grad_accum_steps,
+        oracle=config.train.oracle,
     )
     if algorithm.views and config.train.supervised_steps:
         train_step = steps.supervised_start(train_step, config.train.supervised_steps)
@@ -160,7 +161,12 @@ def build(config: ConfigDict) -> Run:
 
 
 def _check_support(config: ConfigDict, algorithm: algorithms.Algorithm) -> None:
-    """Raises BadInput for settings that a method inside the model does not support."""
+    """Raises BadInput for settings that the method does not support."""
+    if config.train.oracle and not algorithm.views:
+        raise BadInput(
+            f"{config.algorithm} has no pseudo-labels that hidden labels could replace: unset "
+            "config.train.oracle, or set config.data.all_labels to train on them."
+        )
     if config.data.packing and algorithm.forward is not None:
         raise BadInput(f"{config.algorithm}: {NOT_PACKED}")
     if algorithm.forward is None and not algorithm.logistic_head:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+from ssl_guard.evaluation.records_io import method_name
 from ssl_guard.report import comparison, records, results, tables
 
 HERE = Path(__file__).parent
@@ -95,7 +96,7 @@ def seeds_table(methods: dict[str, list[dict]], *, baseline: str) -> str:
     Raises BadInput if the runs have different test rows.
     """
     found = [
-        results.own_test(run)._replace(method=method, labels=None)
+        results.own_test(run)._replace(method=method_name(run["report"], method), labels=None)
         for method, runs in methods.items()
         for run in runs
     ]

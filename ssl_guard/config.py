@@ -56,6 +56,7 @@ LEAST = {  # smallest value of a key
     "augment.copies": 1,
     "model.num_heads": 1,
     "train.steps": 1,
+    "train.supervised_steps": 0,
     "train.labelled_batch": 1,
     "train.unlabelled_batch": 1,
     "train.max_nonfinite_steps": 1,
@@ -116,7 +117,11 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     data.buckets = (64, 128, 192, 256)  # padded lengths; the train step is compiled for each
     data.num_shapes = 0  # number of padded shapes to choose from the texts; 0 uses the buckets
     data.packing = False  # True packs several short texts into one row; same results, faster
-    data.window_steps = 16  # rows are sorted by length within windows of this many steps
+    # Sorting pads less but batches are not random: where length goes with the class, a batch holds
+    # few of one class.
+    data.sort_by_length = False
+    data.window_steps = 16  # rows of this many steps are sorted, or packed, together
+    data.stratified_batches = True  # class shares of a labelled batch: those of all labelled rows
 
     config.augment = augment = ConfigDict()  # strong views of the unlabelled rows, made once
     augment.name = "tfidf"  # name of the set that `ops` makes, a folder in data/augmented/
@@ -153,14 +158,18 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     optim.layer_lr_decay = 0.75  # learning-rate factor from one layer to the one below
     optim.weight_decay = 5e-4  # AdamW's; none on biases and norms
     optim.warmup_steps = 10
-    optim.clip_norm = 1.0  # global gradient norm; 0 for no clipping
-    optim.ema_decay = 0.0  # decay of the moving average of the weights; 0 for no average
+    optim.clip_norm = 1.0  # global gradient norm, as for BERT and UDA; USB clips nothing: 0
+    # Decay of the moving average of the weights, smaller in the first steps; 0 for no average
+    optim.ema_decay = 0.0
     # Regexes of the names of frozen parameters. Freezing half of the encoder saves a third of the
     # time.
     optim.freeze = ("encoder/embeddings", "encoder/layer_[012]")
 
     config.train = train = ConfigDict()
     train.steps = 80
+    train.supervised_steps = 0  # first updates that use the labelled rows alone
+    # True gives the method the hidden labels as its pseudo-labels: an upper bound, not a result.
+    train.oracle = False
     # Length of an epoch, after which MultiMatch and MarginMatch set their cut-offs. 0 is a pass
     # over the unlabelled pool; the safety paper's code uses a pass over the labelled rows.
     train.steps_per_epoch = 0
@@ -209,6 +218,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.data.max_length, config.data.buckets = 64, (64,)
     config.augment.copies = 1
     config.train.steps, config.train.eval_every_steps, config.train.log_every_steps = 4, 2, 1
+    config.train.supervised_steps = min(config.train.supervised_steps, 1)
     config.train.labelled_batch, config.train.unlabelled_batch = 8, 8
     config.optim.warmup_steps = 1
     config.eval.bootstrap_samples = 50

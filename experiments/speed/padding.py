@@ -27,10 +27,11 @@ from ssl_guard.runtime.files import write_json
 
 RECORD = Path(__file__).with_suffix(".json")
 BATCH, LENGTHS, LABELLED = 16, (256, 512), (200, 2000)
+SORTED = {"sort_by_length": True}
 WAYS = {
-    "4 buckets": {},
-    "16 shapes, windows of 256": {"num_shapes": 16, "window_steps": 256},
-    "32 shapes, windows of 256": {"num_shapes": 32, "window_steps": 256},
+    "4 buckets": SORTED,
+    "16 shapes, windows of 256": SORTED | {"num_shapes": 16, "window_steps": 256},
+    "32 shapes, windows of 256": SORTED | {"num_shapes": 32, "window_steps": 256},
     "packing, 4 shapes": {"pack_groups": 1},
     "packing, 4 shapes, windows of 64": {"pack_groups": 1, "window_steps": 64},
 }

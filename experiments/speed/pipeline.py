@@ -32,7 +32,10 @@ from ssl_guard.runtime.files import write_json
 
 RECORD = Path(__file__).with_suffix(".json")
 BUCKETS = (64, 128, 192, 256)
-WAYS = {"4 buckets": {}, "packing, 1 shape": {"pack_groups": 1, "num_shapes": 1}}
+WAYS = {
+    "4 buckets": {"sort_by_length": True},
+    "packing, 1 shape": {"pack_groups": 1, "num_shapes": 1},
+}
 LABELLED, POOL, MILLION = 2_000, 20_000, 1_000_000
 ALONE, STEPS, ROUNDS, AHEAD = 1000, 4, 3, 4  # batches; steps of a round; batches made ahead
 

@@ -15,6 +15,8 @@ drives the strong predictions away from the shares p~ / h~ the classes have, aga
 gradient flows through p_ alone. As in the authors' code a class with h_ = 0 gets ratio 0, and the
 logarithm is of N + 1e-12, so that such a class adds a constant; L_f is 0 when nothing is kept.
 
+w_f = 0.001 is that of USB on text; the authors' code has 0.01 as its default.
+
 The optional quantile and the clipping of tau in the authors' code are left out: the paper's
 equations have neither.
 
@@ -38,7 +40,7 @@ from ssl_guard.algorithms.losses import Term
 
 
 def make(
-    *, momentum: float = 0.999, fairness_weight: float = 0.01, unlabelled_weight: float = 1.0
+    *, momentum: float = 0.999, fairness_weight: float = 0.001, unlabelled_weight: float = 1.0
 ) -> Algorithm:
     """Builds the method.
 

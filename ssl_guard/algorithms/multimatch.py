@@ -30,8 +30,9 @@ its one teacher passes; none is difficult.
 The authors' code differs: it moves tau and p twice a step, as each head teaches two others; an
 empty class stops the update of the classes after it; A moves by delta / (1 + epoch), so that an
 example first seen late has a small margin and fails the cut-off: `step_rule` "global_epoch" does
-that, "per_example" counts visits as MarginMatch does. In the safety paper's code an epoch is a pass
-over the labelled rows.
+that, "per_example" counts visits as MarginMatch does. lambda_u = 3 and no_low are those of its text
+runs. In the safety paper's code an epoch is a pass over the labelled rows, lambda_u is 1 and
+cut-offs are never negative.
 
 State per example: 4 (heads * classes + heads + 1) bytes, 40 for 3 heads and 2 classes.
 """
@@ -61,10 +62,10 @@ def make(
     difficult_weight: float = 3.0,
     smoothness: float = 0.997,
     step_rule: str = "per_example",
-    no_low: bool = False,
+    no_low: bool = True,
     aux: str = "or",
     momentum: float = 0.999,
-    unlabelled_weight: float = 1.0,
+    unlabelled_weight: float = 3.0,
 ) -> Algorithm:
     """Builds the method.
 

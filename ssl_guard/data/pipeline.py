@@ -1,4 +1,4 @@
-"""Makes batches from shards: shuffled, bucketed by length, resumable at any step.
+"""Makes batches from shards: random, padded to buckets, resumable at any step.
 
 A batch is a pure function of (seed, step). The position of the data is therefore one number, and a
 resumed run sees the same batches as an uninterrupted one.
@@ -33,6 +33,8 @@ def train_batches(
     pad_id: int,
     copies: int = 1,
     window_steps: int = 16,
+    sort_by_length: bool = False,
+    strata: np.ndarray | None = None,
     num_shapes: int = 0,
     one_length: bool = False,
     pack_groups: int = 0,
@@ -47,8 +49,12 @@ def train_batches(
     labelled_batch, unlabelled_batch: rows of a global batch. A process gets its own slice, rows
         [process_index * B / process_count, (process_index + 1) * B / process_count).
     buckets: increasing padded lengths; the last one is at least as long as any record.
-    window_steps: rows of this many consecutive steps are sorted by length and dealt to batches;
-        the steps of a window are then shuffled.
+    window_steps: rows of this many consecutive steps are dealt to batches together, to be packed or
+        sorted; the steps of a window are then shuffled. Not used otherwise.
+    sort_by_length: deals the longest rows of a window to one batch, and so on. This pads less, but
+        batches are not random: if length depends on the class, a batch may lack a class.
+    strata: int [labelled], such as the labels; each labelled batch has the shares of all labelled
+        rows, to within a row. Not applied to sorted or packed batches; None for none.
     num_shapes: 0 pads all views of a step to the bucket of its longest row. Otherwise the number of
         compiled shapes, a length for each view (the same one with `one_length`), which are chosen
         from the run's first steps, see data/bucketing.py. A later step that fits none of them uses
@@ -91,6 +97,8 @@ def train_batches(
     _check_processes(process_count, *batch_sizes.values())
     if pack_groups:
         packing.check_groups(pack_groups, process_count, **batch_sizes)
+    if not (sort_by_length or pack_groups):
+        window_steps = 1  # a batch is the next rows of the shuffle
     plan = functools.lru_cache(maxsize=2)(
         sampling.planner(
             labelled,
@@ -101,6 +109,8 @@ def train_batches(
             unlabelled_batch=unlabelled_batch,
             window_steps=window_steps,
             packed=pack_groups > 0,
+            sort_by_length=sort_by_length,
+            strata=strata,
             own_lengths=num_shapes > 0 and not one_length,
         )
     )

@@ -112,7 +112,7 @@ def _evaluate_run(
     def score(examples):
         return run.predict(run.weights[weights], run.records(examples)), None
 
-    mine = Scorer(run.config.algorithm, run.checkpoint_sha256, score, weights)
+    mine = Scorer(records_io.method_name(run.report), run.checkpoint_sha256, score, weights)
     made = evaluate_rows(mine, rows, scores, None, policies, folder=run.workdir, **how)
     hashes = {k: v for k, v in run.report["provenance"].items() if k.endswith("_sha256")}
     for evaluation, _ in made:

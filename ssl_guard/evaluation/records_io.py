@@ -108,6 +108,11 @@ def read_evaluations(workdir: str | Path) -> list[dict]:
     return found
 
 
+def method_name(report: dict, name: str = "") -> str:
+    """Returns the algorithm of a run's report, or another name of it; an oracle is marked."""
+    return (name or report["algorithm"]) + (" (oracle)" if report.get("oracle") else "")
+
+
 def record_read(workdir: str | Path, cohort: dict) -> int:
     """Records a read of a set in RUN/evaluations/reads.jsonl and returns the number of its reads.
 

@@ -63,6 +63,7 @@ def write_report(
         "test": test,
         "test_by_task": by_task,
         "algorithm": config.algorithm,
+        "oracle": config.train.oracle,
         "seed": config.seed,
         "selected_step": selected_step,
         "checkpoint_sha256": checkpoint_sha256,

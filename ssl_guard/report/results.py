@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation.records_io import read_evaluations
+from ssl_guard.evaluation.records_io import method_name, read_evaluations
 from ssl_guard.report import records
 from ssl_guard.runtime.files import read_jsonl
 
@@ -112,7 +112,7 @@ def results_of(workdir: str | Path) -> list[Result]:
     run = load(workdir) if not evaluations or is_run(workdir) else None
     found = [own_test(run)] if run else []
     for evaluation in evaluations:
-        name = run["report"]["algorithm"] if run else evaluation["scorer"]["name"]
+        name = method_name(run["report"]) if run else evaluation["scorer"]["name"]
         evaluation["scorer"]["workdir"] = str(workdir)  # the folder may have moved
         found.append(_result(name, run, evaluation, evaluation["rows"]))
     for folder in sorted(Path(workdir).glob("peers/*/evaluations")):
@@ -139,9 +139,9 @@ def own_test(run: dict) -> Result:
         "weights": report["weights"],
         "seed": report["seed"],
     }
-    scorer = {"name": report["algorithm"], "workdir": str(run["workdir"])}
+    scorer = {"name": method_name(report), "workdir": str(run["workdir"])}
     evaluation = {"cohort": cohort, "scorer": scorer, "scores": report["test"]}
-    return _result(report["algorithm"], run, evaluation, run["predictions"])
+    return _result(method_name(report), run, evaluation, run["predictions"])
 
 
 def _result(method: str, run: dict | None, evaluation: dict, rows: list[dict]) -> Result:

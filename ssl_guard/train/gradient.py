@@ -43,6 +43,7 @@ def build(config: ConfigDict) -> Run:
     sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
     own_slice = sharding.own_slice(mesh)
     prepared = processes.first_process_first(lambda: prepare(config, views=algorithm.views))
+    labels = inference.labels_of(prepared.labelled)
     batches = pipeline.train_batches(
         prepared.labelled,
         prepared.unlabelled,
@@ -53,6 +54,8 @@ def build(config: ConfigDict) -> Run:
         unlabelled_batch=config.train.unlabelled_batch,
         buckets=tuple(config.data.buckets),
         window_steps=config.data.window_steps,
+        sort_by_length=config.data.sort_by_length,
+        strata=labels if config.data.stratified_batches else None,
         num_shapes=config.data.num_shapes,
         one_length=algorithm.forward is not None,
         pack_groups=sharding.row_shards(mesh) if config.data.packing else 0,
@@ -112,7 +115,10 @@ def build(config: ConfigDict) -> Run:
         freeze=settings.freeze,
         ema_decay=settings.ema_decay,
         accumulate=config.train.grad_accum_steps,
+        oracle=config.train.oracle,
     )
+    if algorithm.views and config.train.supervised_steps:
+        train_step = steps.supervised_start(train_step, config.train.supervised_steps)
     evaluate = functools.partial(
         _evaluate,
         dev=prepared.dev,
@@ -125,7 +131,7 @@ def build(config: ConfigDict) -> Run:
     )
     judge = functools.partial(
         monitor.judge,
-        prior=monitor.prior_of(inference.labels_of(prepared.labelled)),
+        prior=monitor.prior_of(labels),
         repeated=prepared.summary.get("repeated_views", 0.0),
         idle_steps=config.monitor.idle_steps,
         window_steps=config.monitor.window_steps,
@@ -155,7 +161,12 @@ def build(config: ConfigDict) -> Run:
 
 
 def _check_support(config: ConfigDict, algorithm: algorithms.Algorithm) -> None:
-    """Raises BadInput for settings that a method inside the model does not support."""
+    """Raises BadInput for settings that the method does not support."""
+    if config.train.oracle and not algorithm.views:
+        raise BadInput(
+            f"{config.algorithm} has no pseudo-labels that hidden labels could replace: unset "
+            "config.train.oracle, or set config.data.all_labels to train on them."
+        )
     if config.data.packing and algorithm.forward is not None:
         raise BadInput(f"{config.algorithm}: {NOT_PACKED}")
     if algorithm.forward is None and not algorithm.logistic_head:

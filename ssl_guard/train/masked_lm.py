@@ -95,6 +95,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         labelled_batch=config.mlm.batch,
         unlabelled_batch=0,
         window_steps=config.data.window_steps,
+        sort_by_length=config.data.sort_by_length,
         num_shapes=config.data.num_shapes,
         **(batching | sharding.own_slice(mesh)),
     )

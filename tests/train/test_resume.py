@@ -11,6 +11,7 @@ from orbax.checkpoint import v1 as ocp
 
 from ssl_guard import steps
 from ssl_guard.errors import BadInput
+from ssl_guard.report import results
 from ssl_guard.runtime import lock, preemption
 from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.files import read_jsonl
@@ -33,6 +34,27 @@ def runs(folder):
         name: (folder / name, train_run.train_and_evaluate(smoke(folder, name), folder / name))
         for name in ("supervised", "uda")
     }
+
+
+def test_a_supervised_start_to_the_end_is_the_supervised_run(runs, folder):
+    started = train_run.train_and_evaluate(
+        smoke(folder, "uda", **{"train.supervised_steps": 4}), folder / "started"
+    )
+    alone = train_run.train_and_evaluate(smoke(folder, "supervised"), folder / "alone")
+    assert started["dev"]["raw"] == pytest.approx(alone["dev"]["raw"], rel=1e-4)
+    assert started["dev"]["raw"] != pytest.approx(runs["uda"][1]["dev"]["raw"], rel=1e-4)
+
+
+def test_an_oracle_is_marked_and_needs_pseudo_labels(folder):
+    oracle = {"train.oracle": True}
+    report = train_run.train_and_evaluate(smoke(folder, "fixmatch", **oracle), folder / "oracle")
+    assert report["oracle"] is True
+    assert results.own_test(results.load(folder / "oracle")).method == "fixmatch (oracle)"
+    rows = [row for row in timeless(folder / "oracle") if "pseudo/accuracy" in row]
+    assert rows and all(row["pseudo/accuracy"] == 1 for row in rows)
+    for name in ("supervised", "tfidf_logistic"):
+        with pytest.raises(BadInput, match="no pseudo-labels"):
+            train_run.train_and_evaluate(smoke(folder, name, **oracle), folder / "refused")
 
 
 def test_a_finished_run_returns_at_once(runs, folder, monkeypatch):

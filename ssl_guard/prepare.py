@@ -56,7 +56,7 @@ class Prepared(NamedTuple):
     model_folder: Path
     calibration: Records | None
     calibration_groups: np.ndarray | None  # as test_groups
-    texts: dict[str, list[Example]]  # the examples of every side with labels, in order
+    texts: dict[str, list[Example]]  # the examples of every side above, in order
     contamination: dict  # {pool: {"rows", "near_test", "removed"}}, see data/contamination.py
     summary: dict  # counts for the report
     hashes: dict  # of corpus, split, tokenizer, weights
@@ -195,7 +195,7 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         model_folder=model_folder,
         calibration=records.get("calibration"),
         calibration_groups=groups.get("calibration"),
-        texts={"labelled": taught} | {name: rows[name] for name in scored},
+        texts={name: rows[name] for name in records} | {"labelled": taught},
         contamination=contamination.counts(near),
         summary=_summary(source, records, strong, groups["test"]) | {"labels_used": len(taught)},
         hashes=made_from | {"weights_sha256": sha256_file(model_folder / "model.safetensors")},
@@ -222,7 +222,8 @@ def sets_used(config: ConfigDict, source: Source) -> dict[str, TextSet]:
 def views_of(config: ConfigDict) -> tuple[str, ...]:
     """The views of the unlabelled rows that the config's algorithm needs."""
     if config.algorithm in algorithms.CLOSED_FORM:
-        return ()
+        pooled = config.algorithm == "graph" and config.graph.nodes == "pool"
+        return ("weak",) if pooled else ()
     return algorithms.build(config.algorithm, **config[config.algorithm]).views
 
 

@@ -10,7 +10,8 @@ from experiments.methods import cells as methods
 from experiments.sweep import Cell, product
 from experiments.tables import github, runs_of
 from ssl_guard.evaluation import bootstrap
-from ssl_guard.report import results, tables
+from ssl_guard.evaluation.table import cell
+from ssl_guard.report import results
 
 SEEDS = {"first": range(5), "confirming": range(5, 10)}
 LABELLED = {"graph.nodes": "labelled"}
@@ -35,13 +36,13 @@ ARMS: dict[str, tuple[str, dict, tuple[str, ...]]] = {
 }
 MEASURES = {"auprc": "AUPRC", "f1": "F1 harmful"}
 CELLS = {
-    f"{cell['arm']}-{cell['seed']}": Cell(
-        ARMS[cell["arm"]][0],
-        methods.SETTINGS | ARMS[cell["arm"]][1] | {"seed": cell["seed"]},
+    f"{one['arm']}-{one['seed']}": Cell(
+        ARMS[one["arm"]][0],
+        methods.SETTINGS | ARMS[one["arm"]][1] | {"seed": one["seed"]},
     )
-    for cell in product(seed=[seed for seeds in SEEDS.values() for seed in seeds], arm=ARMS)
+    for one in product(seed=[seed for seeds in SEEDS.values() for seed in seeds], arm=ARMS)
 }
-RESAMPLES = 2000
+RESAMPLES = 1000
 
 write_corpora = methods.write_corpora
 
@@ -52,16 +53,21 @@ def table() -> str:
 
 
 def _table(name: str) -> str:
-    """Of the seeds that have the records of every arm; empty if none has."""
+    """Of the seeds that have the records of every arm; empty for fewer than two."""
     found = {
         seed: {arm: runs[0] for arm in ARMS if (runs := runs_of("ladder", [f"{arm}-{seed}"]))}
         for seed in SEEDS[name]
     }
     found = {seed: runs for seed, runs in found.items() if len(runs) == len(ARMS)}
-    if not found:
+    if len(found) < 2:
         return ""
     tests = {arm: [results.own_test(runs[arm]) for runs in found.values()] for arm in ARMS}
-    drawn = {arm: [draws(result) for result in tests[arm]] for arm in ARMS}
+    results.check_cohort([result for mine in tests.values() for result in mine])
+    one = tests["graph"][0]
+    groups = np.array([row["group"] for row in one.rows])
+    weights = [np.ones((1, len(groups)), int)]
+    weights += bootstrap.resampled(one.truth, groups, RESAMPLES, seed=0)
+    drawn = {arm: [draws(result, weights) for result in tests[arm]] for arm in ARMS}
     means, gains = [], []
     for arm, (_, _, others) in ARMS.items():
         values = {m: np.array([r.scores[m]["value"] for r in tests[arm]]) for m in MEASURES}
@@ -69,7 +75,7 @@ def _table(name: str) -> str:
             [arm, *(f"{100 * v.mean():.1f} ± {100 * v.std(ddof=1):.1f}" for v in values.values())]
         )
         for other in others:
-            row = [tables.cell(gain(drawn[arm], drawn[other], m), sign="+") for m in MEASURES]
+            row = [cell(gain(drawn[arm], drawn[other], m), sign="+") for m in MEASURES]
             pairs = zip(tests[arm], tests[other], strict=True)
             better = sum(a.scores["auprc"]["value"] > b.scores["auprc"]["value"] for a, b in pairs)
             gains.append([f"{arm} less {other}", *row, f"{better} of {len(found)}"])
@@ -83,16 +89,15 @@ def _table(name: str) -> str:
     )
 
 
-def draws(result: results.Result) -> dict[str, np.ndarray]:
-    """Every measure of a result on the test rows, then on resamples of their groups:
-    float64 [1 + RESAMPLES]. Results of the same test rows have the same resamples."""
-    labels, groups = result.truth, np.array([row["group"] for row in result.rows])
-    parts = [np.ones((1, len(labels)), int)]
-    parts += bootstrap.resampled(labels, groups, RESAMPLES, seed=0)
+def draws(result: results.Result, weights: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Every measure on the test rows, then on resamples of them: float64 [1 + RESAMPLES].
+
+    weights: int [resamples, rows] in parts, how often each row occurs.
+    """
     threshold = result.cohort["threshold"][result.cohort["weights"]]
     scores = [
-        bootstrap.weighted_scores(labels, result.probabilities, threshold, part, {"auprc"})
-        for part in parts
+        bootstrap.weighted_scores(result.truth, result.probabilities, threshold, part, {"auprc"})
+        for part in weights
     ]
     return {m: np.concatenate([score[m] for score in scores]) for m in MEASURES}
 

@@ -8,6 +8,7 @@ with overwrite.
     data/augmented/<split>/<set>/              views of the unlabelled rows as text
     data/shards/<split>/<view>/                labelled, unlabelled, dev, test, calibration,
                                                unlabelled-<set>
+    data/features/                             the frozen encoder's, see evaluation/scorer.py
 """
 
 import hashlib

@@ -71,7 +71,8 @@ def fit(
 
     Raises BadInput for a dev set on which the model is worse than guessing.
     """
-    splits, model = [features(split) for split in NODES[settings.nodes]], {}
+    splits = [features(split) for split in NODES[settings.nodes]]
+    model: dict[str, np.ndarray] = {}
     nodes = {
         kind: (scipy.sparse.vstack if kind == "tfidf" else np.vstack)([s[kind] for s in splits])
         for kind in settings.kinds
@@ -102,7 +103,7 @@ def predict(model: Mapping[str, np.ndarray], features: Mapping, settings: Settin
 def save(folder: Path, model: Mapping[str, np.ndarray]) -> None:
     """Writes the arrays of a fitted model to FILE in the folder."""
     file = io.BytesIO()
-    np.savez(file, **dict(model))
+    np.savez(file, allow_pickle=False, **model)
     atomic_write(folder / FILE, file.getvalue())
 
 

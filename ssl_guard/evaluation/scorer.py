@@ -6,6 +6,7 @@ scores = run.score(examples)  # {"raw": float64 [rows], "ema": ...}
 
 import functools
 import hashlib
+import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from ssl_guard.models import pretrained
 from ssl_guard.prepare import Prepared, prepare, views_of
 from ssl_guard.runtime import sharding
 from ssl_guard.runtime.checkpoint import Checkpoints
+from ssl_guard.runtime.files import atomic_write
 
 
 class Scorer(NamedTuple):
@@ -169,13 +171,34 @@ def closed_form_features(config, prepared: Prepared) -> Callable:
         params = initial_params(config, model, prepared.model_folder)
         mesh = sharding.make_mesh()
         sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
-        encode = functools.partial(features_fn(config, model, prepared.tokenizer, mesh), params)
+        encode = functools.partial(
+            _encoded_once,
+            functools.partial(features_fn(config, model, prepared.tokenizer, mesh), params),
+            Path(config.data.dir, "features"),
+            [config.model.to_dict(), config.data.packing, prepared.hashes["weights_sha256"]],
+        )
 
     def features(examples, records):
         found = {kind: of(examples) for kind, of in text_features.items()}
         return found | ({"encoder": encode(records)} if encode else {})
 
     return features
+
+
+def _encoded_once(encode: Callable, folder: Path, made_from: list, records: Records) -> np.ndarray:
+    """encode(records), of a whole view of shards only once: the folder keeps it as a .npy file.
+
+    made_from: whatever else than the view decides the features, as JSON values.
+    """
+    if len(records) != records.manifest.get("count"):  # rows in memory, or some of a view
+        return encode(records)
+    key = json.dumps([made_from, records.manifest["shards"]])
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
+    if not path.exists():
+        file = io.BytesIO()
+        np.save(file, encode(records))
+        atomic_write(path, file.getvalue())
+    return np.load(path, allow_pickle=False)
 
 
 def content_of(fitted) -> dict[str, np.ndarray]:

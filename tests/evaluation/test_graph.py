@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import baselines, graph, graph_model, scorer
-from ssl_guard.prepare import read_split
+from ssl_guard.prepare import prepare, read_split
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import run as train_run
 from tests.tiny import smoke
@@ -318,6 +318,29 @@ def test_the_same_run_again_has_the_same_model(run, tmp_path):
     assert again["checkpoint_sha256"] == report["checkpoint_sha256"]
     assert again["test"] == report["test"]
     assert (tmp_path / "run/graph.npz").read_bytes() == (workdir / "graph.npz").read_bytes()
+
+
+def test_views_are_encoded_once(run, tmp_path):
+    """Rows in memory each time; other weights or rows have files of their own."""
+    config, views = run[0], []
+    folder = tmp_path / "features"
+
+    def encode(records):
+        views.append(records)
+        return np.full((len(records), 2), len(views), float)
+
+    def features(records, made_from=("a",)):
+        return scorer._encoded_once(encode, folder, list(made_from), records)[0, 0]
+
+    prepared = prepare(config, views=())
+    assert [features(prepared.dev) for _ in range(3)] == [1, 1, 1]
+    assert features(prepared.test) == 2 and features(prepared.dev, ("b",)) == 3
+    assert features(prepared.dev) == 1
+    part = prepared.dev.subset([0, 1])
+    assert [features(part), features(part)] == [4, 5]
+    rows = scorer.load_run(run[1]).records(prepared.texts["dev"])
+    assert [features(rows), features(rows)] == [6, 7]
+    assert len([*folder.iterdir()]) == 3
 
 
 def test_a_run_without_its_model(run, tmp_path):

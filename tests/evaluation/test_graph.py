@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import baselines, graph, graph_model, scorer
+from ssl_guard.evaluation import baselines, evaluate, graph, graph_model, scorer
 from ssl_guard.prepare import prepare, read_split
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import run as train_run
@@ -309,6 +309,9 @@ def test_a_finished_run_scores_texts(run):
     np.testing.assert_allclose(loaded.score(test)["raw"], expected, atol=1e-6)
     np.testing.assert_allclose(loaded.score(test[3:4])["raw"], expected[3], atol=1e-5)
     assert report["test"]["raw"]["auprc"]["value"] > 0.9  # the answer tells the label
+    (found,) = evaluate.evaluate_run(workdir, ["test"])
+    for metric, value in report["test"]["raw"].items():
+        assert found["scores"]["raw"][metric]["value"] == pytest.approx(value["value"], abs=1e-6)
     assert report["data"]["labels_used"] == 20 and report["data"]["rows"]["unlabelled"] == 90
 
 

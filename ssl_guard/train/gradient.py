@@ -103,7 +103,7 @@ def build(config: ConfigDict) -> Run:
         )
         return sharding.pad_pool(state)
 
-    train_step = functools.partial(
+    train_step: Callable = functools.partial(
         steps.train_step,
         apply=sharding.gather_fsdp_params(model.apply, mesh),
         stages=models.Stages(*(sharding.gather_fsdp_params(stage, mesh) for stage in model.stages)),

@@ -314,13 +314,18 @@ def check_overrides(config: ConfigDict, arguments: list[str]) -> None:
 
 
 def _nearest(config: ConfigDict, path: list[str], depth: int) -> str:
-    """Suggests a key: the closest sibling, else the same name elsewhere in the tree."""
+    """Suggests a key: the closest sibling, else the same name elsewhere, else all siblings."""
     keys = leaves(config)
     parent = ".".join(path[:depth])
     siblings = [key for key in keys if key.startswith(parent + "." if parent else "")]
     wanted = ".".join(path)
-    near = difflib.get_close_matches(wanted, siblings, n=1, cutoff=0.5)
+    # The shared parent does not count as similarity.
+    ends = {key[len(parent) :].lstrip("."): key for key in siblings}
+    end = ".".join(path[depth:])
+    near = [ends[name] for name in difflib.get_close_matches(end, ends, n=1, cutoff=0.6)]
     near = near or [key for key in keys if key.split(".")[-1] == path[-1]]
+    if not near and parent and siblings:
+        return f"its keys are {', '.join(ends)}."
     near = near or difflib.get_close_matches(wanted, keys, n=1, cutoff=0.0)
     return f"did you mean config.{near[0]}?"
 

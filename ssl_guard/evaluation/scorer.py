@@ -86,7 +86,13 @@ def read_config(workdir: str | Path) -> ConfigDict:
         raise BadInput(
             f"{workdir} holds no finished run (no report.json): run ssl_guard.main on it first."
         )
-    return config_module.from_json(json.loads((workdir / "config.json").read_text()))
+    config = config_module.from_json(json.loads((workdir / "config.json").read_text()))
+    if config.algorithm == "mlm":
+        raise BadInput(
+            f"{workdir} pre-trained an encoder and has no classifier: train one with "
+            f"--config.model.name={workdir}/encoder."
+        )
+    return config
 
 
 def load_run(workdir: str | Path) -> Run:

@@ -71,6 +71,18 @@ def test_a_closed_pipe_ends_quietly(arguments):
     assert process.returncode == 141
 
 
+def test_mlm_takes_its_own_config():
+    done = run("mlm", "--config=configs/uda.py", "--workdir=x")
+    assert done.returncode == 2 and "mlm takes configs/mlm.py" in done.stderr
+
+
+def test_a_scorer_or_profile_that_cannot_be_is_refused_before_scoring():
+    done = run("evaluate", "--workdir=x", "--corpora=test", "--scorers=foo")
+    assert done.returncode == 2 and "neither hf:FOLDER nor moderation:URL" in done.stderr
+    done = run("evaluate", "--workdir=x", "--corpora=test", "--profile=strict")
+    assert done.returncode == 2 and "--profile selects thresholds of a --policy" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["train", "prepare", "augment", "evaluate"])
 def test_a_word_that_is_no_flag_is_refused(name):
     done = run(name, "config.train.steps=1")

@@ -145,8 +145,8 @@ def update_average(average, params, decay: float, step: Int[Array, ""]):
     """
     if average is None:
         return None
-    decay = jnp.minimum(decay, (1 + step) / (10 + step)).astype(jnp.float32)
-    return optax.incremental_update(params, average, 1 - decay)
+    kept = jnp.minimum(decay, (1 + step) / (10 + step)).astype(jnp.float32)
+    return optax.incremental_update(params, average, 1 - kept)
 
 
 def warmup_cosine(step, *, peak: float, warmup_steps: int, total_steps: int) -> Float[Array, ""]:

@@ -42,7 +42,10 @@ from ssl_guard.algorithms.losses import Term
 def make(
     *, momentum: float = 0.999, fairness_weight: float = 0.001, unlabelled_weight: float = 1.0
 ) -> Algorithm:
-    """momentum: m in [0, 1); fairness_weight: w_f >= 0; unlabelled_weight: lambda_u >= 0."""
+    """Builds the method.
+
+    momentum: m in [0, 1); fairness_weight: w_f >= 0; unlabelled_weight: lambda_u >= 0.
+    """
 
     def target(state, logits, batch, clock, across):
         q = jax.nn.softmax(logits["weak"])
@@ -101,7 +104,7 @@ def update(
 
 
 def class_thresholds(state: dict) -> Float[Array, "heads classes"]:
-    """T(c) of every head."""
+    """Computes T(c) of every head."""
     probs = state["probs"]
     return state["confidence"][:, None] * probs / probs.max(axis=-1, keepdims=True)
 
@@ -112,14 +115,14 @@ def fairness_loss(
     probs: Float[Array, " classes"],
     histogram: Float[Array, " classes"],
 ) -> Float[Array, ""]:
-    """L_f of p_, h_, p~ and h~; 0 where h_ is empty."""
+    """Computes L_f of p_, h_, p~ and h~; 0 where h_ is empty."""
     log_ratio = jnp.log(_normalised_ratio(kept_probs, kept_histogram) + 1e-12)
     value = (_normalised_ratio(probs, histogram) * log_ratio).sum()
     return jnp.where(kept_histogram.sum() > 0, value, 0.0)
 
 
 def _normalised_ratio(probs, histogram):
-    """N(probs / histogram) with 0 for the classes that do not occur."""
+    """Computes N(probs / histogram) with 0 for the classes that do not occur."""
     ratio = jnp.where(histogram > 0, probs / jnp.where(histogram > 0, histogram, 1.0), 0.0)
     total = ratio.sum()
     return ratio / jnp.where(total > 0, total, 1.0)

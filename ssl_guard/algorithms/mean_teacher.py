@@ -22,7 +22,9 @@ from ssl_guard.algorithms.base import Algorithm
 
 
 def make(*, unlabelled_weight: float = 50.0, ramp: float = 0.4) -> Algorithm:
-    """unlabelled_weight: lambda_u >= 0; ramp: share of the run in [0, 1] over which it grows from
+    """Builds the method.
+
+    unlabelled_weight: lambda_u >= 0; ramp: share of the run in [0, 1] over which it grows from
     0, 0 for none."""
     student = pi_model.make(unlabelled_weight=unlabelled_weight, ramp=ramp)
     return student._replace(teacher="ema")

@@ -32,7 +32,9 @@ AGREEMENTS = ("all", "majority")
 
 
 def make(*, agreement: str = "all", unlabelled_weight: float = 1.0) -> Algorithm:
-    """agreement: "all" or "majority" of the teachers; unlabelled_weight: lambda_u >= 0.
+    """Builds the method.
+
+    agreement: "all" or "majority" of the teachers; unlabelled_weight: lambda_u >= 0.
 
     Raises ValueError for another agreement.
     """
@@ -59,7 +61,7 @@ def make(*, agreement: str = "all", unlabelled_weight: float = 1.0) -> Algorithm
 
 
 def teachers(num_heads: int) -> np.ndarray:
-    """int [heads, heads - 1]: row h lists the heads that teach head h, all but itself.
+    """Computes int [heads, heads - 1]: row h lists the heads that teach head h, all but itself.
 
     Raises BadInput for fewer than two heads.
     """

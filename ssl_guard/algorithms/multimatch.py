@@ -67,7 +67,9 @@ def make(
     momentum: float = 0.999,
     unlabelled_weight: float = 3.0,
 ) -> Algorithm:
-    """quantile: of the agreement set, in [0, 1]; difficult_weight: w_d >= 0; smoothness: delta in
+    """Builds the method.
+
+    quantile: of the agreement set, in [0, 1]; difficult_weight: w_d >= 0; smoothness: delta in
     (0, 1]; no_low: cut-offs may be negative; momentum: m of FreeMatch; unlabelled_weight: lambda_u.
 
     Raises ValueError for a step_rule or an aux that does not exist.
@@ -158,7 +160,7 @@ def cutoffs(
     quantile: float,
     no_low: bool,
 ) -> Float[Array, "heads classes"]:
-    """cut_h[c] of every head; label is -1 where an example has not been seen."""
+    """Computes cut_h[c] of every head; label is -1 where an example has not been seen."""
 
     def of_head(others):
         theirs = label[:, others]

@@ -24,7 +24,9 @@ from ssl_guard.algorithms.simmatch import unit
 
 
 def make(*, C: float = 1.0) -> Algorithm:
-    """C: inverse of the logistic regression's L2 penalty, as in scikit-learn.
+    """Builds the method.
+
+    C: inverse of the logistic regression's L2 penalty, as in scikit-learn.
 
     Raises ValueError for a C that is not positive.
     """

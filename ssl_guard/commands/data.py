@@ -82,7 +82,7 @@ def show(name: str) -> None:
 
 
 def _how() -> dict:
-    """The arguments of `catalogue.load` that are flags."""
+    """Returns the arguments of `catalogue.load` that are flags."""
     return {
         "task": TASK.value,
         "data_dir": DIR.value,

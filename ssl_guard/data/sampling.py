@@ -1,7 +1,7 @@
-"""Which records a step sees: from their lengths alone, so no record is read.
+"""Chooses the records of each step from their lengths, without reading them.
 
 Rows come from an endless shuffle, epoch after epoch, and batches are consecutive rows of it. To
-pack them, the rows of a window of steps are dealt to batches of like total length. To sort them,
+pack them, the rows of a window of steps are dealt to batches of similar total length. To sort them,
 they are dealt by length: less padding, but where length goes with the class, so do the batches.
 """
 
@@ -14,7 +14,7 @@ from ssl_guard.data import packing
 from ssl_guard.data.records import Records
 from ssl_guard.data.view_mixture import Mixture
 
-# Independent random streams of one seed; mixing.py and mlm.py have further ones.
+# Independent random streams of one seed; view_mixture.py and train/masked_lm.py use others.
 LABELLED, UNLABELLED, STEP_ORDER = range(3)
 
 
@@ -32,9 +32,9 @@ def planner(
     strata: np.ndarray | None,
     own_lengths: bool,
 ) -> Callable[[int], dict[str, np.ndarray]]:
-    """plan(window) -> the record numbers of its steps, {view: int [window_steps, batch]}.
+    """Returns plan(window) -> record numbers of its steps, {view: int [window_steps, batch]}.
 
-    A pure function, and fast for windows that do not go back. own_lengths: whether each view is
+    A pure function, and fast for windows in increasing order. own_lengths: whether each view is
     padded to a length of its own. The other arguments are those of pipeline.train_batches.
     """
     labelled_order = _orders(seed, LABELLED, len(labelled), strata)
@@ -52,7 +52,7 @@ def planner(
             return packing.dealt(rows, tie, np.stack(tokens, axis=1), batch)
         if not sort_by_length:
             return np.arange(len(rows)).reshape(-1, batch)
-        # The view that is the longer one for its kind decides.
+        # The longer view decides, after the scale of strong views is removed.
         return _by_length(np.max([tokens[0] * scale, *tokens[1:]], axis=0), epoch, batch)
 
     def plan(window: int) -> dict[str, np.ndarray]:
@@ -80,7 +80,7 @@ def planner(
 def _stream(
     order: Callable[[int], np.ndarray], size: int, start: int, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and epochs, int64 [count], at places start.. of an endless shuffle of `size` rows.
+    """Rows and epochs, int64 [count], from place `start` of an endless shuffle of `size` rows.
 
     order(epoch) -> the rows of an epoch.
     """
@@ -118,7 +118,7 @@ def _orders(
 def _by_length(lengths: np.ndarray, epoch: np.ndarray, batch: int) -> np.ndarray:
     """Deals rows to batches of similar length, shortest batch first: int [len / batch, batch].
 
-    Epochs stay apart, else a row's occurrences, being equally long, would meet in one batch.
+    Epochs are kept apart; otherwise a row's occurrences, being equally long, would share a batch.
     """
     batches = np.lexsort((lengths, epoch)).reshape(-1, batch)
     return batches[np.argsort(lengths[batches].max(axis=1), kind="stable")]

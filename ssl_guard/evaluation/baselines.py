@@ -1,4 +1,4 @@
-"""Logistic regression on fixed features: the rivals that use no unlabelled text, and SetFit's head.
+"""Logistic regression on fixed features: baselines without unlabelled text, and SetFit's head.
 
 scikit-learn's LogisticRegression with an L2 penalty of 1 / C and classes weighted to count equally.
 The features are
@@ -8,8 +8,7 @@ The features are
     tfidf_logistic        TF-IDF of words, pairs of words, and runs of 3 and 4 characters, of the
                           prompt and the response as one text; vocabulary of the labelled rows
 
-Features and labels of the labelled rows alone are fitted; dev chooses C (where there is a choice)
-and the threshold.
+Only the labelled rows are fitted; dev chooses C, where there is a choice, and the threshold.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,12 +31,12 @@ def logistic(features, labels: np.ndarray, C: float) -> LogisticRegression:
 
 
 def harmful(head: LogisticRegression, features) -> np.ndarray:
-    """Harmful probability of every row, float64 [rows]."""
+    """Predicts the harmful probability of each row, float64 [rows]."""
     return head.predict_proba(features)[:, 1]
 
 
 def encoder_features(feature_fn: Callable, params, records: Records, **how) -> np.ndarray:
-    """Pooled states of every record scaled to unit length, float64 [rows, width].
+    """Computes pooled states of each record, scaled to unit length: float64 [rows, width].
 
     feature_fn(params, batch) -> [batch, width]; how: the arguments of `inference.outputs`.
     """
@@ -45,7 +44,7 @@ def encoder_features(feature_fn: Callable, params, records: Records, **how) -> n
 
 
 def predict(features: Callable, params, records: Records, *, labelled: Records, C: float):
-    """Harmful probability of every record, float64 [rows], by a head fitted on the labelled ones.
+    """Predicts harmful probabilities, float64 [rows], with a head fitted on the labelled records.
 
     features(params, records) -> [rows, n].
     """
@@ -54,7 +53,7 @@ def predict(features: Callable, params, records: Records, *, labelled: Records, 
 
 
 def text_features(labelled: Sequence[Example]) -> Callable:
-    """features(examples) -> sparse [rows, n], with the vocabulary of the labelled rows."""
+    """Returns features(examples) -> sparse [rows, n], with the vocabulary of the labelled rows."""
 
     def of(examples):
         return [f"{example.prompt}\n{example.response or ''}" for example in examples]
@@ -69,7 +68,7 @@ def text_features(labelled: Sequence[Example]) -> Callable:
 def fit(
     features: Callable, labels: dict[str, np.ndarray], *, grid: tuple[float, ...], select_by: str
 ) -> tuple[LogisticRegression, dict[str, float]]:
-    """The head whose C is the best on dev, the smallest of equally good ones, and its dev scores.
+    """Fits the head with the best C on dev, the smallest of ties, and returns it with dev scores.
 
     features(side) -> [rows, n] and labels, int [rows], for "labelled" and "dev"; select_by: a name
     of `metrics.dev_scores`. Raises BadInput for a grid that is empty or not positive.

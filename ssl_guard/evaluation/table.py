@@ -1,4 +1,4 @@
-"""Numbers with intervals as text: the cells of every table, and the table of evaluations."""
+"""Formats numbers with intervals, and the table of evaluations."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def cell(score: dict | None, sign: str = "") -> str:
 
 
 def table(found: Sequence[dict]) -> str:
-    """Corpora against the main numbers, %, as GitHub Markdown; a dash where there is none."""
+    """Formats evaluations as a GitHub Markdown table of the main metrics in percent."""
     rows = []
     for evaluation in found:
         cohort = evaluation["cohort"]

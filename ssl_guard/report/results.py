@@ -63,7 +63,7 @@ class Result(NamedTuple):
 
 
 def is_run(path: str | Path) -> bool:
-    """Whether `load` finds a finished run at the path."""
+    """Returns whether `load` finds a finished run at the path."""
     return Path(path, "report.json").exists() or records.path_of(path).exists()
 
 

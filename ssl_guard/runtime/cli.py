@@ -57,7 +57,7 @@ def required(flag: flags.FlagHolder, name: str):
 
 
 def again(command: str) -> str:
-    """The command line that runs another command with the config of this one."""
+    """Returns the command line that runs another command with the config of this one."""
     words = iter(sys.argv[1:])
     # "--config FILE" is two words.
     given = [

@@ -383,9 +383,9 @@ def test_in_a_window_the_longest_rows_meet_and_its_steps_are_in_random_order(vie
 
 def test_views_that_do_not_fit_are_refused(views, tmp_path):
     labelled, weak, strong = views
-    with pytest.raises(BadInput, match=r"buckets \(16, 24\) must rise and end .* has 40 tokens"):
+    with pytest.raises(BadInput, match=r"buckets \(16, 24\) must increase up to .* has 40 tokens"):
         batches_of(views, buckets=(16, 24))
-    with pytest.raises(BadInput, match="must rise"):
+    with pytest.raises(BadInput, match="must increase"):
         batches_of(views, buckets=(24, 16, 40))
     with pytest.raises(BadInput, match="has 200 records, which is not 3 copies"):
         batches_of(views, copies=3)

@@ -367,7 +367,7 @@ def test_rewrites_depend_on_the_row_alone():
 
 
 def test_the_scorer_of_a_run_scores_texts(run, loaded):
-    """Whatever else is scored beside; its hash is of the weights."""
+    """Checks scores of several corpora at once; the hash is of the weights."""
     _, report = run
     assert scorer.tree_sha256(dict(loaded.weights)) == loaded.checkpoint_sha256
     changed = loaded.weights | {"raw": loaded.weights["ema"]}

@@ -48,7 +48,7 @@ def test_shards_of_other_arguments_are_refused(runs, folder):
 
 
 def test_overwrite_makes_the_shards_again(runs, folder, tmp_path):
-    """What the refusal above tells to do; in a copy, for the other tests read these shards."""
+    """Runs the command of the error above, in a copy since other tests read these shards."""
     shutil.copytree(folder / "data", tmp_path / "data")
     config = smoke(tmp_path, "uda", **{"augment.tfidf.p": 0.7})
     made = prepare.prepare(config, views=("weak", "strong"), overwrite=True)

@@ -75,6 +75,7 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "train.on_save_error": ("stop", "continue"),
     "train.select_by": ("f1", "auprc"),
+    "train.selection": ("threshold", "rank"),
     "data.task": ("response_harm", "prompt_harm", "content_moderation"),
     "data.label_sampling": ("balanced", "random"),
 }
@@ -168,6 +169,9 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     config.train = train = ConfigDict()
     train.steps = 80
     train.supervised_steps = 0  # first updates that use the labelled rows alone
+    # Pseudo-labels that are used: by the method's threshold, or the most confident ones by rank
+    train.selection = "threshold"
+    train.rank_share = 0.5  # with "rank": share of the unlabelled rows that is used
     # True gives the method the hidden labels as its pseudo-labels: an upper bound, not a result.
     train.oracle = False
     # Length of an epoch, after which MultiMatch and MarginMatch set their cut-offs. 0 is a pass
@@ -261,6 +265,10 @@ def check(config: ConfigDict) -> None:
         not config.train.float32_check or config.model.dtype == "bfloat16",
         "config.train.float32_check compares bfloat16 with float32: set config.model.dtype = "
         "'bfloat16', or unset the check.",
+    )
+    _require(
+        0 < config.train.rank_share <= 1,
+        f"config.train.rank_share = {config.train.rank_share} must be a share in (0, 1].",
     )
     _require(
         config.algorithm in config,

@@ -62,7 +62,8 @@ def make(
         histogram, _ = batch_mean(kept * hard_labels(strong), batch["weight"], across)
         fairness = jax.vmap(jax.value_and_grad(fairness_loss))
         value, slope = fairness(probs, histogram, state["probs"], state["histogram"])
-        return state, Target(labels, keep, {"fairness": value, "slope": slope})
+        counted = keep * (batch["weight"] > 0)[:, None]
+        return state, Target(labels, keep, {"fairness": value, "slope": slope, "keep": counted})
 
     def loss(logits, target, batch, clock):
         terms = weak_to_strong_terms(logits, target, batch, unlabelled_weight)
@@ -73,7 +74,7 @@ def make(
         # mean over rows then has exactly the value and the gradient of L_f.
         probs = jax.nn.softmax(strong)
         own = (target.extra["slope"][None] * (probs - jax.lax.stop_gradient(probs))).sum(axis=-1)
-        losses = target.extra["fairness"][None] + target.weight * own
+        losses = target.extra["fairness"][None] + target.extra["keep"] * own
         return Term(losses.mean(axis=1), batch["weight"], batch["weight"], fairness_weight)
 
     return Algorithm(("weak", "strong"), init_state, target, loss)

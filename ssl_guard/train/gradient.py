@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ssl_guard import algorithms, models, steps
+from ssl_guard.algorithms import selection
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference, metrics, scorer
@@ -31,6 +32,8 @@ def build(config: ConfigDict) -> Run:
     """
     algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
     _check_support(config, algorithm)
+    if config.train.selection == "rank":
+        algorithm = selection.by_rank(config.algorithm, algorithm, config.train.rank_share)
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
     sharding.check_batch_sizes(
         mesh,

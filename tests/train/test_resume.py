@@ -57,6 +57,16 @@ def test_an_oracle_is_marked_and_needs_pseudo_labels(folder):
             train_run.train_and_evaluate(smoke(folder, name, **oracle), folder / "refused")
 
 
+def test_a_run_that_selects_by_rank_uses_about_its_share(folder):
+    changes = {"train.selection": "rank", "train.rank_share": 0.5, "train.supervised_steps": 1}
+    report = train_run.train_and_evaluate(smoke(folder, "fixmatch", **changes), folder / "rank")
+    rows = timeless(folder / "rank")
+    used = [1 - row["pseudo/mask_rate"] for row in rows if "pseudo/mask_rate" in row]
+    assert len(used) == 3 and 0.2 < np.mean(used) < 0.8 and report["oracle"] is False
+    with pytest.raises(BadInput, match="selects no pseudo-labels"):
+        train_run.train_and_evaluate(smoke(folder, "mixmatch", **changes), folder / "refused")
+
+
 def test_a_finished_run_returns_at_once(runs, folder, monkeypatch):
     monkeypatch.setattr(gradient, "prepare", None)  # nothing of it may be needed
     again = train_run.train_and_evaluate(smoke(folder, "uda"), folder / "uda")

@@ -161,7 +161,7 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     optim.clip_norm = 1.0  # global gradient norm, as for BERT and UDA; USB clips nothing: 0
     # Decay of the moving average of the weights, smaller in the first steps; 0 for no average
     optim.ema_decay = 0.0
-    # Regexes of the names of frozen parameters. Freezing half the encoder saves a third of the time.
+    # Regexes of names of frozen parameters. Freezing half the encoder saves a third of the time.
     optim.freeze = ("encoder/embeddings", "encoder/layer_[012]")
 
     config.train = train = ConfigDict()

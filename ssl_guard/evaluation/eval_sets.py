@@ -2,7 +2,7 @@
 
 A run has seen all rows of its split but the test side, its augmented views and, if known, the
 prompts of continued pre-training of its encoder. Rows whose prompts are near-duplicates of these
-are removed from an exam and counted.
+are removed from an evaluation set and counted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ SIDES = ("dev", "calibration", "test")  # of the run's own split, instead of a c
 MOST_VALUES = 50  # of a column to slice by
 
 
-class Exam(NamedTuple):
+class EvalSet(NamedTuple):
     """Labelled rows to score.
 
     kind: "test", "over_refusal" or the name of a side; corpus: all labelled rows, with their
@@ -43,7 +43,7 @@ class Exam(NamedTuple):
     label_map: dict[str, int] | None
 
 
-def open_exam(
+def open_eval_set(
     name: str,
     config,
     source: Source,
@@ -53,8 +53,8 @@ def open_exam(
     labels: Mapping[str, int] | None = None,
     slices: Sequence[str] = (),
     keep_seen: bool = False,
-) -> Exam:
-    """Opens an exam.
+) -> EvalSet:
+    """Opens an evaluation set.
 
     name: a corpus or a file, as for config.data.corpus, or one of SIDES; source: the run's own
     rows; over_refusal: the safe rows alone; columns, labels: of a file, over the config's; slices:
@@ -89,7 +89,7 @@ def open_exam(
             f"{name}: all {len(rows)} rows are near-duplicates of rows that the run has seen: name "
             "a corpus that it has not seen."
         )
-    return Exam(
+    return EvalSet(
         kind=side or ("over_refusal" if over_refusal else "test"),
         corpus=make_corpus(title, config.data.task, rows, ""),
         examples=[rows[i] for i in kept],
@@ -125,7 +125,7 @@ def labelled_rows(
 ) -> tuple[str, list[Example], dict[str, int] | None]:
     """Returns (the name of the corpus in an evaluation, its rows with a label, its label map).
 
-    The arguments are those of `open_exam`.
+    The arguments are those of `open_eval_set`.
     """
     data, read_as = config.data, None
     if name in SIDES:

@@ -57,8 +57,8 @@ def evaluate_run(
     those of the run first. The run's thresholds are the one that was best on dev, the given one, or
     the profiles' of a policy.json of this run, of which DEV is the one of dev. attacks: operations
     of augment/ops.py; others: functions that open a scorer, see `evaluate_other`; the rest: of
-    `eval_sets.open_exam`. All corpora are read before the first is scored, and each scorer scores
-    each row once. A scorer that fails is reported on stderr and left out.
+    `eval_sets.open_eval_set`. All corpora are read before the first is scored, and each scorer
+    scores each row once. A scorer that fails is reported on stderr and left out.
 
     Raises BadInput for an unfinished run, other data, an unusable corpus or an unusable threshold.
     """
@@ -78,21 +78,22 @@ def evaluate_run(
         "slices": slices,
         "keep_seen": keep_seen,
     }
-    opened = [eval_sets.open_exam(name, config, source, **how) for name in corpora]
+    opened = [eval_sets.open_eval_set(name, config, source, **how) for name in corpora]
     opened += [
-        eval_sets.open_exam(name, config, source, over_refusal=True, **how) for name in over_refusal
+        eval_sets.open_eval_set(name, config, source, over_refusal=True, **how)
+        for name in over_refusal
     ]
-    if unknown := sorted(set(slices) - set(SLICES) - {n for exam in opened for n in exam.columns}):
+    if unknown := sorted(set(slices) - set(SLICES) - {n for one in opened for n in one.columns}):
         raise BadInput(f"no corpus has the column {unknown[0]!r} of --slices: leave it out.")
     policies = operating_point.run_thresholds(report, policy, profiles, threshold)
     run = load_run(workdir)
     judged = {"attacks": attacks, "resamples": config.eval.bootstrap_samples}
     sets, found = [], []
-    for exam in opened:
-        records = run.records(exam.examples)
-        rows = rows_of(exam, records, tuple(config.data.buckets))
+    for eval_set in opened:
+        records = run.records(eval_set.examples)
+        rows = rows_of(eval_set, records, tuple(config.data.buckets))
         made = _evaluate_run(run, rows, records, source, policies, **judged)
-        found += _write(workdir, made, reads=_reads_in_training(workdir, source, exam))
+        found += _write(workdir, made, reads=_reads_in_training(workdir, source, eval_set))
         sets.append(rows._replace(windows=None))
     return found + evaluate_others(others, sets, source.rows["dev"], workdir, **judged)
 
@@ -123,7 +124,7 @@ def _evaluate_run(
         }
         evaluation |= {
             "cost": cost,
-            "contamination": rows.exam.contamination,
+            "contamination": rows.eval_set.contamination,
             "provenance": provenance.collect(**hashes),
         }
     return made
@@ -177,7 +178,7 @@ def evaluate_other(
     folder, found = workdir / "peers" / re.sub(r"[^\w.-]", "_", other.name), []
     for rows in sets:
         began = time.monotonic()
-        scores, verdicts = other.score(rows.exam.examples)
+        scores, verdicts = other.score(rows.eval_set.examples)
         cost = {"texts_per_second": round(len(scores) / (time.monotonic() - began), 2)}
         made = evaluate_rows(
             other,
@@ -231,7 +232,7 @@ def _timed_scores(run: Run, records, weights: str) -> tuple[np.ndarray, dict]:
     }
 
 
-def _reads_in_training(workdir: Path, source: Source, exam: eval_sets.Exam) -> int:
+def _reads_in_training(workdir: Path, source: Source, eval_set: eval_sets.EvalSet) -> int:
     """Counts how often training scored these rows: test once, dev at every evaluation."""
     dev_reads = sum("dev/raw/auprc" in row for row in read_jsonl(workdir / "metrics.jsonl"))
     reads = {"test": 1, "dev": dev_reads}
@@ -239,4 +240,4 @@ def _reads_in_training(workdir: Path, source: Source, exam: eval_sets.Exam) -> i
         make_corpus("", "", [e for e in source.rows[side] if e.label is not None], "").sha256: times
         for side, times in reads.items()
     }
-    return sides.get(exam.corpus.sha256, 0)
+    return sides.get(eval_set.corpus.sha256, 0)

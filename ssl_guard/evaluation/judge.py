@@ -1,4 +1,4 @@
-"""Judges the scores of one scorer on the rows of an exam."""
+"""Judges the scores of one scorer on the rows of an evaluation set."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from ssl_guard.data.records import Records
 from ssl_guard.data.schema import HARMFUL, make_corpus
 from ssl_guard.data.windows import Windowed
 from ssl_guard.evaluation import bootstrap, metrics, robustness
-from ssl_guard.evaluation.eval_sets import Exam
+from ssl_guard.evaluation.eval_sets import EvalSet
 from ssl_guard.evaluation.operating_point import GIVEN
 from ssl_guard.evaluation.scorer import Scorer
 from ssl_guard.runtime import provenance
@@ -19,31 +19,31 @@ NO_SCORES = np.empty(0)  # of an attack that changes no row
 
 
 class Rows(NamedTuple):
-    """The rows of an exam as every scorer is judged on them.
+    """The rows of an evaluation set as every scorer is judged on them.
 
     values: {slice: the value of each row, None where it has none}; tokens: int [rows], of the run's
     tokenizer before any cut; windows: int [rows], None for texts scored whole.
     """
 
-    exam: Exam
+    eval_set: EvalSet
     values: dict[str, list]
     tokens: np.ndarray
     windows: np.ndarray | None = None
 
 
-def rows_of(exam: Exam, records: Records, buckets: Sequence[int]) -> Rows:
-    """Returns the rows of an exam from its records; buckets: bounds of the slices by length."""
+def rows_of(eval_set: EvalSet, records: Records, buckets: Sequence[int]) -> Rows:
+    """Returns the rows of an evaluation set; buckets: bounds of the slices by length."""
     gathered = records.gather(range(len(records)))
     tokens = np.array([len(row["input_ids"]) + row["cut"] for row in gathered])
     names = [f"up to {bound} tokens" for bound in buckets] + [f"over {buckets[-1]} tokens"]
     values: dict[str, list] = {
-        "category": [example.category for example in exam.examples],
-        "source": [example.source for example in exam.examples],
+        "category": [example.category for example in eval_set.examples],
+        "source": [example.source for example in eval_set.examples],
         "length": [names[place] for place in np.searchsorted(buckets, tokens)],
     }
-    for name, of_id in exam.columns.items():
-        values[name] = [of_id.get(example.id) for example in exam.examples]
-    return Rows(exam, values, tokens, records.counts if isinstance(records, Windowed) else None)
+    for name, of_id in eval_set.columns.items():
+        values[name] = [of_id.get(example.id) for example in eval_set.examples]
+    return Rows(eval_set, values, tokens, records.counts if isinstance(records, Windowed) else None)
 
 
 def evaluate_rows(
@@ -62,11 +62,11 @@ def evaluate_rows(
     scores: float [rows] by kind of weights; verdicts: see `Scorer`; policies: {threshold policy:
     thresholds by kind of weights}. Rows without a score are left out and named in `missing`.
     """
-    exam, weights = rows.exam, scorer.weights
+    eval_set, weights = rows.eval_set, scorer.weights
     known = np.isfinite(scores[weights])
     kept = np.flatnonzero(known)
-    examples = [exam.examples[i] for i in kept]
-    labels, groups = np.array([example.label for example in examples]), exam.groups[kept]
+    examples = [eval_set.examples[i] for i in kept]
+    labels, groups = np.array([example.label for example in examples]), eval_set.groups[kept]
     values = {name: [of_row[i] for i in kept] for name, of_row in rows.values.items()}
     harmful = [example for example in examples if example.label == HARMFUL]
     attacked = [robustness.attack(harmful, op) for op in (attacks if harmful else ())]
@@ -74,13 +74,13 @@ def evaluate_rows(
         scorer.score(attack.views) if attack.views else (NO_SCORES, None) for attack in attacked
     ]
     cohort = {
-        "corpus": exam.corpus.name,
-        "corpus_sha256": exam.corpus.sha256,
+        "corpus": eval_set.corpus.name,
+        "corpus_sha256": eval_set.corpus.sha256,
         "rows_sha256": make_corpus("", "", examples, "").sha256,
         "rows": len(labels),
         "harmful": len(harmful),
-        "task": exam.corpus.task,
-        "label_map": exam.label_map,
+        "task": eval_set.corpus.task,
+        "label_map": eval_set.label_map,
         "split": None,
         "split_sha256": None,
         "checkpoint_sha256": scorer.sha256,
@@ -97,8 +97,8 @@ def evaluate_rows(
         evaluation = {
             "cohort": cohort | {"threshold_policy": policy, "threshold": thresholds},
             "scorer": {"name": scorer.name, "workdir": str(folder)},
-            "kind": exam.kind,
-            "missing": [exam.examples[i].id for i in np.flatnonzero(~known)],
+            "kind": eval_set.kind,
+            "missing": [eval_set.examples[i].id for i in np.flatnonzero(~known)],
             **_judge(
                 labels,
                 groups,
@@ -120,8 +120,8 @@ def _lines(rows: Rows, kept: np.ndarray, scores: Mapping[str, np.ndarray]) -> li
     """Returns the lines of an evaluation's .jsonl; scores: float [kept rows]."""
     lines = []
     for place, i in enumerate(kept):
-        example = rows.exam.examples[i]
-        line = {"id": example.id, "group": int(rows.exam.groups[i]), "label": example.label}
+        example = rows.eval_set.examples[i]
+        line = {"id": example.id, "group": int(rows.eval_set.groups[i]), "label": example.label}
         line |= {kind: round(float(of_kind[place]), 7) for kind, of_kind in scores.items()}
         line |= {name: of_row[i] for name, of_row in rows.values.items() if name != "length"}
         line["tokens"] = int(rows.tokens[i])

@@ -25,13 +25,13 @@ def write_report(
     steps: int,
     selected_step: int,
     checkpoint_sha256: str,
-    observatory: dict | None = None,
+    diagnostics: dict | None = None,
 ) -> dict:
     """Writes predictions.jsonl and report.json, the last file of a run, and returns the report.
 
     dev: metrics.dev_scores of the raw and, if kept, the averaged weights, by "raw" and "ema";
     scores: float64 [test rows] of each, evaluated at their own dev threshold;
-    checkpoint_sha256: of the weights, see `scorer.tree_sha256`; observatory: `monitor.account`,
+    checkpoint_sha256: of the weights, see `scorer.tree_sha256`; diagnostics: `monitor.account`,
     None for a method without steps.
     """
     labels, groups = inference.labels_of(prepared.test), prepared.test_groups
@@ -71,7 +71,7 @@ def write_report(
         "data": prepared.summary,
         "contamination": prepared.contamination,
         "training": _training_summary(workdir),
-        "observatory": observatory or {},
+        "observatory": diagnostics or {},
         "provenance": provenance.collect(**prepared.hashes),
     }
     write_json(workdir / "report.json", report)

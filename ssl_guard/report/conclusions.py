@@ -92,16 +92,16 @@ def alarms_of(results: list[Result]) -> list[tuple[str, list[str]]]:
     return [(name, lines) for name, lines in found.items() if lines]
 
 
-def alarms(observatory: dict) -> list[str]:
+def alarms(diagnostics: dict) -> list[str]:
     """Lists the alarms of a run, steps without the unlabelled loss, and labels to check."""
     lines = [
         f"alarm {name}: from step {alarm['first_step']}, {alarm['steps']} steps in all"
         f"{', active at the end' if alarm['at_the_end'] else ''}"
-        for name, alarm in observatory.get("alarms", {}).items()
+        for name, alarm in diagnostics.get("alarms", {}).items()
     ]
-    if observatory.get("braked_steps"):
-        lines.append(f"the unlabelled loss was off for {observatory['braked_steps']} steps")
-    suspects = [row["id"] for row in observatory.get("suspect_labels", ())]
+    if diagnostics.get("braked_steps"):
+        lines.append(f"the unlabelled loss was off for {diagnostics['braked_steps']} steps")
+    suspects = [row["id"] for row in diagnostics.get("suspect_labels", ())]
     if suspects:
         lines.append(f"labels to check: {', '.join(suspects[:5])}{' ...' * (len(suspects) > 5)}")
     return lines

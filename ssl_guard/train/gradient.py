@@ -211,7 +211,7 @@ def _fit(
         checkpoint_sha256=scorer.tree_sha256(sharding.gather(weights, mesh)),
         steps=rows[-1]["step"],
         selected_step=best,
-        observatory=account(rows, state.watch, score=score),
+        diagnostics=account(rows, state.watch, score=score),
     )
 
 

@@ -17,7 +17,7 @@ class Result(NamedTuple):
     scores(split) -> {kind of weights: harmful probability, float64 [rows]}
     checkpoint_sha256: of the weights that score
     steps, selected_step: number of training steps, and the best one on dev
-    observatory: `monitor.account`, None for a method without steps
+    diagnostics: `monitor.account`, None for a method without steps
     """
 
     dev: dict[str, dict[str, float]]
@@ -25,7 +25,7 @@ class Result(NamedTuple):
     checkpoint_sha256: str
     steps: int = 0
     selected_step: int = 0
-    observatory: dict | None = None
+    diagnostics: dict | None = None
 
 
 class Run(NamedTuple):

@@ -44,5 +44,5 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
             steps=result.steps,
             selected_step=result.selected_step,
             checkpoint_sha256=result.checkpoint_sha256,
-            observatory=result.observatory,
+            diagnostics=result.diagnostics,
         )

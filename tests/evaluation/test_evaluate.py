@@ -145,24 +145,24 @@ def test_a_corpus_of_ones_own(run, tmp_path):
 def test_what_the_run_has_seen_is_taken_out_and_counted(run, source, tmp_path):
     config = scorer.read_config(run[0])
     learned, chosen = source.rows["labelled"][0], source.rows["dev"][0]
-    exam = source.rows["test"][0]
+    eval_set = source.rows["test"][0]
     rows = [
         *exam_rows(4),
         {"id": "equal", "prompt": f"  {learned.prompt.upper()}", "response": "r", "label": 1},
         {"id": "near", "prompt": f"{chosen.prompt} , please !", "response": "r", "label": 0},
-        {"id": "fine", "prompt": exam.prompt, "response": "r", "label": 0},
+        {"id": "fine", "prompt": eval_set.prompt, "response": "r", "label": 0},
     ]
     path = write(tmp_path / "exam.jsonl", rows)
-    opened = eval_sets.open_exam(path, config, source)
+    opened = eval_sets.open_eval_set(path, config, source)
     assert opened.contamination == {"exact": 1, "near_duplicates": 1, "removed": True}
     assert [e.id for e in opened.examples] == ["row0", "row1", "row2", "row3", "fine"]
-    kept = eval_sets.open_exam(path, config, source, keep_seen=True)
+    kept = eval_sets.open_eval_set(path, config, source, keep_seen=True)
     assert kept.contamination == opened.contamination | {"removed": False}
     assert len(kept.examples) == 7
     # The corpus is the same one, however many of its rows are scored: a second read is a read.
     assert kept.corpus.sha256 == opened.corpus.sha256
     with pytest.raises(BadInput, match="all 2 rows are near-duplicates"):
-        eval_sets.open_exam(write(tmp_path / "old.jsonl", rows[4:6]), config, source)
+        eval_sets.open_eval_set(write(tmp_path / "old.jsonl", rows[4:6]), config, source)
 
 
 def test_overlap_by_hand():
@@ -195,28 +195,28 @@ def test_overlap_by_hand():
 def test_a_corpus_that_cannot_be_scored(run, source, tmp_path, rows, name, message):
     config = scorer.read_config(run[0])
     with pytest.raises(BadInput, match=message):
-        eval_sets.open_exam(write(tmp_path / name, rows), config, source, slices=["note"])
+        eval_sets.open_eval_set(write(tmp_path / name, rows), config, source, slices=["note"])
 
 
 def test_a_named_corpus_of_another_task(run, source):
     config = scorer.read_config(run[0]).copy_and_resolve_references()
     config.data.task = "prompt_harm"
     with pytest.raises(BadInput, match="labelled for response_harm"):
-        eval_sets.open_exam("human_scored_responses", config, source)
+        eval_sets.open_eval_set("human_scored_responses", config, source)
 
 
 def test_over_refusal_reads_the_safe_rows_of_a_mixed_corpus(run, source, tmp_path):
     config = scorer.read_config(run[0])
     path = write(tmp_path / "mixed.jsonl", exam_rows(10))
-    opened = eval_sets.open_exam(path, config, source, over_refusal=True)
+    opened = eval_sets.open_eval_set(path, config, source, over_refusal=True)
     assert [e.id for e in opened.examples] == ["row0", "row2", "row4", "row6", "row8"]
-    assert opened.corpus.sha256 != eval_sets.open_exam(path, config, source).corpus.sha256
+    assert opened.corpus.sha256 != eval_sets.open_eval_set(path, config, source).corpus.sha256
 
 
 def test_columns_and_label_values_of_a_file(run, source, tmp_path):
     config = scorer.read_config(run[0])
     rows = [{"prompt": f"p{i}", "response": "r", "verdict": ["no", "yes"][i % 2]} for i in (0, 1)]
-    opened = eval_sets.open_exam(
+    opened = eval_sets.open_eval_set(
         write(tmp_path / "exam.jsonl", rows),
         config,
         source,

@@ -220,14 +220,14 @@ def test_half_is_the_peers_own_verdict():
 
 @pytest.fixture
 def rows():
-    """An exam of 38 prompts, of 3 and of 5 tokens in turn, as a run has tokenised it."""
+    """An evaluation set of 38 prompts, of 3 and of 5 tokens in turn, as a run has tokenised it."""
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 2, 40)
     examples = [
         Example(f"r{i}", f"prompt {i}", None, int(label), None, f"s{i % 2}", "")
         for i, label in enumerate(labels)
     ]
-    exam = eval_sets.Exam(
+    eval_set = eval_sets.EvalSet(
         "test",
         make_corpus("exam", "prompt_harm", examples, ""),
         examples[2:],
@@ -237,7 +237,7 @@ def rows():
         None,
     )
     encoded = [{"input_ids": [0] * (3 + 2 * (i % 2)), "cut": 0} for i in range(2, 40)]
-    return judge.rows_of(exam, Gathered(encoded), (4, 8))
+    return judge.rows_of(eval_set, Gathered(encoded), (4, 8))
 
 
 class Gathered(list):
@@ -269,11 +269,11 @@ def written(workdir, policy):
 
 
 def test_a_peer_is_judged_on_the_rows_of_the_run(rows, tmp_path):
-    exam, workdir = rows.exam, tmp_path
+    eval_set, workdir = rows.eval_set, tmp_path
     peer = made_up(flagged=range(10))
     evaluate.evaluate_other(peer, [rows], DEV, workdir, **HOW)
-    scores, flagged = peer.score(exam.examples)
-    labels = np.array([example.label for example in exam.examples])
+    scores, flagged = peer.score(eval_set.examples)
+    labels = np.array([example.label for example in eval_set.examples])
     dev_scores = peer.score(DEV)[0]
     threshold = metrics.best_f1_threshold(np.array([int(e.label) for e in DEV]), dev_scores)
     assert len(scores) == 38 and threshold != 0.5
@@ -283,8 +283,8 @@ def test_a_peer_is_judged_on_the_rows_of_the_run(rows, tmp_path):
     ):
         found = written(workdir, policy)
         cohort = found["cohort"]
-        assert cohort["corpus"] == "exam" and cohort["corpus_sha256"] == exam.corpus.sha256
-        assert cohort["rows_sha256"] == make_corpus("x", "y", exam.examples, "z").sha256
+        assert cohort["corpus"] == "exam" and cohort["corpus_sha256"] == eval_set.corpus.sha256
+        assert cohort["rows_sha256"] == make_corpus("x", "y", eval_set.examples, "z").sha256
         assert (cohort["rows"], cohort["harmful"]) == (38, labels.sum())
         assert cohort["task"] == "prompt_harm" and found["contamination"] is None
         assert (cohort["threshold_policy"], cohort["threshold"]) == (policy, {"raw": at})
@@ -296,13 +296,13 @@ def test_a_peer_is_judged_on_the_rows_of_the_run(rows, tmp_path):
         assert found["scorer"]["name"] == "a/guard" and found["missing"] == []
         assert found["times_read"] == 1  # scored once, judged twice
         assert found["scores"]["raw"]["f1"]["value"] == pytest.approx(f1_score(labels, verdicts))
-        assert [row["id"] for row in found["rows"]] == [e.id for e in exam.examples]
+        assert [row["id"] for row in found["rows"]] == [e.id for e in eval_set.examples]
         assert not any("ema" in row for row in found["rows"])
         assert set(found["slices"]) == {"category", "source", "length"}
         # Rows of 3 and of 5 tokens take turns, as the sources do.
         lengths = {name: part["rows"] for name, part in found["slices"]["length"].items()}
         assert lengths == {"up to 4 tokens": 19, "up to 8 tokens": 19}
-        harmful = [e for e in exam.examples if e.label]
+        harmful = [e for e in eval_set.examples if e.label]
         attack = robustness.attack(harmful, "leetspeak")
         after, again = peer.score(attack.views)
         caught = peer.score(harmful)[1 if policy == "given" else 0] >= at

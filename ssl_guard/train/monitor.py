@@ -1,4 +1,4 @@
-"""Raises alarms on pseudo-labels, sets the brake and summarises both for the report.
+"""Raises alarms on pseudo-labels, can disable the unlabelled loss, and reports both.
 
 Alarms are pure functions of the rows of metrics.jsonl, so that a resumed run raises the alarms of
 an uninterrupted one.
@@ -34,7 +34,7 @@ LISTED = 20  # longest list of ids in the report
 def judge(
     state: TrainState, rows: list[dict], *, prior: np.ndarray, brake: bool, **thresholds
 ) -> tuple[TrainState, dict]:
-    """Returns the state with the brake set, and metrics to add to the last row.
+    """Returns the state with `watch.brake` set, and metrics to add to the last row.
 
     The metrics are the alarms as 0 or 1, pseudo/kl_to_prior and, with `brake`, the brake under
     which the steps of the row ran. The brake is on for the next steps if an alarm is up.

@@ -1,4 +1,4 @@
-# make demo   train UDA and its supervised twin on real data, end with a table
+# make demo   train UDA and its supervised baseline on real data, end with a table
 # make test   lint and tests
 # make parity, tfdata, translate, llm, beam: against PyTorch and TensorFlow, with real translators, a
 #             small language model, on Apache Beam; each in an environment of its own
@@ -35,12 +35,12 @@ test: .venv/installed lint
 		$(EXTRAS:%=--ignore=tests/%)
 
 lint: .venv/installed
-	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 # Python 3.11 for the CPU build of torch; a run and the text side show that 3.11 is enough.
 parity: .venv-parity/installed
 	.venv-parity/bin/python -m pytest $(PARALLEL) tests/parity tests/augment \
-		"tests/test_train.py::test_every_config_trains_and_reports[uda]"
+		"tests/train/test_train.py::test_every_config_trains_and_reports[uda]"
 
 tfdata: .venv-tfdata/installed
 	.venv-tfdata/bin/python -m pytest tests/tfdata
@@ -67,7 +67,7 @@ faults: .venv/installed
 	.venv/bin/python -m tests.faults.kill_matrix --trials=200 --folder=$$(mktemp -d)
 
 scale: .venv/installed
-	SCALE=1 .venv/bin/python -m pytest -W error tests/scale tests/test_step_devices.py
+	SCALE=1 .venv/bin/python -m pytest -W error tests/scale tests/steps/test_devices.py
 
 all: test $(EXTRAS) browser faults scale
 

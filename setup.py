@@ -13,6 +13,7 @@ setup(
     package_data={
         "ssl_guard.report": ["templates/*.jinja"],
         "ssl_guard.augment": ["tables/*"],
+        "ssl_guard.data.corpora": ["references.bib"],
         "ssl_guard.augment.llm": ["templates/*.toml"],
     },
     entry_points={"console_scripts": ["ssl-guard = ssl_guard.__main__:main"]},
@@ -53,6 +54,7 @@ setup(
         "test": [
             "beartype>=0.20",
             "hypothesis>=6.100",
+            "mypy>=1.15",
             "pytest>=8.2",
             "pytest-xdist>=3.6",
             "ruff>=0.12",

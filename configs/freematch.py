@@ -16,7 +16,7 @@ def get_config(arg=None):
         # m of the moving averages. The published 0.999 remembers 1,000 steps and leaves the
         # threshold near its start, 1 / classes, for the whole of a run of 120 steps.
         momentum=0.95,
-        fairness_weight=0.01,  # w_f
+        fairness_weight=0.001,  # w_f
         unlabelled_weight=1.0,  # lambda_u
     )
     return base.variant(config, arg)

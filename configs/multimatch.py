@@ -17,12 +17,12 @@ def get_config(arg=None):
         difficult_weight=3.0,  # w_d: weight of useful but difficult pseudo-labels
         smoothness=0.997,  # delta of the running mean, 1 for the arithmetic mean
         step_rule="per_example",  # per_example (visits) or global_epoch (authors' code)
-        no_low=False,  # True lets cut-offs be negative
+        no_low=True,  # cut-offs may be negative
         aux="or",  # confident teachers that are needed: or (any), and (all), none (nobody)
         # FreeMatch's m. The published 0.999 remembers 1,000 steps and leaves the threshold
         # near its start, 1 / classes, for the whole of a run of 120 steps.
         momentum=0.95,
-        unlabelled_weight=1.0,  # lambda_u
+        unlabelled_weight=3.0,  # lambda_u
     )
     config.model.num_heads = 3  # at least 2; the paper has three
     return base.variant(config, arg)

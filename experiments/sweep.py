@@ -1,13 +1,13 @@
-"""Runs the cells of an experiment that have no record yet, then prints its tables.
+"""Runs the cells of an experiment that have no record, and prints its tables.
 
     python -m experiments.sweep methods --corpora=DIR           # all cells without a record
-    python -m experiments.sweep methods 'short/uda-*'           # the cells of this pattern
-    python -m experiments.sweep methods --table                 # the tables alone
+    python -m experiments.sweep methods 'short/uda-*'           # cells that match a pattern
+    python -m experiments.sweep methods --table                 # only the tables
 
-An experiment is a folder with cells.py, which holds CELLS, {name: Cell}, and table(); with
-write_corpora(folder) where its corpora are read from DIR. The record of a cell is
-<experiment>/<name>.json and .parquet (see ssl_guard.report.records). An interrupted cell
-continues from its last checkpoint and skips the commands that have ended.
+An experiment is a folder with cells.py, which has CELLS, {name: Cell}, and table(); and
+write_corpora(folder) if its corpora are read from DIR. The record of a cell is
+<experiment>/<name>.json and .parquet (see ssl_guard.report.records). An interrupted cell resumes
+from its last checkpoint and skips finished commands.
 """
 
 import argparse
@@ -31,9 +31,9 @@ class Cell(NamedTuple):
 
     config: file of configs/, without .py
     settings: {dotted key: value} of the config
-    before, after: commands around training, each a module of ssl_guard with its flags; {workdir}
-        in a flag is the run folder
-    more: {name: pattern of a JSON file} to keep in the record
+    before, after: commands of ssl_guard to run before and after training, with flags; {workdir}
+        in a flag stands for the run folder
+    more: {name: glob of a JSON file} to store in the record
     """
 
     config: str
@@ -50,12 +50,12 @@ def product(**axes: Sequence) -> Iterator[dict]:
 
 
 def overrides(settings: Mapping[str, Any]) -> list[str]:
-    """The settings as flags of a command."""
+    """Formats settings as flags of a command."""
     return [f"--config.{key}={value}" for key, value in settings.items()]
 
 
 def run(experiment: str, name: str, cell: Cell) -> None:
-    """Runs a cell and writes its record, unless the record is there."""
+    """Runs a cell and writes its record, unless the record exists."""
     record = HERE / experiment / name
     if records.path_of(record).exists():
         return
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("cells", nargs="*", metavar="cell", help="names or patterns (all)")
     parser.add_argument("--corpora", type=Path, help="folder of the corpora")
-    parser.add_argument("--table", action="store_true", help="print the tables alone")
+    parser.add_argument("--table", action="store_true", help="print only the tables")
     arguments = parser.parse_args()
     experiment = importlib.import_module(f"experiments.{arguments.experiment}.cells")
     if arguments.corpora:

@@ -56,6 +56,7 @@ LEAST = {  # smallest value of a key
     "augment.copies": 1,
     "model.num_heads": 1,
     "train.steps": 1,
+    "train.supervised_steps": 0,
     "train.labelled_batch": 1,
     "train.unlabelled_batch": 1,
     "train.max_nonfinite_steps": 1,
@@ -74,6 +75,7 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "train.on_save_error": ("stop", "continue"),
     "train.select_by": ("f1", "auprc"),
+    "train.selection": ("threshold", "rank"),
     "data.task": ("response_harm", "prompt_harm", "content_moderation"),
     "data.label_sampling": ("balanced", "random"),
 }
@@ -116,7 +118,10 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     data.buckets = (64, 128, 192, 256)  # padded lengths; the train step is compiled for each
     data.num_shapes = 0  # number of padded shapes to choose from the texts; 0 uses the buckets
     data.packing = False  # True packs several short texts into one row; same results, faster
-    data.window_steps = 16  # rows are sorted by length within windows of this many steps
+    # Sorting pads less, but batches are not random: if length depends on the class, so do they.
+    data.sort_by_length = False
+    data.window_steps = 16  # rows of this many steps are sorted, or packed, together
+    data.stratified_batches = True  # class shares of a labelled batch: those of all labelled rows
 
     config.augment = augment = ConfigDict()  # strong views of the unlabelled rows, made once
     augment.name = "tfidf"  # name of the set that `ops` makes, a folder in data/augmented/
@@ -153,14 +158,20 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     optim.layer_lr_decay = 0.75  # learning-rate factor from one layer to the one below
     optim.weight_decay = 5e-4  # AdamW's; none on biases and norms
     optim.warmup_steps = 10
-    optim.clip_norm = 1.0  # global gradient norm; 0 for no clipping
-    optim.ema_decay = 0.0  # decay of the moving average of the weights; 0 for no average
-    # Regexes of the names of frozen parameters. Freezing half of the encoder saves a third of the
-    # time.
+    optim.clip_norm = 1.0  # global gradient norm, as for BERT and UDA; USB clips nothing: 0
+    # Decay of the moving average of the weights, smaller in the first steps; 0 for no average
+    optim.ema_decay = 0.0
+    # Regexes of names of frozen parameters. Freezing half the encoder saves a third of the time.
     optim.freeze = ("encoder/embeddings", "encoder/layer_[012]")
 
     config.train = train = ConfigDict()
     train.steps = 80
+    train.supervised_steps = 0  # first updates that use the labelled rows alone
+    # Pseudo-labels that are used: by the method's threshold, or the most confident ones by rank
+    train.selection = "threshold"
+    train.rank_share = 0.5  # with "rank": share of the unlabelled rows that is used
+    # True gives the method the hidden labels as its pseudo-labels: an upper bound, not a result.
+    train.oracle = False
     # Length of an epoch, after which MultiMatch and MarginMatch set their cut-offs. 0 is a pass
     # over the unlabelled pool; the safety paper's code uses a pass over the labelled rows.
     train.steps_per_epoch = 0
@@ -209,6 +220,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.data.max_length, config.data.buckets = 64, (64,)
     config.augment.copies = 1
     config.train.steps, config.train.eval_every_steps, config.train.log_every_steps = 4, 2, 1
+    config.train.supervised_steps = min(config.train.supervised_steps, 1)
     config.train.labelled_batch, config.train.unlabelled_batch = 8, 8
     config.optim.warmup_steps = 1
     config.eval.bootstrap_samples = 50
@@ -251,6 +263,10 @@ def check(config: ConfigDict) -> None:
         not config.train.float32_check or config.model.dtype == "bfloat16",
         "config.train.float32_check compares bfloat16 with float32: set config.model.dtype = "
         "'bfloat16', or unset the check.",
+    )
+    _require(
+        0 < config.train.rank_share <= 1,
+        f"config.train.rank_share = {config.train.rank_share} must be a share in (0, 1].",
     )
     _require(
         config.algorithm in config,
@@ -304,13 +320,18 @@ def check_overrides(config: ConfigDict, arguments: list[str]) -> None:
 
 
 def _nearest(config: ConfigDict, path: list[str], depth: int) -> str:
-    """Suggests a key: the closest sibling, else the same name elsewhere in the tree."""
+    """Suggests a key: the closest sibling, else the same name elsewhere, else all siblings."""
     keys = leaves(config)
     parent = ".".join(path[:depth])
     siblings = [key for key in keys if key.startswith(parent + "." if parent else "")]
     wanted = ".".join(path)
-    near = difflib.get_close_matches(wanted, siblings, n=1, cutoff=0.5)
+    # The shared parent does not count as similarity.
+    ends = {key[len(parent) :].lstrip("."): key for key in siblings}
+    close = difflib.get_close_matches(".".join(path[depth:]), ends, n=1, cutoff=0.6)
+    near = [ends[name] for name in close]
     near = near or [key for key in keys if key.split(".")[-1] == path[-1]]
+    if not near and parent and siblings:
+        return f"its keys are {', '.join(ends)}."
     near = near or difflib.get_close_matches(wanted, keys, n=1, cutoff=0.0)
     return f"did you mean config.{near[0]}?"
 

@@ -1,7 +1,6 @@
 """Prepares the data of a run: corpus -> frozen split -> augmented, tokenised TFRecord shards.
 
-Existing data that fits the config is used. Data made with other settings is refused, or made again
-with overwrite.
+Existing data is used if it fits the config; otherwise it is refused, or made again.
 
     data/<corpus>/...                          TFDS, prepared once
     data/splits/<corpus>.<task>.<seed>@<n>.json
@@ -23,10 +22,8 @@ from ml_collections import ConfigDict
 from ssl_guard import algorithms
 from ssl_guard.augment import select
 from ssl_guard.augment.ops import OPS
-from ssl_guard.augment.select import SetsSpec
 from ssl_guard.augment.text_set import TextSet
 from ssl_guard.data import assemble, contamination, duplicates
-from ssl_guard.data.assemble import CorporaSpec, Source
 from ssl_guard.data.encode import encode, encode_windows, originals
 from ssl_guard.data.records import Records
 from ssl_guard.data.schema import Example, commercial_use, label_map
@@ -44,8 +41,11 @@ SHARDS = 4  # files per view; more only for pools of millions
 
 
 class Prepared(NamedTuple):
-    """A run's data. strong and unlabelled are None when the algorithm has no unlabelled views,
-    calibration and its groups when config.data.calibration is 0."""
+    """A run's data.
+
+    unlabelled and strong are None if the algorithm has no such view; calibration and its groups are
+    None if config.data.calibration is 0.
+    """
 
     labelled: Records
     unlabelled: Records | None
@@ -65,14 +65,14 @@ class Prepared(NamedTuple):
 
 
 class DataSpec:
-    """The values of a config that determine the run's data; what follows reads no config."""
+    """The values of a config that determine the run's data."""
 
     def __init__(self, config: ConfigDict):
         data, augment, gates = config.data, config.augment, config.augment.gates
         self.model, self.max_length = config.model.name, data.max_length
         self.stride, self.all_labels = config.eval.stride, data.all_labels
         self.data_dir = Path(data.dir)
-        self.corpora = CorporaSpec(
+        self.corpora = assemble.CorporaSpec(
             corpus=data.corpus,
             task=data.task,
             data_dir=self.data_dir,
@@ -91,7 +91,7 @@ class DataSpec:
             balance="natural" if data.label_sampling == "random" else "balanced",  # as in old files
             stratified=data.stratified,
         )
-        self.sets = SetsSpec(
+        self.sets = select.SetsSpec(
             root=self.data_dir / "augmented",
             names=tuple(augment.sets) or (augment.name,),
             weights=tuple(augment.weights),
@@ -113,8 +113,8 @@ class DataSpec:
 def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = False) -> Prepared:
     """Opens the run's shards, making those that are missing.
 
-    views: the algorithm's; without "strong" nothing is augmented. Raises BadInput for anything
-    that does not fit the config.
+    views: the algorithm's; without "strong" nothing is augmented. Raises BadInput for data that
+    does not fit the config.
     """
     spec = DataSpec(config)
     model_folder = pretrained.resolve(spec.model)
@@ -129,9 +129,8 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         )
     if views and not pool:
         raise BadInput(
-            f"{split.name}: no unlabelled rows are left after dev {spec.split.dev}, test "
-            f"{spec.split.test} and labelled {spec.split.labelled}: lower them, or use "
-            "configs/supervised.py."
+            f"{split.name}: no unlabelled rows are left after {spec.split.sizes}: lower these "
+            "numbers of config.data, or use configs/supervised.py."
         )
     # The rows to learn from. The split itself does not depend on all_labels.
     taught, taught_view = rows["labelled"], "labelled"
@@ -142,17 +141,16 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
     text_sets: dict[str, TextSet] = {}
     if "strong" in views:
         text_sets = select.open_or_make(spec.sets, source, overwrite=overwrite)
+    left_out = set(split.left_out)
     near = contamination.near_test(
         rows,
-        [example for example in source.corpus.examples if example.id in set(split.left_out)],
+        [example for example in source.corpus.examples if example.id in left_out],
         {name: text_set.views(pool) for name, text_set in text_sets.items()},
         model_folder,
     )
 
-    made_from = source.hashes | {
-        "tokenizer_sha256": tokenizer.sha256,
-        "max_length": tokenizer.max_length,
-    }
+    encoded_by = {"tokenizer_sha256": tokenizer.sha256, "max_length": tokenizer.max_length}
+    made_from = source.hashes | encoded_by
     folder = spec.data_dir / "shards" / split.name
     again = f"{cli.again('prepare')} --overwrite"
 
@@ -184,7 +182,7 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         records[name] = Windowed(records[name], parts)
 
     groups = {name: duplicates.group_numbers([e.prompt for e in rows[name]]) for name in scored[1:]}
-    manifests = [view.manifest for view in (*records.values(), *strong_views)]
+    manifests = [r.manifest for r in (*records.values(), *strong_views)]
     return Prepared(
         labelled=records["labelled"],
         unlabelled=records.get("unlabelled"),
@@ -198,22 +196,22 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         calibration_groups=groups.get("calibration"),
         texts={name: rows[name] for name in records} | {"labelled": taught},
         contamination=contamination.counts(near),
-        summary=_summary(source, records, strong, groups["test"]) | {"labels_used": len(taught)},
+        summary=_summary(source, records, strong)
+        | {"test_groups": int(groups["test"].max()) + 1, "labels_used": len(taught)},
         hashes=made_from | {"weights_sha256": sha256_file(model_folder / "model.safetensors")},
         shards_sha256={
-            manifest["view"]: hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
-            for manifest in manifests
+            m["view"]: hashlib.sha256(json.dumps(m).encode()).hexdigest() for m in manifests
         },
     )
 
 
-def read_split(config: ConfigDict) -> Source:
+def read_split(config: ConfigDict) -> assemble.Source:
     """Loads the corpora and draws, or reads, the split. Raises BadInput for what does not fit."""
     spec = DataSpec(config)
     return assemble.read_split(spec.corpora, spec.split)
 
 
-def sets_used(config: ConfigDict, source: Source) -> dict[str, TextSet]:
+def sets_used(config: ConfigDict, source: assemble.Source) -> dict[str, TextSet]:
     """Opens the sets that a finished run was trained on, those that still exist, by name."""
     if "strong" not in views_of(config):
         return {}
@@ -221,14 +219,14 @@ def sets_used(config: ConfigDict, source: Source) -> dict[str, TextSet]:
 
 
 def views_of(config: ConfigDict) -> tuple[str, ...]:
-    """The views of the unlabelled rows that the config's algorithm needs."""
+    """Returns the views of the unlabelled rows that the config's algorithm needs."""
     if config.algorithm in algorithms.CLOSED_FORM:
         pooled = config.algorithm == "graph" and config.graph.nodes == "pool"
         return ("weak",) if pooled else ()
     return algorithms.build(config.algorithm, **config[config.algorithm]).views
 
 
-def _summary(source: Source, records: dict, strong: Mixture | None, groups: np.ndarray) -> dict:
+def _summary(source: assemble.Source, records: dict, strong: Mixture | None) -> dict:
     """Counts for the report: rows, harmful rows and truncated rows by side, windows, groups."""
     corpus, rows = source.corpus, source.rows
     truncated = {name: r.manifest["cut_rows"] for name, r in records.items()}
@@ -251,5 +249,4 @@ def _summary(source: Source, records: dict, strong: Mixture | None, groups: np.n
         "rows_longer_than_max_length": truncated,
         "windows": {n: len(r.windows) for n, r in records.items() if isinstance(r, Windowed)},
         "repeated_views": repeated,
-        "test_groups": int(groups.max()) + 1,
     }

@@ -40,15 +40,14 @@ LRUCache.put = put
 
 # Files of half a minute and more.
 LONG = (
+    "test_devices",
     "test_encoders",
-    "test_evaluate",
     "test_faults",
-    "test_mlm",
-    "test_observatory",
+    "test_masked_lm",
+    "test_monitor",
     "test_resume",
     "test_runs",
     "test_runs_of_processes",
-    "test_step_devices",
     "test_train",
 )
 

@@ -10,8 +10,8 @@ from experiments import sweep
 from experiments.ladder import cells as ladder
 from experiments.tables import seeds_table
 from ssl_guard.errors import BadInput
-from tests.test_records import workdir_of
-from tests.test_report import cells, run
+from tests.report.test_records import workdir_of
+from tests.report.test_report import cells, run
 
 
 def test_seeds_table_means_spreads_and_gains():
@@ -19,7 +19,7 @@ def test_seeds_table_means_spreads_and_gains():
         name: [run(name, s, noise) for s in (0, 1, 2)]
         for name, noise in (("twin", 0.6), ("ours", 0.3))
     }
-    title, _, *rows = seeds_table(runs, twin="twin").splitlines()
+    title, _, *rows = seeds_table(runs, baseline="twin").splitlines()
     assert cells(title)[-3:] == ["F1 gain [95%]", "better", "shadow alarm"]
     rows = {cells(row)[0]: cells(row) for row in rows}
     assert list(rows) == ["ours", "twin"]  # best F1 first
@@ -41,13 +41,13 @@ def test_seeds_table_means_spreads_and_gains():
 
 def test_a_gain_needs_the_twin_of_every_seed():
     runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("ours", s, 0.3) for s in (0, 1)]}
-    ours = next(r for r in seeds_table(runs, twin="twin").splitlines() if "ours" in r)
+    ours = next(r for r in seeds_table(runs, baseline="twin").splitlines() if "ours" in r)
     assert cells(ours)[-3:] == ["-", "-", "1 of 2"]
 
 
 def test_the_gain_of_a_method_on_itself_is_zero():
     runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("twin", 0, 0.6)]}
-    ours = next(r for r in seeds_table(runs, twin="twin").splitlines() if "ours" in r)
+    ours = next(r for r in seeds_table(runs, baseline="twin").splitlines() if "ours" in r)
     assert cells(ours)[-3] == "+0.0 [+0.0, +0.0]"
 
 
@@ -55,12 +55,12 @@ def test_a_table_refuses_other_test_rows():
     runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("ours", 0, 0.3)]}
     runs["ours"][0]["predictions"].pop()
     with pytest.raises(BadInput, match="differ in split .the test rows"):
-        seeds_table(runs, twin="twin")
+        seeds_table(runs, baseline="twin")
 
 
 def test_a_method_by_another_name_is_its_own_row():
     one, other = run("ours", 0, 0.3), run("ours", 1, 0.3)
-    table = seeds_table({"long": [one], "short": [other]}, twin="short")
+    table = seeds_table({"long": [one], "short": [other]}, baseline="short")
     assert {cells(line)[0] for line in table.splitlines()[2:]} == {"long", "short"}
 
 

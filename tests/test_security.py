@@ -1,4 +1,4 @@
-"""What a whole run does and leaves behind: nothing unpickled, no secret, no text.
+"""Checks a whole run: it unpickles nothing and writes no secret and no text.
 
 A run of its own process trains on a user's file, is evaluated and reported, with an audit hook
 (PEP 578) that sees what no reading of the source can: what the libraries do on the run's behalf.
@@ -11,6 +11,8 @@ import sys
 
 import numpy as np
 import pytest
+
+from tests.tiny import write_encoder
 
 KEY, TEXT = "sk-planted-5d1c", "zyzzyva"  # a secret, and a word of every prompt and response
 WATCHED = """
@@ -76,6 +78,7 @@ def runs(tmp_path_factory):
             f"--config.data.dir={folder / 'data'}",
             f"--config.data.corpus={folder / 'mine.jsonl'}",
             "--config.data.calibration=20",
+            f"--config.model.name={write_encoder(folder / 'encoder')}",
             f"--config.compilation_cache={os.path.abspath('.jax_cache/tests')}",
         ),
         run(folder, "evaluate", workdir, f"--corpora={folder / 'exam.jsonl'}"),

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from ssl_guard import algorithms, models, steps
+from ssl_guard.algorithms import selection
 
 LABELLED, UNLABELLED, LENGTH, STEPS, WIDTH = 16, 16, 6, 3, 8
 POOL, LABELLED_POOL = 40, 12
@@ -91,8 +92,10 @@ def batches():
 
 
 def make(name, **arguments):
-    name = name.split()[0]  # what follows tells variants of one method apart
+    name, _, variant = name.partition(" ")  # tells variants of one method apart
     algorithm = algorithms.build(name, **arguments)
+    if variant == "by rank":
+        algorithm = selection.by_rank(name, algorithm, 0.5)
     heads = HEADS.get(name, 1)
     # Adam divides by the gradient's size; eps keeps the rounding of a zero from becoming a step.
     tx = optax.adamw(1e-2, eps=1e-3)
@@ -149,6 +152,7 @@ METHODS = {
     "mixtext": {"depths": (0.2, 1.0), "strong_weight": 1.0, "margin_weight": 1.0, "margin": 1.0},
     "uda": {"confidence": 0.6, "tsa": "linear"},
     "fixmatch": {"threshold": 0.7},
+    "fixmatch by rank": {},
     "flexmatch": {"threshold": 0.7, "thresh_warmup": False},
     "freematch": {"momentum": 0.5, "fairness_weight": 0.5},
     "softmatch": {"momentum": 0.5},

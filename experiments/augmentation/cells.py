@@ -53,9 +53,9 @@ def table() -> str:
         if kind != TWIN and (kind == best or kind not in GENERAL)
     }
     return (
-        f"Gain on the supervised twin:\n\n{seeds_table(runs, twin=TWIN)}\n\n"
+        f"Gain on the supervised twin:\n\n{seeds_table(runs, baseline=TWIN)}\n\n"
         f"Gain on the best general-purpose augmentation, {best}:\n\n"
-        f"{seeds_table(against_best, twin=best)}\n\n"
+        f"{seeds_table(against_best, baseline=best)}\n\n"
         f"What the runs and the gates saw:\n\n{seen(runs)}"
     )
 

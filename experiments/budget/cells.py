@@ -1,7 +1,7 @@
-"""UDA and its supervised twin with 50, 200, 800 and all labels.
+"""Compares UDA with its supervised baseline for 50, 200, 800 and all labels.
 
-The cells of 200 labels and of all are the short ones of experiments/methods; everything but the
-number of labels is theirs.
+Cells of 200 labels and of all labels are the short ones of experiments/methods. The others differ
+from them only in the number of labels.
 """
 
 from experiments.methods import cells as methods
@@ -25,7 +25,7 @@ write_corpora = methods.write_corpora
 
 
 def runs(method: str, labels: int | None) -> dict[int, dict]:
-    """{seed: run} of the cells that have records; labels: None for all."""
+    """Loads {seed: run} of the cells with records; labels: None for all."""
     found = {}
     for seed in SEEDS:
         own = f"{method}-{labels}-{seed}"
@@ -36,7 +36,7 @@ def runs(method: str, labels: int | None) -> dict[int, dict]:
 
 
 def table() -> str:
-    """Every method and budget, over the seeds that have all their records; empty if none has."""
+    """Tabulates methods and budgets over the seeds with all records; no rows without any."""
     columns = [(method, labels) for labels in BUDGETS for method in METHODS]
     found = {column: runs(*column) for column in [*columns, ("supervised_full", None)]}
     seeds = [seed for seed in SEEDS if all(seed in of_seeds for of_seeds in found.values())]

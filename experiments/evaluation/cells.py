@@ -1,7 +1,7 @@
-"""The ceiling and its rivals on every source of the corpora, of prompts and of responses.
+"""Evaluates fully supervised models and baselines on all sources of prompts and responses.
 
-The corpora are written from DIR/prompt_harm, moderation and response_harm.jsonl.gz, whose rows have
-id, source, prompt, response, prompt_harmful, response_harmful and category.
+The corpora are written from DIR/prompt_harm, moderation and response_harm.jsonl.gz, with fields id,
+source, prompt, response, prompt_harmful, response_harmful and category.
 """
 
 import gzip
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments.methods import cells as methods
 from experiments.sweep import Cell
-from experiments.tables import HERE, evaluations, github, over_seeds, percent
+from experiments.tables import HERE, evaluations, github, operating_points, percent, reported
 from ssl_guard.report import records
 
 DATA = Path("data/evaluation")
@@ -21,10 +21,10 @@ FILES = {
     "response_harm": ("response_harm.jsonl.gz",),
 }
 LABEL = {"prompt_harm": "prompt_harmful", "response_harm": "response_harmful"}
-MOST = 200  # rows that are read of a source but these: those of the smallest sha256 of their ids
+MOST = 200  # rows of a source, those with the smallest sha256 of their ids, except for:
 MORE = {"openai_mod": 500, "toxicchat": 500, "beavertails_prompts": 500}
 WHOLE = ("wildguard_train", "wildguard_test", "saferlhf", "beavertails_test")
-# Sources whose `category` says what is wrong with a row; elsewhere it is a split or a template.
+# Sources whose `category` is a kind of harm; elsewhere it is a split or a template.
 CATEGORIES = (
     "wildguard_test", "openai_mod", "ailuminate", "catqa", "harmbench", "harmfulqa", "davidson",
     "hatexplain", "pyrit", "diasafety",
@@ -46,7 +46,7 @@ RESPONSES = PROMPTS | {
     "train.steps": 150,
 }
 ALL = {"data.all_labels": True}
-# Runs, less their seeds: (config, settings). Those of one task and seed share one frozen split.
+# Runs without seeds: (config, settings). Runs of one task and seed share a frozen split.
 RUNS = {
     "supervised_full": ("supervised_full", PROMPTS),
     "logistic_regression_full": ("logistic_regression", PROMPTS | ALL),
@@ -66,7 +66,7 @@ TARGET_FPR = 0.05
 DEV, PROFILES = "dev_best_f1", ("permissive", "strict")
 SEEDS = (0, 1, 2)
 PROMPT_SETS = ("openai_mod", "toxicchat", "beavertails_prompts")
-# Exams of a cell, a call each: (corpora, those of which the safe rows alone are read, attacks?).
+# Calls of evaluate for a cell: (corpora, corpora of which only safe rows are read, attacks).
 FIRST = (
     ((SIDE,), (), True),
     ((*PROMPT_SETS, "aegis_train", *MODERATION), ("self_instruct",), False),
@@ -88,7 +88,7 @@ EXAMS = {
 
 
 def write_corpora(folder: Path) -> None:
-    """A file for each source."""
+    """Writes one file per source."""
     DATA.mkdir(parents=True, exist_ok=True)
     for task, files in FILES.items():
         for file in files:
@@ -104,7 +104,7 @@ def write_corpora(folder: Path) -> None:
 
 
 def line(row: dict, task: str) -> dict:
-    """The row as the reader of files takes it."""
+    """Converts a row to a line of a corpus file."""
     found = {"id": row["id"], "prompt": row["prompt"], "label": row[LABEL[task]]}
     if task == "response_harm":
         found["response"] = row["response"]
@@ -114,7 +114,7 @@ def line(row: dict, task: str) -> dict:
 
 
 def _cell(name: str) -> Cell:
-    """Trains, then takes the exams of EXAMS; the ceiling at the thresholds of its policy too."""
+    """Makes a cell that trains and runs the evaluations of EXAMS, with a policy if supervised."""
     kind, _, seed = name.rpartition("-")
     config, settings = RUNS[kind]
     at, after, policy = "--workdir={workdir}", [], ()
@@ -129,7 +129,7 @@ def _cell(name: str) -> Cell:
 
 
 def files(names: tuple[str, ...]) -> str:
-    """Sources as the files that were written of them."""
+    """Returns the files of sources, separated by commas."""
     return ",".join(name if name == SIDE else str(DATA / f"{name}.jsonl") for name in names)
 
 
@@ -137,17 +137,13 @@ CELLS = {name: _cell(name) for name in EXAMS}
 
 
 def record(cell: str) -> dict:
+    """Reads the record of a cell."""
     return records.read(HERE / "evaluation" / cell)
 
 
 def load(cell: str, policy: str = DEV) -> dict[str, dict]:
-    """{corpus: evaluation} of a cell's record under one threshold policy."""
+    """Reads {corpus: evaluation} of a cell under one threshold policy."""
     return evaluations(record(cell), policy)
-
-
-def scores_of(evaluation: dict) -> dict:
-    """{metric: {value, low, high}}."""
-    return evaluation["scores"][evaluation["cohort"]["weights"]]
 
 
 METRICS = {
@@ -161,30 +157,30 @@ METRICS = {
 
 
 def sources(cell: str) -> str:
-    """Every source against the main numbers at the threshold of dev."""
+    """Tabulates METRICS of every source at the dev threshold."""
     rows = []
     for corpus, evaluation in sorted(load(cell).items(), key=by_size):
         cohort, seen = evaluation["cohort"], evaluation["contamination"]
         left_out = seen["exact"] + seen["near_duplicates"]
         row = [corpus, cohort["rows"], cohort["harmful"], left_out]
-        rows.append(row + [percent(scores_of(evaluation).get(name)) for name in METRICS])
+        rows.append(row + [percent(reported(evaluation).get(name)) for name in METRICS])
     titles = ["corpus, % [95%]", "rows", "harmful", "left out", *METRICS.values()]
     return github(rows, titles)
 
 
 def by_size(item: tuple[str, dict]) -> tuple:
-    """Both classes, then harmful rows alone, then safe ones; the larger first."""
+    """Orders corpora: both classes, harmful only, safe only; each from the largest."""
     cohort = item[1]["cohort"]
     share = cohort["harmful"] / cohort["rows"]
     return (0 < share < 1, share) if share in (0, 1) else (-1, 0), -cohort["rows"], item[0]
 
 
 def rivals(cells: dict[str, str]) -> str:
-    """F1 and AUPRC of every cell on the sets of both classes that all of them took."""
+    """Tabulates F1 and AUPRC of every cell on the corpora of both classes that all cells have."""
     found = [load(cell) for cell in cells]
     rows = []
     for corpus in sorted(set.intersection(*map(set, found))):
-        scores = [scores_of(evaluations[corpus]) for evaluations in found]
+        scores = [reported(evaluations[corpus]) for evaluations in found]
         if "f1" in scores[0]:
             cells_of = [percent(score[name]) for score in scores for name in ("f1", "auprc")]
             rows.append([short(corpus), *cells_of])
@@ -193,43 +189,17 @@ def rivals(cells: dict[str, str]) -> str:
 
 
 def short(corpus: str) -> str:
-    """The test side is called after its own corpus."""
+    """Shortens the name of a test side to its corpus."""
     return corpus.partition("-")[2].removesuffix(".test") or corpus
 
 
-def operating_points(cells: list[str]) -> str:
-    """Promise and measurement for every profile and corpus, over the seeds of the ceiling that were
-    examined on it."""
-    policies = [record(cell)["policy"] for cell in cells]
-    rows = []
-    for profile in PROFILES:
-        points = [policy["thresholds"][profile] for policy in policies]
-        limits = ", ".join(f"{point['threshold']:.4f}" for point in points)
-        name = f"{profile}: {points[0]['promise']}; score >= {limits}"
-        measured = [point["measured"] for point in points]
-        found = {"calibration rows": (policies[0]["rows"], policies[0]["harmful"], measured)}
-        exams = [load(cell, f"policy:{profile}") for cell in cells]
-        for corpus in sorted(exams[0], key=lambda c: ("-" not in c, c)):
-            cohort = exams[0][corpus]["cohort"]
-            scores = [scores_of(exam[corpus]) for exam in exams if corpus in exam]
-            found[corpus] = cohort["rows"], cohort["harmful"], scores
-        for number, (corpus, (count, harmful, scores)) in enumerate(found.items()):
-            shown = [
-                over_seeds([score.get(key) for score in scores])
-                for key in ("fpr", "recall", "precision")
-            ]
-            rows.append(["" if number else name, corpus, count, harmful, *shown])
-    titles = ["profile", "corpus", "rows", "harmful", "FPR, %", "recall, %", "precision, %"]
-    return github(rows, titles)
-
-
 def obfuscated(cells: list[str]) -> str:
-    """The drop of recall under every attack."""
+    """Tabulates the drop of recall under every attack."""
     rows = []
     for cell in cells:
         for corpus, evaluation in sorted(load(cell).items()):
             if drops := evaluation["robustness"]:
-                recall = scores_of(evaluation)["recall"]["value"]
+                recall = reported(evaluation)["recall"]["value"]
                 row = [cell.rpartition("-")[0], short(corpus), f"{100 * recall:.1f}"]
                 rows.append(row + [drop_of(drops[op]) for op in ATTACKS.split(",")])
     titles = ["method", "corpus", "recall, %", *(f"{op}: drop" for op in ATTACKS.split(","))]
@@ -237,12 +207,12 @@ def obfuscated(cells: list[str]) -> str:
 
 
 def drop_of(found: dict) -> str:
-    """Points of recall, a dash if the operation has changed no row."""
+    """Formats a drop in points of recall; a dash if the attack changed no row."""
     return percent(found | {"value": found["drop"]}) if found["rows"] else "-"
 
 
 def table() -> str:
-    """All tables, each under its name, of the cells that have records."""
+    """Makes all tables, with their titles, of the cells with records."""
     there = {cell for cell in EXAMS if records.path_of(HERE / "evaluation" / cell).exists()}
     prompts = {
         "supervised_full-0": "supervised_full",
@@ -252,7 +222,8 @@ def table() -> str:
     }
     responses = {"responses-0": "supervised_full", "responses_tfidf-0": "TF-IDF + LR, all labels"}
     seeds = [f"supervised_full-{seed}" for seed in SEEDS if f"supervised_full-{seed}" in there]
-    parts = {f"Operating points, seeds: {len(seeds)}": operating_points(seeds)}
+    points = operating_points([record(seed) for seed in seeds], PROFILES)
+    parts = {f"Operating points, seeds: {len(seeds)}": points}
     for title, cells in {"Prompts": prompts, "Responses": responses}.items():
         found = {cell: name for cell, name in cells.items() if cell in there}
         for cell, name in list(found.items())[:1]:

@@ -1,6 +1,6 @@
-"""UDA and FixMatch against their supervised twin on a small corpus of responses.
+"""Compares UDA and FixMatch with their supervised baseline on a small corpus of responses.
 
-A cell is one config and one seed; the seed draws the split, the head, the order and the dropout.
+A cell is a config and a seed. The seed draws the split, the head, the order and the dropout.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ CELLS = {
 
 
 def table() -> str:
-    """Mean and standard deviation over the seeds that have records, and verdicts per seed."""
+    """Tabulates mean and deviation over the seeds with records, and the verdict of each seed."""
     runs = {
         method: {
             run["report"]["seed"]: run
@@ -41,5 +41,5 @@ def table() -> str:
                 gain = compared[method]["gains"]["f1"]
                 verdicts.append(f"{100 * gain['value']:+.1f} ({comparison.verdict(gain)})")
         rows.append([method, len(found), *cells, ", ".join(verdicts) or "-"])
-    titles = ["test, %", "seeds", *tables.SHOWN.values(), "F1 against the twin, by seed"]
+    titles = ["test, %", "seeds", *tables.SHOWN.values(), "F1 gain on the baseline, by seed"]
     return github(rows, titles)

@@ -1,12 +1,12 @@
-"""Rows per second on one core of every augmentation that needs no model.
+"""Measures rows per second on one core of the augmentations without a model.
 
     python experiments/speed/augmentation.py                 # generated texts, writes the table
     python experiments/speed/augmentation.py my.jsonl "my prompts"      # and a file's prompts
-    python experiments/speed/augmentation.py --table         # the table alone
+    python experiments/speed/augmentation.py --table         # prints the table
 
-A file holds JSON lines with a `prompt`; the second argument is its title in the table. Of its texts
-only the number and the median length are recorded. A row's own generator is part of its cost;
-fitting TF-IDF is not. Seconds are the process's own, whatever else the machine does.
+A file has JSON lines with a `prompt`; the second argument is its title in the table. The record has
+only the number of texts and their median length. Times are CPU seconds of the process; they include
+making a generator per row, but not fitting TF-IDF.
 """
 
 import json
@@ -43,7 +43,7 @@ LENGTHS, ROWS, ROUNDS = (20, 100, 400), 1000, 5
 
 
 def generated(words: int) -> list[str]:
-    """ROWS sentences of so many words; half of them are in one of the tables of words."""
+    """Makes ROWS sentences of `words` words, half of which are in a table of augment/."""
     rng = np.random.default_rng(words)
     known = sorted(eda.SYNONYMS.keys() | code_switch.TRANSLATIONS["es"].keys())
     names = ["".join(rng.choice(list("abcdefghilmnoprstu"), 7)) for _ in known]
@@ -52,7 +52,7 @@ def generated(words: int) -> list[str]:
 
 
 def seconds(rewrite: ops.Rewrite, texts: list[str], repeat: int) -> float:
-    """CPU seconds of one view of every text."""
+    """Returns the CPU seconds of one view of every text."""
     begin = time.process_time()
     rngs = [np.random.default_rng([0, repeat, 0, i, *range(7)]) for i in range(len(texts))]
     rewrite(texts, rngs)
@@ -60,7 +60,7 @@ def seconds(rewrite: ops.Rewrite, texts: list[str], repeat: int) -> float:
 
 
 def measure(texts: list[str]) -> dict:
-    """The number of rows, and the CPU seconds of each operation's rounds, taking turns."""
+    """Measures the CPU seconds of each operation in rounds."""
     rewrites = {name: ops.build(name, texts, arguments) for name, arguments in ARGUMENTS.items()}
     times = {name: [] for name in rewrites}
     for repeat in range(ROUNDS):
@@ -70,7 +70,7 @@ def measure(texts: list[str]) -> dict:
 
 
 def table() -> str:
-    """Median rows per second of each operation on each set of texts."""
+    """Tabulates median rows per second of each operation and set of texts."""
     sets = json.loads(RECORD.read_text())["sets"]
     lines = [
         [name, *(f"{s['rows'] / np.median(s['seconds'][name]):,.0f}" for s in sets.values())]

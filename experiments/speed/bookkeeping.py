@@ -1,11 +1,11 @@
-"""What per-example state costs at a pool of a million examples, as a share of a train step.
+"""Measures the cost of per-example state at a million examples as a share of a train step.
 
-    python experiments/speed/bookkeeping.py              # what bookkeeping.json lacks, then table
-    python experiments/speed/bookkeeping.py --table      # the table alone
+    python experiments/speed/bookkeeping.py              # missing entries, then the table
+    python experiments/speed/bookkeeping.py --table      # prints the table
 
-A variant's steps at the small and at the large pool take turns in one process, state donated, and
-so do its `target` alone (the method's bookkeeping and masks, on given logits) and FixMatch's. The
-step that ends an epoch, which takes quantiles over the pool, is timed as `target` alone, too.
+Steps with the small and the large pool take turns in one process, with donated state; so do the
+method's `target` alone (bookkeeping and masks on given logits) and FixMatch's. The step that ends
+an epoch, which computes quantiles over the pool, is timed as `target` alone.
 """
 
 import functools
@@ -27,9 +27,9 @@ from ssl_guard.steps import optim
 
 RECORD = Path(__file__).with_suffix(".json")
 MODEL, BATCH, LENGTH, TOTAL = "all-MiniLM-L6-v2", 16, 128, 1_000_000
-FREEZE = ("encoder/embeddings", "encoder/layer_[012]")  # as in the configs: the cheapest step
+FREEZE = ("encoder/embeddings", "encoder/layer_[012]")  # as in the configs; makes the step cheapest
 POOLS = {"small": 1_000, "large": 1_000_000}
-STEPS, CALLS, ENDS = 5, 60, 3  # timed ones, after one that is not
+STEPS, CALLS, ENDS = 5, 60, 3  # timed calls, after one warm-up call
 VARIANTS = {  # name: (algorithm, hyper-parameters, heads)
     "fixmatch": ("fixmatch", {}, 1),
     "flexmatch": ("flexmatch", {}, 1),
@@ -40,18 +40,21 @@ VARIANTS = {  # name: (algorithm, hyper-parameters, heads)
 }
 
 
-def random_batch(rng: np.random.Generator, pool: int) -> dict:
-    """BATCH rows of LENGTH tokens in every view, without padding."""
+def random_batch(rng: np.random.Generator, pool: int, length: int, tokens: tuple) -> dict:
+    """Makes BATCH rows of `length` tokens in every view, without padding.
+
+    tokens: lower and upper bound of the token ids.
+    """
 
     def view():
-        ids = rng.integers(1000, 20000, (BATCH, LENGTH)).astype(np.int32)
+        ids = rng.integers(*tokens, (BATCH, length)).astype(np.int32)
         ones, row = np.ones_like(ids), np.arange(BATCH, dtype=np.int32)
         zeros = np.zeros_like(ids)
         return {"input_ids": ids, "attention_mask": ones, "token_type_ids": zeros, "row": row}
 
     ones = np.ones(BATCH, np.float32)
     labels = rng.integers(0, 2, BATCH).astype(np.int32)
-    batch = {
+    return {
         "labelled": view() | {"label": labels, "weight": ones, "index": np.arange(BATCH)},
         "weak": view(),
         "strong": view(),
@@ -59,22 +62,21 @@ def random_batch(rng: np.random.Generator, pool: int) -> dict:
         "weight": ones,
         "hidden_label": -np.ones(BATCH, np.int32),
     }
-    return jax.device_put(batch)
 
 
 def timed(call, state, *arguments) -> tuple[float, object]:
-    """Seconds of call(state, ...) -> (state, ...), and the state."""
+    """Times call(state, ...) -> (state, ...); returns seconds and the state."""
     begin = time.perf_counter()
     state = jax.block_until_ready(call(state, *arguments))[0]
     return time.perf_counter() - begin, state
 
 
 def measure_steps(algorithm, heads: int) -> dict[str, list[float]]:
-    """Seconds of whole train steps at both pools, taking turns."""
+    """Times train steps at both pools, in turns, in seconds."""
     model = models.build(MODEL, num_classes=2 + algorithm.extra_classes, num_heads=heads)
     rng, calls, states, batches = np.random.default_rng(0), {}, {}, {}
     for name, pool in POOLS.items():
-        batches[name] = random_batch(rng, pool)
+        batches[name] = jax.device_put(random_batch(rng, pool, LENGTH, (1000, 20000)))
         params = models.init_from_pretrained(model, MODEL, jax.random.key(0), batches[name]["weak"])
         tx = optim.adamw(
             params,
@@ -94,7 +96,7 @@ def measure_steps(algorithm, heads: int) -> dict[str, list[float]]:
             algorithm=algorithm,
             tx=tx,
             total_steps=TOTAL,
-            steps_per_epoch=TOTAL,  # no epoch ends here
+            steps_per_epoch=TOTAL,  # so no epoch ends
             freeze=FREEZE,
         )
         calls[name] = jax.jit(step, donate_argnums=0)
@@ -116,7 +118,7 @@ def measure_steps(algorithm, heads: int) -> dict[str, list[float]]:
 
 
 def measure_target(algorithm, heads: int, base) -> dict:
-    """Seconds of `target` alone at both pools and of the base's, and of those that end an epoch."""
+    """Times `target` at both pools, the base's `target`, and calls that end an epoch."""
     rng = np.random.default_rng(0)
     clock = functools.partial(
         algorithms.StepInfo, jnp.int32(5), jnp.float32(0.5), jnp.int32(1), rng=jax.random.key(0)
@@ -155,7 +157,7 @@ def measure_target(algorithm, heads: int, base) -> dict:
 
 
 def measure(path: Path) -> None:
-    """Measures the variants that the record has not yet, and writes it after each."""
+    """Measures the variants missing in the record, and writes it after each."""
     record = {"model": MODEL, "batch": BATCH, "length": LENGTH, "pools": POOLS, "variants": {}}
     if path.exists():
         record = json.loads(path.read_text())
@@ -165,7 +167,7 @@ def measure(path: Path) -> None:
             continue
         algorithm = algorithms.build(method, **hyper_parameters)
         record["variants"][name] = {
-            "load_average": os.getloadavg()[0],  # before: a busy machine shows here
+            "load_average": os.getloadavg()[0],  # before measuring; shows a busy machine
             **measure_target(algorithm, heads, base),
             "step_seconds": measure_steps(algorithm, heads),
         }
@@ -174,7 +176,7 @@ def measure(path: Path) -> None:
 
 
 def table() -> str:
-    """GitHub Markdown; times are medians."""
+    """Tabulates medians as GitHub Markdown."""
     record = json.loads(RECORD.read_text())
     steps_per_epoch = record["pools"]["large"] // record["batch"]
     rows = []

@@ -1,12 +1,12 @@
-"""DeBERTa's relative terms, shifted into place against gathered: forward, and with the gradient.
+"""Times DeBERTa's relative position terms, shifted and gathered, forward and backward.
 
     python experiments/speed/deberta.py              # measures deberta.json, writes the table
-    python experiments/speed/deberta.py --table      # the table alone
+    python experiments/speed/deberta.py --table      # prints the table
 
-A layer's attention scores at the size of deberta-v3-base: contents, content to distance, distance
-to content. The usual way gathers, for every row and head, the score of each pair of tokens from the
-table of buckets; models/deberta.py multiplies with the 2 length - 1 distances that there are and
-shifts. Both take turns in one process; their largest difference is in the record.
+Computes a layer's attention scores at the size of deberta-v3-base: content, content to position,
+position to content. The reference gathers the score of each pair of tokens from the table of
+buckets, for every row and head. models/deberta.py multiplies with the 2 length - 1 distances and
+shifts. Both take turns in one process; the record has their largest difference.
 """
 
 import json
@@ -37,12 +37,12 @@ CONFIG = DebertaConfig(
 
 
 def plain(query, key, table_key, table_query):
-    """Contents alone: what BERT computes."""
+    """Computes content scores only, as BERT."""
     return jnp.einsum("bqhd,bkhd->bhqk", query, key)
 
 
 def shifted(query, key, table_key, table_query):
-    """As the encoder does."""
+    """Computes scores as models/deberta.py."""
     length = query.shape[1]
     rows = rows_of_distances(CONFIG, length - 1 - np.arange(2 * length - 1))
     c2p = shift(jnp.einsum("bqhd,mhd->bhqm", query, table_key[rows]))
@@ -51,18 +51,18 @@ def shifted(query, key, table_key, table_query):
 
 
 def gathered(query, key, table_key, table_query):
-    """Scores with every bucket, of which each pair of tokens gathers its own."""
+    """Computes scores with every bucket and gathers those of each pair of tokens."""
     places = np.arange(query.shape[1])
     rows = rows_of_distances(CONFIG, places[:, None] - places[None])[None, None]
     c2p = jnp.einsum("bqhd,mhd->bhqm", query, table_key)
     p2c = jnp.einsum("bkhd,mhd->bhkm", key, table_query)
-    # From the key's side, the pair's distance is that of (query, key), transposed.
+    # From the key's side, the distance of a pair is that of (query, key), transposed.
     p2c = jnp.take_along_axis(p2c, rows.swapaxes(2, 3), axis=3).swapaxes(2, 3)
     return plain(query, key, table_key, table_query) + jnp.take_along_axis(c2p, rows, axis=3) + p2c
 
 
 def measure(length: int) -> dict:
-    """Seconds of every way, forward and with the gradient, in turns."""
+    """Times each function forward and with the gradient, in turns, in seconds."""
     rng = np.random.default_rng(length)
     shape = (TOKENS // length, length, ATTN, HEAD)
     inputs = [rng.normal(size=shape) for _ in range(2)]
@@ -89,7 +89,7 @@ def measure(length: int) -> dict:
 
 
 def table() -> str:
-    """Medians in milliseconds and the ratio of each round, gathered to shifted."""
+    """Tabulates medians in milliseconds and the ratio of gathered to shifted per round."""
     rows = []
     for length, record in json.loads(RECORD.read_text())["lengths"].items():
         for mode in ("forward", "with gradient"):

@@ -1,4 +1,4 @@
-"""What is measured: sizes, batches and how a worker talks. NumPy alone, for both environments."""
+"""Defines sizes, batches and the worker protocol of encoders.py with NumPy only."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ VOCAB = 30522
 
 
 def config(size: str) -> dict:
-    """The keys of a BERT config.json."""
+    """Returns the keys of a BERT config.json."""
     width, layers, attn, mlp, _ = SIZES[size]
     return {
         "model_type": "bert",
@@ -27,7 +27,7 @@ def config(size: str) -> dict:
 
 
 def batch(size: str, length: int) -> dict[str, np.ndarray]:
-    """Rows of between half and all of `length` tokens, the first one full, with labels."""
+    """Makes labelled rows of length / 2 to `length` tokens, the first one full."""
     rows = SIZES[size][-1] // length
     rng = np.random.default_rng(length)
     lengths = rng.integers(length // 2, length + 1, rows)
@@ -48,7 +48,7 @@ def serve(build) -> None:
     build(cell) returns a function without arguments that takes one step and waits for its end.
     """
     step = None
-    answers, sys.stdout = sys.stdout, sys.stderr  # nothing else may write to the answers
+    answers, sys.stdout = sys.stdout, sys.stderr  # other output must not mix with the answers
     for line in sys.stdin:
         order = json.loads(line)
         if "build" in order:

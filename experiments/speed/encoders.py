@@ -1,12 +1,12 @@
-"""Measures the cells that have no record yet, in turns with PyTorch, then writes the table.
+"""Measures our BERT and PyTorch's in turns, for cells without a record, and writes the table.
 
-    python experiments/speed/encoders.py             # what is missing, then the README's table
-    python experiments/speed/encoders.py --table     # the table alone
+    python experiments/speed/encoders.py             # missing cells, then the README's table
+    python experiments/speed/encoders.py --table     # prints the table
     python experiments/speed/encoders.py --only=minilm-128
 
-Needs `make parity` (its environment runs PyTorch) and two cores with nothing else on them. A cell
-is a size, a length, a precision and a mode. Both sides compute the same batch; they take turns, so
-that the machine's moods cancel; a ratio is of real tokens per second, ours to theirs.
+Needs `make parity` (its environment runs PyTorch) and two idle cores. A cell is a size, a length, a
+precision and a mode. Both sides compute the same batch in turns, so that changes of the machine's
+speed affect both. A ratio is of tokens per second without padding, ours to PyTorch's.
 """
 
 import argparse
@@ -37,7 +37,7 @@ ROUNDS, TURN = 5, 0.6  # turns of each side, seconds of a turn
 
 
 class Worker:
-    """A process that makes and times steps (encoder_cells.serve)."""
+    """Runs a process that makes and times steps (encoder_cells.serve)."""
 
     def __init__(self, python: str, script: str, *arguments: str):
         environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TRANSFORMERS_VERBOSITY": "error"}
@@ -50,7 +50,7 @@ class Worker:
         )
 
     def ask(self, **order) -> dict:
-        """The answer to one order."""
+        """Sends a request and returns the answer."""
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
@@ -64,7 +64,7 @@ class Worker:
 
 
 def path(cell: dict) -> Path:
-    """The record of a cell."""
+    """Returns the path of a cell's record."""
     return RECORDS / "{size}-{length}-{dtype}-{mode}.json".format(**cell)
 
 
@@ -76,9 +76,9 @@ def measure(cell: dict, sides: dict[str, Worker]) -> None:
         one = worker.ask(steps=1)["seconds"][0]
         steps[name] = max(1, round(TURN / one))
     for number in range(ROUNDS):
-        # Forwards and backwards, so that nobody is always the first.
+        # The order alternates, so that no side is always first.
         for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
-            time.sleep(0.3)  # the others' threads stop spinning
+            time.sleep(0.3)  # threads of the other sides stop spinning
             seconds[name].append(float(np.median(sides[name].ask(steps=steps[name])["seconds"])))
     mask = cells.batch(cell["size"], cell["length"])["attention_mask"]
     write_json(
@@ -97,7 +97,7 @@ def measure(cell: dict, sides: dict[str, Worker]) -> None:
 
 
 def measure_missing(torch_python: str, only: str) -> None:
-    """Every cell without a record, the cheap ones first."""
+    """Measures every cell without a record, the fastest first."""
     todo = [
         {"size": size, "length": length, "dtype": dtype, "mode": mode}
         for size in cells.SIZES
@@ -126,14 +126,14 @@ def measure_missing(torch_python: str, only: str) -> None:
 
 
 def version_of(python: str) -> str:
-    """The version of torch in an environment."""
+    """Returns the version of torch in an environment."""
     command = "import importlib.metadata as m; print(m.version('torch'))"
     done = subprocess.run([python, "-c", command], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
 def table() -> str:
-    """One line a cell: tokens per second, and the ratio to the better PyTorch variant."""
+    """Tabulates tokens per second per cell and the ratio to the better PyTorch variant."""
     lines = []
     for file in sorted(RECORDS.glob("*.json")):
         record = json.loads(file.read_text())

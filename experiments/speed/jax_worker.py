@@ -1,4 +1,4 @@
-"""Steps of our classifier; started by encoders.py, one process for one precision."""
+"""Times steps of our classifier for encoders.py, in one process per precision."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from ssl_guard.runtime import compilation
 
 
 def build(cell: dict):
-    """The step of a cell."""
+    """Makes the step of a cell."""
     size, train = cell["size"], cell["mode"] == "train"
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(cells.config(size)))
@@ -23,7 +23,7 @@ def build(cell: dict):
     params = jax.jit(model.init)(jax.random.key(0), batch)
     if not train:
         apply = jax.jit(lambda params, batch: model.apply(params, batch, None, False))
-        params = model.for_scoring(params)  # once for all batches, as the evaluation does
+        params = model.for_scoring(params)  # once for all batches, as in evaluation
         return lambda: apply(params, batch).block_until_ready()
 
     tx = optax.adamw(1e-5, weight_decay=0.01)

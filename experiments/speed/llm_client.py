@@ -1,11 +1,11 @@
-"""How much of a server's allowance the client of language models uses, and whether it goes beyond.
+"""Measures the share of a server's rate limit that the client of language models uses.
 
     python experiments/speed/llm_client.py              # measures llm_client.json, 75 s a row
-    python experiments/speed/llm_client.py --table      # the table alone
+    python experiments/speed/llm_client.py --table      # prints the table
 
-A server on this machine takes 0.1 to 0.5 s for an answer, of a length that the client cannot know,
-and counts requests and tokens as they come in. The client is told the allowance: so many requests,
-or so many tokens, a minute.
+A local server takes 0.1 to 0.5 s for an answer of a length unknown to the client, and counts the
+requests and tokens that it receives. The client is given the limit of requests or tokens per
+minute.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ from ssl_guard.runtime.files import write_json
 
 RECORD = Path(__file__).with_suffix(".json")
 SECONDS, WINDOW = 75, 60
-ALLOWANCES = {"requests": 1200, "tokens": 540_000}  # a minute
-TOKENS = 450  # of about every request and its answer
+ALLOWANCES = {"requests": 1200, "tokens": 540_000}  # per minute
+TOKENS = 450  # of a request with its answer, on average
 
 
 class Server:
-    """Answers chat completions; counted is [(seconds, requests, tokens)] as they came in."""
+    """Answers chat completions. counted: [(seconds, requests, tokens)] in order of arrival."""
 
     def __init__(self):
         self.counted, self.rng, started = [], np.random.default_rng(0), threading.Event()
@@ -67,7 +67,7 @@ class Server:
 
 
 def measure(what: str) -> dict:
-    """Shares of the allowance: over the whole run, and the most in any 60 s of it."""
+    """Measures the used share of the limit over the run, and the largest in any 60 s."""
     server, allowance = Server(), ALLOWANCES[what]
     expected = allowance / (TOKENS if what == "tokens" else 1) / 60 * SECONDS
     texts = [f"text {i} " + "word " * (i % 120) for i in range(int(expected))]
@@ -78,7 +78,7 @@ def measure(what: str) -> dict:
         op(texts, [np.random.default_rng(i) for i in range(len(texts))])
     times, *amounts = np.array(server.counted).T
     amount = amounts[0 if what == "requests" else 1]
-    # The last one's turn ends after it has come in, so it is not in the time that is measured.
+    # The interval after the last arrival is not part of the measured time.
     share = amount[:-1].sum() / (times[-1] - times[0]) * 60 / allowance
     windows = [amount[(times >= t) & (times < t + WINDOW)].sum() for t in times]
     agree = op.usage.requests == len(times) and op.usage.most_tokens == amounts[1].sum()
@@ -93,7 +93,7 @@ def measure(what: str) -> dict:
 
 
 def table() -> str:
-    """A row for each kind of limit."""
+    """Tabulates the shares by kind of limit."""
     rows = [
         [
             f"{record['allowance_per_minute']:,} {what}",

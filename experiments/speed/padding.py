@@ -1,12 +1,12 @@
-"""Padding of random batches, buckets and packing on the texts of a file, and what order costs.
+"""Measures padding and order of random batches, buckets and packing on a file's texts.
 
     python experiments/speed/padding.py my.jsonl "my prompts"     # writes padding.json, then table
-    python experiments/speed/padding.py --table                   # the table alone
+    python experiments/speed/padding.py --table                   # prints the table
 
-A file holds JSON lines (.gz too) with a `prompt`, perhaps a `response`, and `prompt_harmful`, the 0
-or 1 that the balance of batches is measured with. The batches are the pipeline's own over an epoch:
-16 labelled texts and 16 unlabelled ones with a strong view each by TF-IDF; tokens are MiniLM's. Of
-the texts only their number and their mean length are recorded.
+A file has JSON lines (or .gz) with `prompt`, optionally `response`, and `prompt_harmful`, 0 or 1,
+for the balance of batches. Batches are those of the pipeline over an epoch: 16 labelled texts, and
+16 unlabelled texts with a TF-IDF strong view each; tokens are MiniLM's. The record has only the
+number of texts and their mean length.
 """
 
 import gzip
@@ -27,17 +27,18 @@ from ssl_guard.runtime.files import write_json
 
 RECORD = Path(__file__).with_suffix(".json")
 BATCH, LENGTHS, LABELLED = 16, (256, 512), (200, 2000)
+SORTED = {"sort_by_length": True}
 WAYS = {
-    "4 buckets": {},
-    "16 shapes, windows of 256": {"num_shapes": 16, "window_steps": 256},
-    "32 shapes, windows of 256": {"num_shapes": 32, "window_steps": 256},
+    "4 buckets": SORTED,
+    "16 shapes, windows of 256": SORTED | {"num_shapes": 16, "window_steps": 256},
+    "32 shapes, windows of 256": SORTED | {"num_shapes": 32, "window_steps": 256},
     "packing, 4 shapes": {"pack_groups": 1},
     "packing, 4 shapes, windows of 64": {"pack_groups": 1, "window_steps": 64},
 }
 
 
 def views(rows: list[dict], max_length: int) -> tuple[Rows, Rows]:
-    """The texts as they are and their strong views."""
+    """Returns the records of the texts and of their strong views."""
     tokenizer = Tokenizer(resolve("all-MiniLM-L6-v2"), max_length)
     prompts, responses = [row["prompt"] for row in rows], [row.get("response") for row in rows]
     rngs = [np.random.default_rng([0, number]) for number in range(len(rows))]
@@ -55,13 +56,13 @@ def views(rows: list[dict], max_length: int) -> tuple[Rows, Rows]:
 
 
 def numbered(records: Rows, rows: np.ndarray) -> Rows:
-    """Some of the records as a view of their own."""
+    """Selects records as a separate view."""
     found = zip(records.gather(rows), range(len(rows)), strict=True)
     return Rows(record | {"index": number} for record, number in found)
 
 
 def between(values: np.ndarray) -> float:
-    """The variance of the batches' means as a multiple of that of random batches.
+    """Returns the variance of batch means as a multiple of that of random batches.
 
     values: [batches, rows]. 1 for random batches, `rows` where all rows of a batch are equal.
     """
@@ -69,7 +70,7 @@ def between(values: np.ndarray) -> float:
 
 
 def measure(labelled: Rows, weak: Rows | None, strong: Rows | None, max_length: int, way: dict):
-    """The share of pads, the shapes, and how unlike the batches' lengths and labels are."""
+    """Measures padding, shapes, and the variance of lengths and labels over batches."""
     batches = pipeline.train_batches(
         labelled,
         weak,
@@ -100,14 +101,14 @@ def measure(labelled: Rows, weak: Rows | None, strong: Rows | None, max_length: 
 
 
 def random_pads(records: Rows) -> float:
-    """The share of pads in random batches that are padded to their longest row."""
+    """Returns the padding share of random batches padded to their longest row."""
     order = np.random.default_rng(0).permutation(len(records) // BATCH * BATCH)
     lengths = records.lengths[order].reshape(-1, BATCH)
     return float(1 - lengths.mean() / lengths.max(axis=1).mean())
 
 
 def table() -> str:
-    """Pads by way, longest length and labelled rows; the bias is that of the most labelled rows."""
+    """Tabulates padding by method, maximum length and labelled rows; variances for most labels."""
     record = json.loads(RECORD.read_text())
     lines = []
     for length, cells in record["cells"].items():

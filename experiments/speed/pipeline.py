@@ -1,11 +1,11 @@
-"""Tokens per second of the input pipeline, beside and without a train step, and its memory.
+"""Measures tokens per second of the input pipeline, with and without a train step, and memory.
 
     python experiments/speed/pipeline.py speed      # on a quiet machine; writes pipeline.json
     python experiments/speed/pipeline.py memory     # adds the memory of a million rows
-    python experiments/speed/pipeline.py --table    # the table alone
+    python experiments/speed/pipeline.py --table    # prints the table
 
-Rows are generated: random tokens, of lengths like those of prompts (median 25, a tenth longer than
-150, cut at 256). The step is UDA's on MiniLM with the numbers of configs/uda.py, 16 labelled and 16
+Rows are random tokens with lengths like those of prompts (median 25, 10% above 150, truncated at
+256). The step is UDA's with MiniLM and the settings of configs/uda.py, 16 labelled and 16
 unlabelled rows. Batches are made in the loop, as in training, or ahead by grain's prefetch thread.
 """
 
@@ -32,13 +32,16 @@ from ssl_guard.runtime.files import write_json
 
 RECORD = Path(__file__).with_suffix(".json")
 BUCKETS = (64, 128, 192, 256)
-WAYS = {"4 buckets": {}, "packing, 1 shape": {"pack_groups": 1, "num_shapes": 1}}
+WAYS = {
+    "4 buckets": {"sort_by_length": True},
+    "packing, 1 shape": {"pack_groups": 1, "num_shapes": 1},
+}
 LABELLED, POOL, MILLION = 2_000, 20_000, 1_000_000
 ALONE, STEPS, ROUNDS, AHEAD = 1000, 4, 3, 4  # batches; steps of a round; batches made ahead
 
 
 def generated(rows: int) -> Iterator[dict]:
-    """Records of random tokens."""
+    """Yields records of random tokens."""
     rng = np.random.default_rng(rows)
     for index in range(rows):
         length = int(np.clip(rng.lognormal(np.log(25), 1.4), 7, 256))
@@ -54,13 +57,13 @@ def generated(rows: int) -> Iterator[dict]:
 
 
 def write(folder: str, pool: int) -> None:
-    """The labelled, the weak and the strong view."""
+    """Writes the labelled, the weak and the strong view."""
     for view, rows in (("labelled", LABELLED), ("weak", pool), ("strong", pool)):
         write_shards(Path(folder) / view, view, generated(rows), num_shards=4, made_from={})
 
 
 def read(folder: str) -> list[Records]:
-    """The three views, opened and checked."""
+    """Opens and checks the three views."""
     return [
         open_shards(Path(folder) / view, view, made_from={}, rebuild="")
         for view in ("labelled", "weak", "strong")
@@ -68,7 +71,7 @@ def read(folder: str) -> list[Records]:
 
 
 def batches_of(views: list[Records], way: dict, *, steps: int, batch: int = 16):
-    """The pipeline's batches."""
+    """Returns the pipeline's batches."""
     sizes = {"labelled_batch": 16, "unlabelled_batch": batch}
     return pipeline.train_batches(
         *views, seed=0, steps=steps, **sizes, buckets=BUCKETS, pad_id=0, **way
@@ -76,7 +79,7 @@ def batches_of(views: list[Records], way: dict, *, steps: int, batch: int = 16):
 
 
 def train_step():
-    """UDA's compiled step and its state before the first one."""
+    """Returns UDA's compiled step and its initial state."""
     import jax
 
     from configs import uda
@@ -120,7 +123,7 @@ def train_step():
 
 
 def alone(batches) -> dict:
-    """Tokens and CPU seconds of making batches and nothing else."""
+    """Measures tokens and CPU seconds of making batches alone."""
     iterator = iter(batches)
     next(iterator)
     begin, tokens = time.process_time(), 0
@@ -130,8 +133,7 @@ def alone(batches) -> dict:
 
 
 def beside(step, state, batches) -> tuple[dict, object]:
-    """Tokens and shapes of the first steps, the loop's wall seconds, and this thread's CPU seconds
-    of getting batches."""
+    """Measures tokens, shapes, wall seconds, and this thread's CPU seconds of making batches."""
     import jax
 
     tokens, cpu, shapes = 0, 0.0, set()
@@ -150,7 +152,7 @@ def beside(step, state, batches) -> tuple[dict, object]:
 
 
 def speed() -> dict:
-    """Every way of batching: alone, and in rounds beside the step, made in the loop and ahead."""
+    """Measures every way of batching: alone, and with the step, made in the loop and ahead."""
     step, state = train_step()
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -171,7 +173,7 @@ def speed() -> dict:
 
 
 def resident(*arguments: str) -> dict:
-    """What a process of its own says of itself, with its largest resident memory in MiB."""
+    """Runs a process and returns its output with its peak resident memory in MiB."""
     run = subprocess.run(
         [sys.executable, __file__, *arguments], check=True, capture_output=True, text=True
     )
@@ -179,13 +181,13 @@ def resident(*arguments: str) -> dict:
 
 
 def memory() -> dict:
-    """Writing three views of a million rows, and an epoch of batches of them."""
+    """Measures writing three views of a million rows, and an epoch of batches."""
     with tempfile.TemporaryDirectory() as folder:
         return {kind: resident(kind, folder) for kind in ("import", "write", "read")}
 
 
 def child(kind: str, folder: str) -> dict:
-    """A process of `memory`."""
+    """Runs one process of `memory`."""
     begin, rows = time.monotonic(), 0
     if kind == "write":
         write(folder, MILLION)
@@ -197,7 +199,7 @@ def child(kind: str, folder: str) -> dict:
 
 
 def table() -> str:
-    """What the pipeline gives, what the step takes, and the memory of a million rows."""
+    """Tabulates throughput of pipeline and step, and the memory of a million rows."""
     record = json.loads(RECORD.read_text())
     lines = []
     for name, cells in record["speed"].items():

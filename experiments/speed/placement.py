@@ -1,4 +1,4 @@
-"""Bytes that a placed state takes on a device and that a compiled program communicates."""
+"""Computes bytes per device of a sharded state, and the communication of a program."""
 
 import math
 import re
@@ -10,7 +10,7 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "coll
 
 
 def bytes_per_device(placed: Any) -> int:
-    """Bytes that a tree of `sharding.shard_template` takes on one device."""
+    """Returns the bytes per device of a tree from `sharding.shard_template`."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(placed)
@@ -18,11 +18,11 @@ def bytes_per_device(placed: Any) -> int:
 
 
 def collectives(program: str) -> dict[str, list[int]]:
-    """Bytes of every communication in the text of a compiled program (`compiled.as_text()`).
+    """Finds the collectives in the text of a compiled program (`compiled.as_text()`).
 
-    Returns {"all-reduce": [bytes of each result], ...}. One in a loop counts once.
+    Returns {"all-reduce": [bytes of each result], ...}. A collective in a loop counts once.
     """
-    found = {}
+    found: dict[str, list[int]] = {}
     line = rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\("
     for shapes, kind, _ in re.findall(line, program):
         sizes = [

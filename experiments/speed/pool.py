@@ -1,10 +1,10 @@
-"""What a method keeps of every pool example: bytes per device, and time, for growing pools.
+"""Measures per-example state of growing pools: bytes per device, and time.
 
-    python experiments/speed/pool.py              # what pool.json lacks, then the tables
-    python experiments/speed/pool.py --table      # the tables alone
+    python experiments/speed/pool.py              # missing entries, then the tables
+    python experiments/speed/pool.py --table      # prints the tables
 
-Bytes follow from shapes and placement alone. Times are those of a method's `target` (bookkeeping
-and masks, on given logits) on one device, of an ordinary step and of one that ends an epoch.
+Bytes are computed from shapes and shardings. Times are of a method's `target` (bookkeeping and
+masks on given logits) on one device, in an ordinary step and in one that ends an epoch.
 """
 
 import functools
@@ -31,7 +31,7 @@ CALLS, ENDS = 30, 3
 
 
 def state_bytes(algorithm, heads: int, pool: int, devices: int) -> int:
-    """Bytes of the method's state on each device, the pool split over all of them."""
+    """Returns the bytes of the state per device, with the pool split over all devices."""
     mesh = AbstractMesh((devices, 1, 1), sharding.AXES)
 
     def new_state():
@@ -44,7 +44,7 @@ def state_bytes(algorithm, heads: int, pool: int, devices: int) -> int:
 
 
 def measure_pool(algorithm, heads: int, pool: int) -> dict[str, list[float]]:
-    """Seconds of ordinary calls of `target` and of those that end an epoch, state donated."""
+    """Times ordinary calls of `target` and calls that end an epoch, with donated state."""
     rng = np.random.default_rng(0)
     shape = (BATCH, heads, 2 + algorithm.extra_classes)
     logits = {
@@ -67,13 +67,13 @@ def measure_pool(algorithm, heads: int, pool: int) -> dict[str, list[float]]:
     for name, count in (("step", CALLS), ("epoch_end", ENDS)):
         for call in range(count + 1):
             spent, state = timed(target, state, clock(jnp.bool(name == "epoch_end")))
-            if call:  # the first one compiles
+            if call:  # the first call compiles
                 seconds[name].append(spent)
     return seconds
 
 
 def measure(path: Path) -> None:
-    """Measures the variants that the record has not yet, and writes it after each."""
+    """Measures the variants missing in the record, and writes it after each."""
     record = json.loads(path.read_text()) if path.exists() else {"batch": BATCH, "variants": {}}
     for name, (method, hyper_parameters, heads) in VARIANTS.items():
         if name not in record["variants"]:
@@ -86,7 +86,7 @@ def measure(path: Path) -> None:
 
 
 def table() -> str:
-    """GitHub Markdown: bytes for the largest method and the smallest, then medians of times."""
+    """Tabulates bytes for the smallest and the largest method, and median times."""
     rows = []
     for name in ("flexmatch", "multimatch, 3 heads"):
         method, hyper_parameters, heads = VARIANTS[name]

@@ -1,10 +1,10 @@
-"""What a mesh costs: step time, and bytes between devices, for every way to split a run.
+"""Measures step time and communication for every way to split a run over a mesh.
 
-    python experiments/speed/scaling.py              # what scaling.json lacks, then the table
-    python experiments/speed/scaling.py --table      # the table alone
+    python experiments/speed/scaling.py              # missing entries, then the table
+    python experiments/speed/scaling.py --table      # prints the table
 
-Eight devices are simulated on the CPU, so times show overhead and no speed-up: the devices share
-the cores of one machine. The bytes are read from the compiled program and hold anywhere.
+Eight devices are simulated on the CPU and share the cores of one machine, so times show overhead
+and no speed-up. Bytes are read from the compiled program.
 """
 
 import functools
@@ -22,6 +22,7 @@ import jax
 import numpy as np
 import optax
 import placement
+from bookkeeping import BATCH, random_batch
 from tabulate import tabulate
 
 from ssl_guard import algorithms, models, steps
@@ -38,8 +39,8 @@ SIZE = {
     "intermediate_size": 512,
     "max_position_embeddings": 64,
 }
-BATCH, LENGTH, POOL, HEADS, STEPS = 16, 32, 102_400, 3, 5
-CELLS = {  # name: (data, fsdp, tensor), is the pool split, parts of a batch
+LENGTH, POOL, HEADS, STEPS = 32, 102_400, 3, 5
+CELLS = {  # name: (data, fsdp, tensor), split pool, parts of a batch
     "1 device": ((1, 1, 1), False, 1),
     **{f"data {n}": ((n, 1, 1), False, 1) for n in (2, 4, 8)},
     "data 8, pool split": ((8, 1, 1), True, 1),
@@ -50,35 +51,15 @@ CELLS = {  # name: (data, fsdp, tensor), is the pool split, parts of a batch
 }
 
 
-def batch_of(rng: np.random.Generator) -> dict:
-    """BATCH rows of LENGTH tokens in every view, without padding."""
-
-    def view():
-        ids = rng.integers(0, SIZE["vocab_size"], (BATCH, LENGTH)).astype(np.int32)
-        row = np.arange(BATCH, dtype=np.int32)
-        zeros, ones = np.zeros_like(ids), np.ones_like(ids)
-        return {"input_ids": ids, "attention_mask": ones, "token_type_ids": zeros, "row": row}
-
-    ones, labels = np.ones(BATCH, np.float32), rng.integers(0, 2, BATCH).astype(np.int32)
-    return {
-        "labelled": view() | {"label": labels, "weight": ones, "index": np.arange(BATCH)},
-        "weak": view(),
-        "strong": view(),
-        "index": rng.permutation(POOL)[:BATCH].astype(np.int32),
-        "weight": ones,
-        "hidden_label": -np.ones(BATCH, np.int32),
-    }
-
-
 def measure_cell(shape: tuple[int, int, int], shard_pool: bool, parts: int) -> dict:
-    """Of MultiMatch, which keeps most of every pool example."""
+    """Measures MultiMatch, which has the most state per pool example."""
     axes = dict(zip(sharding.AXES, shape, strict=True))
     mesh = sharding.make_mesh(jax.devices()[: int(np.prod(shape))], **axes)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(SIZE))
         model = models.build(folder, num_heads=HEADS)
     algorithm, tx = algorithms.build("multimatch"), optax.adamw(1e-4)
-    batch = batch_of(np.random.default_rng(0))
+    batch = random_batch(np.random.default_rng(0), POOL, LENGTH, (0, SIZE["vocab_size"]))
 
     def new_state():
         params = model.init(jax.random.key(0), batch["weak"])
@@ -127,7 +108,7 @@ def measure_cell(shape: tuple[int, int, int], shard_pool: bool, parts: int) -> d
 
 
 def measure(path: Path) -> None:
-    """Measures the cells that the record has not yet, and writes it after each."""
+    """Measures the cells missing in the record, and writes it after each."""
     record = {"size": SIZE, "batch": BATCH, "length": LENGTH, "pool": POOL, "cells": {}}
     if path.exists():
         record = json.loads(path.read_text())
@@ -139,7 +120,7 @@ def measure(path: Path) -> None:
 
 
 def table() -> str:
-    """GitHub Markdown; times are medians, communication is MB and the number of operations."""
+    """Tabulates median times, and communication as MB and number of operations."""
     rows = []
     for name, found in json.loads(RECORD.read_text())["cells"].items():
         parts = found["collectives"]

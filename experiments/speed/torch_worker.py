@@ -1,4 +1,4 @@
-"""Steps of PyTorch transformers' BERT; started by encoders.py."""
+"""Times steps of PyTorch transformers' BERT for encoders.py."""
 
 import encoder_cells as cells
 import torch
@@ -6,8 +6,10 @@ from transformers import BertConfig, BertForSequenceClassification
 
 
 def build(cell: dict):
-    """The step of a cell. bfloat16: weights of that type forward, autocast over float32 weights in
-    training, as here."""
+    """Makes the step of a cell.
+
+    bfloat16: bfloat16 weights forward, and autocast over float32 weights in training, as in JAX.
+    """
     size, train, half = cell["size"], cell["mode"] == "train", cell["dtype"] == "bfloat16"
     torch.manual_seed(0)
     config = BertConfig(**cells.config(size), attn_implementation="sdpa", num_labels=2)

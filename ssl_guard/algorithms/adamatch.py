@@ -38,7 +38,9 @@ from ssl_guard.algorithms.base import (
 def make(
     *, threshold: float = 0.9, momentum: float = 0.999, unlabelled_weight: float = 1.0
 ) -> Algorithm:
-    """threshold: tau in [0, 1], relative to the mean confidence on labelled rows; momentum: m in
+    """Builds the method.
+
+    threshold: tau in [0, 1], relative to the mean confidence on labelled rows; momentum: m in
     [0, 1); unlabelled_weight: lambda_u >= 0."""
 
     def target(state, logits, batch, clock, across):

@@ -25,7 +25,7 @@ class Target(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """The position of a step in the run.
+    """The position of a step in the run, less its supervised start.
 
     step: int32 [], updates done so far
     progress: float32 [], step / total steps
@@ -72,6 +72,7 @@ class Algorithm(NamedTuple):
     extra_classes: outputs of a head beyond num_classes, last in `logits`. They are in no label, no
         Target and no prediction; only the method's loss uses them.
     teacher: whose weights run the weak view: "student", the current ones, or "ema", their average.
+    view_per_head: whether the strong view runs once for every head, with dropout of its own.
     forward(stages, params, batch, clock, across) -> logits: for a method that needs more than one
         pass per view (noise on the words, mixed rows, features). It replaces the train step's
         passes and runs with gradient; its result is the `logits` of target and loss, and `views`
@@ -88,6 +89,7 @@ class Algorithm(NamedTuple):
     loss: Callable[..., dict[str, Term]]
     extra_classes: int = 0
     teacher: str = "student"
+    view_per_head: bool = False
     forward: Callable[..., dict] | None = None
     logistic_head: float = 0.0
 

@@ -42,7 +42,9 @@ def make(
     temperature: float = 0.5,
     unlabelled_weight: float = 1.0,
 ) -> Algorithm:
-    """warmup_steps: W >= 1; estimate_steps: E in [1, W], best one pass over the labelled rows;
+    """Builds the method.
+
+    warmup_steps: W >= 1; estimate_steps: E in [1, W], best one pass over the labelled rows;
     decay_every_steps: n >= 1; gamma: > 1; scale: C >= 1; rho_min: > 0; temperature: T in (0, 1];
     unlabelled_weight: lambda_u >= 0.
 

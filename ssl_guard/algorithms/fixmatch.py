@@ -19,7 +19,10 @@ from ssl_guard.algorithms.base import (
 
 
 def make(*, threshold: float = 0.95, unlabelled_weight: float = 1.0) -> Algorithm:
-    """threshold: tau in [0, 1]; unlabelled_weight: lambda_u >= 0."""
+    """Builds the method.
+
+    threshold: tau in [0, 1]; unlabelled_weight: lambda_u >= 0.
+    """
 
     def target(state, logits, batch, clock, across):
         q = jax.nn.softmax(logits["weak"])

@@ -35,7 +35,9 @@ from ssl_guard.algorithms.base import (
 def make(
     *, threshold: float = 0.95, thresh_warmup: bool = True, unlabelled_weight: float = 1.0
 ) -> Algorithm:
-    """threshold: tau in [0, 1]; thresh_warmup: low thresholds while most of the pool has no
+    """Builds the method.
+
+    threshold: tau in [0, 1]; thresh_warmup: low thresholds while most of the pool has no
     confident prediction yet; unlabelled_weight: lambda_u >= 0.
     """
 
@@ -67,7 +69,7 @@ def init_state(pool_size: int, num_classes: int, num_heads: int) -> dict:
 def class_thresholds(
     state: dict, *, threshold: float, thresh_warmup: bool
 ) -> Float[Array, "heads classes"]:
-    """T(c) of every head; 0 while no prediction has been confident."""
+    """Computes T(c) of every head; 0 while no prediction has been confident."""
     count = state["count"]
     most = count.max(axis=-1, keepdims=True)
     if thresh_warmup:

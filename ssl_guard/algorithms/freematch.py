@@ -15,6 +15,8 @@ drives the strong predictions away from the shares p~ / h~ the classes have, aga
 gradient flows through p_ alone. As in the authors' code a class with h_ = 0 gets ratio 0, and the
 logarithm is of N + 1e-12, so that such a class adds a constant; L_f is 0 when nothing is kept.
 
+w_f = 0.001 is that of USB on text; the authors' code has 0.01 as its default.
+
 The optional quantile and the clipping of tau in the authors' code are left out: the paper's
 equations have neither.
 
@@ -38,9 +40,12 @@ from ssl_guard.algorithms.losses import Term
 
 
 def make(
-    *, momentum: float = 0.999, fairness_weight: float = 0.01, unlabelled_weight: float = 1.0
+    *, momentum: float = 0.999, fairness_weight: float = 0.001, unlabelled_weight: float = 1.0
 ) -> Algorithm:
-    """momentum: m in [0, 1); fairness_weight: w_f >= 0; unlabelled_weight: lambda_u >= 0."""
+    """Builds the method.
+
+    momentum: m in [0, 1); fairness_weight: w_f >= 0; unlabelled_weight: lambda_u >= 0.
+    """
 
     def target(state, logits, batch, clock, across):
         q = jax.nn.softmax(logits["weak"])
@@ -57,7 +62,8 @@ def make(
         histogram, _ = batch_mean(kept * hard_labels(strong), batch["weight"], across)
         fairness = jax.vmap(jax.value_and_grad(fairness_loss))
         value, slope = fairness(probs, histogram, state["probs"], state["histogram"])
-        return state, Target(labels, keep, {"fairness": value, "slope": slope})
+        counted = keep * (batch["weight"] > 0)[:, None]
+        return state, Target(labels, keep, {"fairness": value, "slope": slope, "keep": counted})
 
     def loss(logits, target, batch, clock):
         terms = weak_to_strong_terms(logits, target, batch, unlabelled_weight)
@@ -68,7 +74,7 @@ def make(
         # mean over rows then has exactly the value and the gradient of L_f.
         probs = jax.nn.softmax(strong)
         own = (target.extra["slope"][None] * (probs - jax.lax.stop_gradient(probs))).sum(axis=-1)
-        losses = target.extra["fairness"][None] + target.weight * own
+        losses = target.extra["fairness"][None] + target.extra["keep"] * own
         return Term(losses.mean(axis=1), batch["weight"], batch["weight"], fairness_weight)
 
     return Algorithm(("weak", "strong"), init_state, target, loss)
@@ -98,7 +104,7 @@ def update(
 
 
 def class_thresholds(state: dict) -> Float[Array, "heads classes"]:
-    """T(c) of every head."""
+    """Computes T(c) of every head."""
     probs = state["probs"]
     return state["confidence"][:, None] * probs / probs.max(axis=-1, keepdims=True)
 
@@ -109,14 +115,14 @@ def fairness_loss(
     probs: Float[Array, " classes"],
     histogram: Float[Array, " classes"],
 ) -> Float[Array, ""]:
-    """L_f of p_, h_, p~ and h~; 0 where h_ is empty."""
+    """Computes L_f of p_, h_, p~ and h~; 0 where h_ is empty."""
     log_ratio = jnp.log(_normalised_ratio(kept_probs, kept_histogram) + 1e-12)
     value = (_normalised_ratio(probs, histogram) * log_ratio).sum()
     return jnp.where(kept_histogram.sum() > 0, value, 0.0)
 
 
 def _normalised_ratio(probs, histogram):
-    """N(probs / histogram) with 0 for the classes that do not occur."""
+    """Computes N(probs / histogram) with 0 for the classes that do not occur."""
     ratio = jnp.where(histogram > 0, probs / jnp.where(histogram > 0, histogram, 1.0), 0.0)
     total = ratio.sum()
     return ratio / jnp.where(total > 0, total, 1.0)

@@ -27,7 +27,7 @@ class Term(NamedTuple):
 
 
 def weighted(losses: Float[Array, "*s"], weights: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """losses * weights with an exact zero (value and gradient) where the weight is zero.
+    """Computes losses * weights with an exact zero (value and gradient) where the weight is zero.
 
     A plain product turns an infinite loss of a masked row into NaN.
     """
@@ -37,18 +37,18 @@ def weighted(losses: Float[Array, "*s"], weights: Float[Array, "*s"]) -> Float[A
 def kl_divergence(
     logits: Float[Array, "*batch classes"], probs: Float[Array, "*batch classes"]
 ) -> Float[Array, "*batch"]:
-    """KL(probs || softmax(logits)) in nats, float32; 0 log 0 = 0."""
+    """Computes KL(probs || softmax(logits)) in nats, float32; 0 log 0 = 0."""
     return optax.softmax_cross_entropy(logits, probs) - entropy(probs)
 
 
 def squared_error(
     logits: Float[Array, "*batch classes"], probs: Float[Array, "*batch classes"]
 ) -> Float[Array, "*batch"]:
-    """mean_c (softmax(logits)_c - probs_c)^2, float32: the mean over classes, not the sum."""
+    """Computes mean_c (softmax(logits)_c - probs_c)^2, float32; a mean over classes, not a sum."""
     return jnp.square(jax.nn.softmax(logits.astype(jnp.float32)) - probs).mean(axis=-1)
 
 
 def entropy(probs: Float[Array, "*batch classes"]) -> Float[Array, "*batch"]:
-    """-sum_c p_c log p_c in nats, with 0 log 0 = 0 (value and gradient)."""
+    """Computes -sum_c p_c log p_c in nats, with 0 log 0 = 0 (value and gradient)."""
     safe = jnp.where(probs > 0, probs, 1.0)
     return -jnp.sum(probs * jnp.log(safe), axis=-1)

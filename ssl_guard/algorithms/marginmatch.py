@@ -64,7 +64,9 @@ def make(
     thresh_warmup: bool = True,
     unlabelled_weight: float = 1.0,
 ) -> Algorithm:
-    """threshold: fixed (reads cutoff), agreement (reads agreement_quantile) or virtual (reads the
+    """Builds the method.
+
+    threshold: fixed (reads cutoff), agreement (reads agreement_quantile) or virtual (reads the
     virtual_ ones, redraw_epochs >= 1 and warmup, a progress); quantiles and shares in [0, 1];
     smoothness: delta in (0, 1]; confidence: tau of FlexMatch, thresh_warmup: also its;
     unlabelled_weight: lambda_u >= 0.
@@ -210,7 +212,7 @@ def make(
 
 
 def pseudo_margins(logits: Float[Array, "*batch classes"]) -> Float[Array, "*batch classes"]:
-    """PM of every class: its logit minus the largest of the others; at least two classes."""
+    """Computes PM of every class: its logit minus the largest of the others."""
     top = jax.lax.top_k(logits.astype(jnp.float32), 2)[0]
     best = hard_labels(logits) > 0
     return jnp.where(best, top[..., :1] - top[..., 1:], logits - top[..., :1])
@@ -222,7 +224,7 @@ def running_mean(
     visits: Int[Array, " batch"],
     smoothness: float,
 ) -> Float[Array, "batch *shape"]:
-    """s new + (1 - s) old with s = smoothness / (1 + visits), the visits before this one."""
+    """Computes s new + (1 - s) old with s = smoothness / (1 + visits) and the earlier visits."""
     step = (smoothness / (1 + visits)).reshape(-1, *[1] * (old.ndim - 1))
     return step * new + (1 - step) * old
 
@@ -230,7 +232,7 @@ def running_mean(
 def masked_quantile(
     values: Float[Array, " n"], mask: Bool[Array, " n"], quantile: float | Float[Array, ""]
 ) -> Float[Array, ""]:
-    """np.quantile(values[mask], quantile, method="linear") in fixed shapes; 0 for an empty set."""
+    """Computes np.quantile(values[mask], quantile, method="linear"); 0 for an empty set."""
     last = jnp.maximum(mask.sum() - 1, 0)
     position = quantile * last.astype(jnp.float32)
     low = position.astype(jnp.int32)
@@ -242,8 +244,10 @@ def masked_quantile(
 def order_statistic(
     values: Float[Array, " n"], mask: Bool[Array, " n"], rank: Int[Array, ""]
 ) -> Float[Array, ""]:
-    """np.sort(values[mask])[rank], found bit by bit: 32 counts instead of a sort, which would bring
-    values that are split over devices together on each of them."""
+    """Computes np.sort(values[mask])[rank] bit by bit.
+
+    It takes 32 counts. A sort would gather values that are split over devices on each of them.
+    """
     bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
     sign = np.uint32(1 << 31)
     ordered = jnp.where(bits < sign, bits | sign, ~bits)  # unsigned numbers in the values' order
@@ -263,8 +267,10 @@ def agreement_cutoffs(
     agreed: Int[Array, " pool"],
     quantile: float | Float[Array, ""],
 ) -> Float[Array, " classes"]:
-    """For each class c, the quantile of margins[i, :, c] of the examples with agreed[i] == c, all
-    teachers taken together; 0 for a class of no example. For once an epoch, not once a step."""
+    """Computes the quantile of margins[i, :, c] over the examples with agreed[i] == c, for each c.
+
+    The margins of all teachers are pooled; a class without examples has 0. Call it once an epoch.
+    """
 
     def of_class(c):
         mask = jnp.broadcast_to((agreed == c)[:, None], margins.shape[:2])

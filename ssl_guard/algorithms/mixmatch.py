@@ -36,7 +36,9 @@ def make(
     unlabelled_weight: float = 100.0,
     ramp: float = 0.4,
 ) -> Algorithm:
-    """alpha: a > 0, small for mixtures close to one of their texts; temperature: T in (0, 1], 1 for
+    """Builds the method.
+
+    alpha: a > 0, small for mixtures close to one of their texts; temperature: T in (0, 1], 1 for
     no sharpening; unlabelled_weight: lambda_u >= 0; ramp: share of the run in [0, 1] over which it
     grows from 0, 0 for none."""
 

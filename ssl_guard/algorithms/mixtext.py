@@ -54,7 +54,9 @@ def make(
     margin: float = 0.7,
     ramp: float = 1.0,
 ) -> Algorithm:
-    """alpha: a > 0, large for shares near one half; depths: in (0, 1]; temperature: T in (0, 1];
+    """Builds the method.
+
+    alpha: a > 0, large for shares near one half; depths: in (0, 1]; temperature: T in (0, 1];
     strong_weight: w >= 0 of the strong view in the guess; unlabelled_weight: lambda_u >= 0;
     margin_weight: lambda_m >= 0; margin: gamma in [0, 1]; ramp: share of the run in [0, 1] over
     which both weights grow from 0, 0 for none.
@@ -103,8 +105,10 @@ def check_depths(depths: tuple[float, ...]) -> None:
 
 
 def mix_hidden(stages, params, batch, views, clock, across, alpha, depths):
-    """(logits, mixture) of the views' rows, one view after the other, in one pass of the encoder
-    that mixes their hidden states at a random one of `depths`."""
+    """Computes (logits, mixture) of the views' rows, one view after the other.
+
+    One pass of the encoder mixes their hidden states at a random one of `depths`.
+    """
     draw, dropout, choice = (jax.random.fold_in(clock.rng, number) for number in (3, 4, 5))
     mixture = draw_mixture(draw, batch, views, alpha, across)
     rows = {

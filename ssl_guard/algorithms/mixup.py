@@ -55,7 +55,7 @@ def draw_mixture(
 
 
 def larger_share(rng: jax.Array, alpha: float, count: int) -> Float[Array, " count"]:
-    """max(b, 1 - b) with b ~ Beta(alpha, alpha), by its quantile function.
+    """Computes max(b, 1 - b) with b ~ Beta(alpha, alpha), by its quantile function.
 
     That function of an exponential draw is smooth, so a table of it is exact to 4e-4.
     jax.random.beta takes seconds to compile, and a step is compiled for every bucket.
@@ -75,7 +75,7 @@ def mix(
 def sharpen(
     probs: Float[Array, "*batch classes"], temperature: float
 ) -> Float[Array, "*batch classes"]:
-    """probs^(1 / temperature), normalised."""
+    """Computes probs^(1 / temperature), normalised."""
     return jax.nn.softmax(jnp.log(probs) / temperature)
 
 

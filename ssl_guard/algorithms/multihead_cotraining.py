@@ -12,8 +12,8 @@ the mean of the heads' logits.
 
 Both sums over heads and the mean over all unlabelled rows, masked ones included, are those of the
 authors' code. (A later reimplementation for text averages over the kept rows and over the heads: a
-larger, noisier unlabelled loss where the heads rarely agree.) There each head sees a strong view of
-its own; here the heads share one, and differ by their initial weights and by their teachers.
+larger, noisier unlabelled loss where the heads rarely agree.) There each head sees an augmentation
+of its own, which keeps the heads apart; here it sees the row's strong copy with dropout of its own.
 """
 
 import jax.numpy as jnp
@@ -32,7 +32,9 @@ AGREEMENTS = ("all", "majority")
 
 
 def make(*, agreement: str = "all", unlabelled_weight: float = 1.0) -> Algorithm:
-    """agreement: "all" or "majority" of the teachers; unlabelled_weight: lambda_u >= 0.
+    """Builds the method.
+
+    agreement: "all" or "majority" of the teachers; unlabelled_weight: lambda_u >= 0.
 
     Raises ValueError for another agreement.
     """
@@ -55,11 +57,11 @@ def make(*, agreement: str = "all", unlabelled_weight: float = 1.0) -> Algorithm
         coefficient = unlabelled_weight * target.weight.shape[1]
         return weak_to_strong_terms(logits, target, batch, coefficient)
 
-    return Algorithm(("weak", "strong"), init_state, target, loss)
+    return Algorithm(("weak", "strong"), init_state, target, loss, view_per_head=True)
 
 
 def teachers(num_heads: int) -> np.ndarray:
-    """int [heads, heads - 1]: row h lists the heads that teach head h, all but itself.
+    """Computes int [heads, heads - 1]: row h lists the heads that teach head h, all but itself.
 
     Raises BadInput for fewer than two heads.
     """

@@ -30,8 +30,9 @@ its one teacher passes; none is difficult.
 The authors' code differs: it moves tau and p twice a step, as each head teaches two others; an
 empty class stops the update of the classes after it; A moves by delta / (1 + epoch), so that an
 example first seen late has a small margin and fails the cut-off: `step_rule` "global_epoch" does
-that, "per_example" counts visits as MarginMatch does. In the safety paper's code an epoch is a pass
-over the labelled rows.
+that, "per_example" counts visits as MarginMatch does. lambda_u = 3 and no_low are those of its text
+runs. In the safety paper's code an epoch is a pass over the labelled rows, lambda_u is 1 and
+cut-offs are never negative.
 
 State per example: 4 (heads * classes + heads + 1) bytes, 40 for 3 heads and 2 classes.
 """
@@ -61,12 +62,14 @@ def make(
     difficult_weight: float = 3.0,
     smoothness: float = 0.997,
     step_rule: str = "per_example",
-    no_low: bool = False,
+    no_low: bool = True,
     aux: str = "or",
     momentum: float = 0.999,
-    unlabelled_weight: float = 1.0,
+    unlabelled_weight: float = 3.0,
 ) -> Algorithm:
-    """quantile: of the agreement set, in [0, 1]; difficult_weight: w_d >= 0; smoothness: delta in
+    """Builds the method.
+
+    quantile: of the agreement set, in [0, 1]; difficult_weight: w_d >= 0; smoothness: delta in
     (0, 1]; no_low: cut-offs may be negative; momentum: m of FreeMatch; unlabelled_weight: lambda_u.
 
     Raises ValueError for a step_rule or an aux that does not exist.
@@ -157,7 +160,7 @@ def cutoffs(
     quantile: float,
     no_low: bool,
 ) -> Float[Array, "heads classes"]:
-    """cut_h[c] of every head; label is -1 where an example has not been seen."""
+    """Computes cut_h[c] of every head; label is -1 where an example has not been seen."""
 
     def of_head(others):
         theirs = label[:, others]

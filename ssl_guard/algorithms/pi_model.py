@@ -21,7 +21,9 @@ from ssl_guard.algorithms.ramps import linear_ramp
 
 
 def make(*, unlabelled_weight: float = 10.0, ramp: float = 0.4) -> Algorithm:
-    """unlabelled_weight: lambda_u >= 0; ramp: share of the run in [0, 1] over which it grows from
+    """Builds the method.
+
+    unlabelled_weight: lambda_u >= 0; ramp: share of the run in [0, 1] over which it grows from
     0, 0 for none."""
 
     def target(state, logits, batch, clock, across):

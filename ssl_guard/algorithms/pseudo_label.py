@@ -28,7 +28,9 @@ from ssl_guard.algorithms.ramps import linear_ramp
 def make(
     *, threshold: float = 0.95, unlabelled_weight: float = 1.0, ramp: float = 0.4
 ) -> Algorithm:
-    """threshold: tau in [0, 1]; unlabelled_weight: lambda_u >= 0; ramp: share of the run in [0, 1]
+    """Builds the method.
+
+    threshold: tau in [0, 1]; unlabelled_weight: lambda_u >= 0; ramp: share of the run in [0, 1]
     over which lambda_u grows from 0, 0 for none."""
 
     def target(state, logits, batch, clock, across):

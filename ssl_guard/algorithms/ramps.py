@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 
 
 def linear_ramp(progress: Float[Array, ""] | float, *, until: float) -> Float[Array, ""]:
-    """min(1, progress / until) for progress in [0, 1]; `until` = 0 means no ramp."""
+    """Computes min(1, progress / until) for progress in [0, 1]; `until` = 0 means no ramp."""
     return jnp.minimum(1.0, progress / until) if until > 0 else jnp.ones(())
 
 
@@ -15,7 +15,9 @@ TSA_SCHEDULES = ("none", "linear", "log", "exp")
 def tsa_threshold(
     progress: Float[Array, ""] | float, *, schedule: str, num_classes: int
 ) -> Float[Array, ""]:
-    """Training signal annealing of UDA (arXiv 1904.12848, section 2.3): eta_t in [1/C, 1].
+    """Computes UDA's threshold eta_t in [1/C, 1] of training signal annealing.
+
+    Source: arXiv 1904.12848, section 2.3.
 
     eta_t = alpha_t (1 - 1/C) + 1/C with alpha = progress (linear), 1 - exp(-5 progress) (log),
     exp(5 (progress - 1)) (exp); "none" is eta = 1: every labelled row is used. `progress` is

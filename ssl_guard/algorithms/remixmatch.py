@@ -44,7 +44,9 @@ def make(
     window: int = 128,
     prior: tuple[float, ...] = (),
 ) -> Algorithm:
-    """alpha: a > 0; temperature: T in (0, 1]; unlabelled_weight: lambda_u >= 0 of the mixed rows;
+    """Builds the method.
+
+    alpha: a > 0; temperature: T in (0, 1]; unlabelled_weight: lambda_u >= 0 of the mixed rows;
     anchor_weight: lambda_a >= 0 of the un-mixed strong view; ramp: share of the run in [0, 1] over
     which both grow from 0, 0 for none; window: steps that the class shares are averaged over;
     prior: the pool's class shares, () to take those of the labelled rows.

@@ -7,9 +7,11 @@ f: pooled features of unit length, with dropout. Both means are over pairs of di
 rows of the batch; a row that occurs twice is no pair. The steps fine-tune the encoder alone; the
 head is a logistic regression on the labelled rows' features, see `baselines`.
 
-The authors draw R pairs of each kind for every row ahead of time, in equal numbers. Here a step
-takes all pairs of its batch, so that one pass of the encoder compares a row with batch - 1 others,
-and the two means weigh the kinds equally.
+The authors draw R = 20 pairs of each kind for every row ahead of time, in equal numbers, and train
+the whole encoder with a learning rate of 2e-5 for one epoch of batches of 16 pairs, which is 2.5
+steps a row. Here a step takes all pairs of its batch, so that one pass of the encoder compares a
+row with batch - 1 others, and the two means weigh the kinds equally. Batches have to be random:
+sorted by length (`config.data.sort_by_length`) they hold only pairs of like length.
 
 State: nothing, and no unlabelled rows.
 """
@@ -22,7 +24,9 @@ from ssl_guard.algorithms.simmatch import unit
 
 
 def make(*, C: float = 1.0) -> Algorithm:
-    """C: inverse of the logistic regression's L2 penalty, as in scikit-learn.
+    """Builds the method.
+
+    C: inverse of the logistic regression's L2 penalty, as in scikit-learn.
 
     Raises ValueError for a C that is not positive.
     """

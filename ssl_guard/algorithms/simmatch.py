@@ -49,7 +49,9 @@ def make(
     unlabelled_weight: float = 1.0,
     similarity_weight: float = 1.0,
 ) -> Algorithm:
-    """threshold: tau in [0, 1]; temperature: T > 0 of the similarities; alpha: share of the
+    """Builds the method.
+
+    threshold: tau in [0, 1]; temperature: T > 0 of the similarities; alpha: share of the
     prediction in its correction, in [0, 1]; momentum: m of the bank, in [0, 1); window: steps that
     p~ is averaged over; unlabelled_weight, similarity_weight: lambda_u, lambda_i >= 0."""
 
@@ -129,5 +131,5 @@ def update_bank(state: dict, features, batch: dict, across, momentum: float) -> 
 
 
 def unit(x: Float[Array, "batch width"]) -> Float[Array, "batch width"]:
-    """x / |x|; 0 for 0, with a finite gradient."""
+    """Computes x / |x|; 0 for 0, with a finite gradient."""
     return x * jax.lax.rsqrt(jnp.square(x).sum(axis=-1, keepdims=True) + 1e-12)

@@ -32,7 +32,9 @@ from ssl_guard.algorithms.base import (
 def make(
     *, momentum: float = 0.999, n_sigma: float = 2.0, unlabelled_weight: float = 1.0
 ) -> Algorithm:
-    """momentum: m in [0, 1); n_sigma: n >= 0, 0 weighs all rows alike; unlabelled_weight:
+    """Builds the method.
+
+    momentum: m in [0, 1); n_sigma: n >= 0, 0 weighs all rows alike; unlabelled_weight:
     lambda_u >= 0."""
 
     def target(state, logits, batch, clock, across):

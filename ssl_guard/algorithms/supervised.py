@@ -7,7 +7,10 @@ from ssl_guard.algorithms.base import Algorithm, no_state, supervised_term
 
 
 def make() -> Algorithm:
-    """No hyper-parameters, no unlabelled views, no state."""
+    """Builds the method.
+
+    No hyper-parameters, no unlabelled views, no state.
+    """
 
     def target(state, logits, batch, clock, across):
         return state, None

@@ -17,7 +17,9 @@ from ssl_guard.algorithms.mixup import mix_targets
 
 
 def make(*, alpha: float = 16.0, depths: tuple[float, ...] = DEPTHS) -> Algorithm:
-    """alpha: a > 0, large for shares near one half; depths: shares of the layers, in (0, 1].
+    """Builds the method.
+
+    alpha: a > 0, large for shares near one half; depths: shares of the layers, in (0, 1].
 
     Raises ValueError for a depth outside (0, 1].
     """

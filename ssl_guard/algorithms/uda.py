@@ -25,7 +25,9 @@ def make(
     tsa: str = "linear",
     unlabelled_weight: float = 1.0,
 ) -> Algorithm:
-    """temperature: T in (0, 1], 1 for no sharpening; confidence: beta, 0 keeps every row;
+    """Builds the method.
+
+    temperature: T in (0, 1], 1 for no sharpening; confidence: beta, 0 keeps every row;
     tsa: one of none, linear, log, exp; unlabelled_weight: lambda_u >= 0.
 
     Raises ValueError for a TSA schedule that does not exist.

@@ -50,7 +50,9 @@ def make(
     entropy_weight: float = 0.06,
     ramp: float = 0.4,
 ) -> Algorithm:
-    """epsilon: length of the noise on a whole text; power_iterations: 1 is the paper's, 0 leaves
+    """Builds the method.
+
+    epsilon: length of the noise on a whole text; power_iterations: 1 is the paper's, 0 leaves
     the random direction; unlabelled_weight: lambda_u >= 0; entropy_weight: lambda_e >= 0; ramp:
     share of the run in [0, 1] over which lambda_u grows from 0, 0 for none."""
 
@@ -97,7 +99,7 @@ def make(
 def random_direction(
     rng: jax.Array, rows: dict, shape: tuple[int, int, int]
 ) -> Float[Array, "batch length width"]:
-    """A normal direction for every text, keyed by its row's place; zero on pads."""
+    """Returns a normal direction for every text, keyed by its row's place; zero on pads."""
     keys = jax.vmap(lambda row: jax.random.fold_in(rng, row))(rows["row"])
     noise = jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(keys)
     return jnp.where(rows["attention_mask"][:, :, None] > 0, noise, 0.0)
@@ -119,7 +121,7 @@ def adversarial_direction(
 
 
 def unit(x: Float[Array, "batch length width"]) -> Float[Array, "batch length width"]:
-    """x / |x| per text, 0 for 0. Scaled by its largest number first: squares would underflow."""
+    """Computes x / |x| per text, 0 for 0; scaled by the maximum first, as squares underflow."""
     largest = jnp.abs(x).max(axis=(1, 2), keepdims=True)
     x = x / jnp.where(largest > 0, largest, 1.0)
     norm = jnp.sqrt(jnp.square(x).sum(axis=(1, 2), keepdims=True))

@@ -69,5 +69,5 @@ class Job:
         return self.folder.with_name(f".{self.folder.name}.making")
 
     def file(self, shard: int) -> str:
-        """The name of a shard's file."""
+        """Returns the name of a shard's file."""
         return f"{self.folder.name}.tfrecord-{shard:05d}-of-{self.shards:05d}"

@@ -111,7 +111,7 @@ def with_test(corpus: Corpus, test: Corpus) -> tuple[Corpus, frozenset[str]]:
 def _join(
     corpus: Corpus, more: Corpus, rows: Sequence[Example], kind: str, task: str = ""
 ) -> Corpus:
-    """One corpus of `corpus` and rows of `more`.
+    """Makes one corpus of `corpus` and rows of `more`.
 
     Ids of rows that have none in their file ("line 7") get the corpus's name as prefix where
     `corpus` has the same id.

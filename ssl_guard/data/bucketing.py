@@ -1,21 +1,21 @@
-"""The padded lengths of a run's steps: a short table, chosen to pad least.
+"""Chooses the padded lengths of a run's steps: a short table that minimises padding.
 
-A row of the table is a compiled shape of the train step: a length for each view. The rows rise in
-every view, and a step takes the first one that holds all its views.
+A row of the table is a compiled shape of the train step, with a length for each view. Lengths
+increase from row to row in every view. A step uses the first row that holds all its views.
 """
 
 import numpy as np
 
 
 def choose(needs: np.ndarray, cost: np.ndarray, count: int) -> np.ndarray:
-    """The table, int64 [at most count, views], that holds all steps and computes the fewest tokens.
+    """Chooses the table, int64 [<= count, views], that fits all steps with the fewest tokens.
 
-    needs: int [steps, views], the lengths that the steps ask for; cost: int [views], the rows of
-    each view, so the tokens of one more place.
+    needs: int [steps, views], the lengths that the steps need. cost: int [views], the rows of each
+    view, which are the tokens of one more place.
 
-    Dynamic programming over the steps in the order of their cost, cut into `count` runs, each of
-    them as long as the longest step up to its end. For one view no table is better; for several,
-    none whose rows follow this order.
+    Dynamic programming over the steps in the order of their cost, cut into `count` runs. Each run
+    has the length of its longest step. Optimal for one view; for several, optimal among tables
+    whose rows follow this order.
     """
     needs = needs[np.argsort(needs @ cost, kind="stable")]
     tops, first = np.unique(np.maximum.accumulate(needs), axis=0, return_index=True)
@@ -35,5 +35,5 @@ def choose(needs: np.ndarray, cost: np.ndarray, count: int) -> np.ndarray:
 
 
 def first_that_holds(table: np.ndarray, needs: np.ndarray) -> np.ndarray:
-    """The row of the table, int [views], for a step that needs these lengths, int [views]."""
+    """Finds the row of the table, int [views], for a step that needs these lengths, int [views]."""
     return table[(needs <= table).all(axis=1).argmax()]

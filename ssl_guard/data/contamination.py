@@ -37,7 +37,7 @@ def overlap(prompts: Sequence[str], seen: Sequence[str]) -> Overlap:
 
 
 def pretraining(model_folder: Path) -> Shingles | None:
-    """The prompts that a model was pre-trained on by train/masked_lm.py; None if unknown."""
+    """Returns the prompts that train/masked_lm.py trained a model on; None if unknown."""
     path = model_folder / PRETRAINING
     return Shingles.load(path) if path.exists() else None
 

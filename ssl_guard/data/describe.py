@@ -1,4 +1,4 @@
-"""What is in a corpus: classes, lengths, repeated texts, categories. Numbers only, never a text."""
+"""Describes a corpus: classes, lengths, repeated texts, categories. Never shows a text."""
 
 import collections
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ CHUNK = 1024  # rows tokenised at once
 
 
 def words(examples: Sequence[Example]) -> list[int]:
-    """How many words the prompt and the response of each have together."""
+    """Counts the words of every example's prompt and response together."""
     return [len(f"{e.prompt} {e.response or ''}".split()) for e in examples]
 
 
@@ -33,7 +33,7 @@ def count_tokens(folder: str, examples: Sequence[Example], progress: bool) -> li
 
 
 def describe(corpus: Corpus, lengths: np.ndarray, *, progress: bool = False) -> dict:
-    """Counts of a corpus, ready for JSON.
+    """Counts classes, lengths, repeats and categories of a corpus, as JSON values.
 
     lengths: int [rows], in words or tokens; progress: shows a bar while near-duplicates are found.
 
@@ -98,7 +98,7 @@ def _categories(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
 
 
 def text(found: dict, unit: str) -> str:
-    """The description as tables; unit: of the lengths."""
+    """Formats a description as tables; unit: of the lengths."""
     classes = [{"source": name} | counts for name, counts in found["sources"].items()]
     if len(classes) == 2:  # one source, which is all
         del classes[0]

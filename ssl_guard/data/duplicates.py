@@ -1,10 +1,10 @@
-"""Which prompts are near-duplicates, of each other or of prompts that are known.
+"""Finds near-duplicates among prompts, or of known prompts.
 
-Two prompts are if their sets of 3-word shingles have a Jaccard similarity of at least 0.5, or if
-they are equal but for case, white space and punctuation, which is also all that can link prompts
-of fewer than 3 words. MinHash bands (Broder 1997; Leskovec et al., Mining of Massive Datasets, 3.4)
-propose pairs, the exact similarity decides. All that is kept of a prompt is the hashes of its
-shingles, four bytes each.
+Two prompts are near-duplicates if their sets of 3-word shingles have a Jaccard similarity of at
+least 0.5, or if they are equal up to case, white space and punctuation. Prompts of fewer than 3
+words are only compared in the second way. MinHash bands (Broder 1997; Leskovec et al., Mining of
+Massive Datasets, 3.4) propose pairs, and the exact similarity decides. Only the hashes of a
+prompt's shingles are kept, four bytes each.
 """
 
 import collections
@@ -26,7 +26,7 @@ from ssl_guard.errors import BadInput
 SHINGLE = 3  # words
 JACCARD = 0.5  # near-duplicates share half of their shingles
 PERMUTATIONS, BAND = 63, 3  # 21 bands of 3: finds 94% of the pairs at Jaccard 0.5, 99.4% at 0.6
-CHUNK = 65536  # prompts that are looked up at a time
+CHUNK = 65536  # prompts looked up at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Shingles:
 
     @classmethod
     def of(cls, prompts: Iterable[str]) -> "Shingles":
-        """One prompt is held at a time."""
+        """Returns the shingles of prompts. Holds one prompt at a time."""
         return cls.of_texts(_words(prompt) for prompt in prompts)
 
     @classmethod
     def of_texts(cls, texts: Iterable[str]) -> "Shingles":
-        """Of what `_words` made of prompts."""
+        """Returns the shingles of texts that `_words` has normalised."""
         sizes = [0]
 
         def hashes() -> Iterator[int]:
@@ -62,7 +62,7 @@ class Shingles:
 
     @classmethod
     def load(cls, path: str | Path) -> "Shingles":
-        """What `save` wrote. Raises BadInput for a file that is damaged."""
+        """Reads a file of `save`. Raises BadInput for a damaged file."""
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 found = cls(file["hashes"], file["starts"])
@@ -74,7 +74,7 @@ class Shingles:
         return found
 
     def save(self, path: str | Path) -> None:
-        """Writes hashes alone: no text can be read from the file."""
+        """Writes the hashes; the texts cannot be recovered from the file."""
         np.savez(path, hashes=self.hashes, starts=self.starts)
 
     def __add__(self, other: "Shingles") -> "Shingles":
@@ -88,7 +88,7 @@ class Shingles:
         return set(self.hashes[self.starts[i] : self.starts[i + 1]].tolist())
 
     def bands(self) -> np.ndarray:
-        """uint64 [bands, prompts]: equal where prompts agree in all MinHash values of a band."""
+        """Computes MinHash bands, uint64 [bands, prompts], equal if all values of a band are."""
         found = np.empty((PERMUTATIONS // BAND, len(self)), np.uint64)
         mix = np.random.default_rng(1).integers(1 << 64, size=BAND, dtype=np.uint64) | 1
         sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
@@ -100,7 +100,7 @@ class Shingles:
 
 
 class Known:
-    """Prompts that others are looked up in."""
+    """An index of prompts, to look up near-duplicates of them."""
 
     def __init__(self, shingles: Shingles):
         self._shingles, bands = shingles, shingles.bands()
@@ -108,7 +108,7 @@ class Known:
         self._sorted = np.take_along_axis(bands, self._order, axis=1)
 
     def near(self, others: Shingles) -> np.ndarray:
-        """bool [others]: is it a near-duplicate of a known prompt?"""
+        """Tells which prompts are near-duplicates of a known one, bool [others]."""
         found = np.zeros(len(others), bool)
         for start in range(0, len(others), CHUNK):
             starts = others.starts[start : start + CHUNK + 1]
@@ -127,7 +127,7 @@ class Known:
 
 
 def near_duplicate_groups(prompts: Iterable[str]) -> list[list[int]]:
-    """Positions of near-duplicate prompts, as connected components in order of first position."""
+    """Groups positions of near-duplicate prompts, as connected components by first position."""
     numbers: dict[bytes, int] = {}  # of the distinct texts, by hash
     text_of: list[int] = []
 
@@ -148,7 +148,7 @@ def near_duplicate_groups(prompts: Iterable[str]) -> list[list[int]]:
 
 
 def group_numbers(prompts: Iterable[str]) -> np.ndarray:
-    """int64 [prompts]: the place of each prompt's group in `near_duplicate_groups`."""
+    """Returns the number of each prompt's group in `near_duplicate_groups`, int64 [prompts]."""
     groups = near_duplicate_groups(prompts)
     numbers = np.empty(sum(map(len, groups)), np.int64)
     for number, members in enumerate(groups):
@@ -157,7 +157,7 @@ def group_numbers(prompts: Iterable[str]) -> np.ndarray:
 
 
 def _components(shingles: Shingles) -> list[int]:
-    """A prompt of its component for every prompt, the same one for all of them."""
+    """Returns the representative prompt of every prompt's component."""
     parent = list(range(len(shingles)))
 
     def root(i: int) -> int:
@@ -184,7 +184,7 @@ def _components(shingles: Shingles) -> list[int]:
 
 
 def _buckets(band: np.ndarray) -> Iterator[list[int]]:
-    """The places of equal values, of those that occur more than once."""
+    """Yields the places of each value that occurs more than once."""
     order = np.argsort(band, kind="stable")
     ends = np.flatnonzero(np.diff(band[order])) + 1
     starts = np.concatenate([[0], ends])
@@ -199,5 +199,5 @@ def _linked(a: set[int], b: set[int]) -> bool:
 
 
 def _words(prompt: str) -> str:
-    """The prompt's words without case and punctuation; of one without words, what it is."""
+    """Returns the prompt's words without case and punctuation, or the prompt if it has no words."""
     return " ".join(re.findall(r"\w+", prompt.casefold())) or normalised(prompt)

@@ -1,7 +1,7 @@
 """Encodes examples as the tokenised records of a view (see data/shards.py)."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from ssl_guard.data import windows
 from ssl_guard.data.schema import Example
@@ -27,7 +27,7 @@ def encode(tokenizer: Tokenizer, rows: Iterable[Row]) -> Iterator[dict]:
             yield _record(example, tokens, index, copy)
 
 
-def encode_windows(tokenizer: Tokenizer, rows: list[Example], stride: int) -> Iterator[dict]:
+def encode_windows(tokenizer: Tokenizer, rows: Sequence[Example], stride: int) -> Iterator[dict]:
     """Yields the records of the rows' windows; `copy` is the number of the window."""
     prompts, responses = [e.prompt for e in rows], [e.response for e in rows]
     encoded = windows.encode(tokenizer, prompts, responses, stride=stride)

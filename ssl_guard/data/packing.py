@@ -1,17 +1,16 @@
-"""Several short texts in one row, instead of one text and padding.
+"""Packs several short texts into one row, to compute less padding.
 
 A packed view differs from an ordinary one (data/pipeline.py) in the encoder's inputs alone:
 
     input_ids, attention_mask, token_type_ids: int32 [rows, length]
     text: int32 [rows, length], the `row` of the text that a token belongs to, -1 for pads
 
-with fewer rows than texts; `row` and whatever else is per text stay as they are. A text is
-contiguous and never split.
+with fewer rows than texts. Arrays per text, such as `row`, are unchanged. A text is contiguous and
+never split.
 
-A view always has the same number of rows, and they are as long as they have to be: texts are dealt
-to rows of like length, for a longer row pads less than one row more. The texts of a batch are
-packed in as many equal groups as there are devices, each into its own equal share of the rows: no
-device needs another's rows.
+The number of rows of a view is fixed; their length depends on the batch. Texts are dealt to rows of
+similar total length. The texts of a batch form one equal group for each device, packed into that
+device's share of the rows, so that no device needs another's rows.
 """
 
 from typing import NamedTuple
@@ -23,7 +22,7 @@ from ssl_guard.errors import BadInput
 
 
 def rows_for(texts: int, mean: float, longest: int) -> int:
-    """Rows for so many texts of `mean` tokens: as many as they fill to the longest text's end."""
+    """Returns the number of rows, as long as the longest text, for texts of `mean` tokens."""
     return max(1, int(texts * mean / longest))
 
 
@@ -31,10 +30,10 @@ def balanced(lengths: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np
     """Packs the texts of every group into `rows` rows of nearly equal length.
 
     lengths: int [groups, texts]. Returns the row of every text within its group and its first place
-    in the row, int [groups, texts] each, and the length of the longest row, int [groups]. The
-    longest text goes first, each into the row that is the shortest by then; no packing has a
-    longest row of less than 3/4 of this one's (Graham, Bounds on Multiprocessing Timing Anomalies,
-    1969). No row is longer than the longest text times the texts per row, rounded up.
+    in the row, int [groups, texts] each, and the length of the longest row, int [groups]. Longest
+    texts first, each goes into the row that is shortest so far. The longest row of any packing is
+    at least 3/4 of this one's (Graham, Bounds on Multiprocessing Timing Anomalies, 1969). No row is
+    longer than the longest text times the texts per row, rounded up.
     """
     row, start = np.empty_like(lengths), np.empty_like(lengths)
     filled = np.zeros((len(lengths), rows), lengths.dtype)
@@ -56,9 +55,9 @@ def lay_out(
     pad_id: int,
     first_row: int,
 ) -> dict[str, np.ndarray]:
-    """The view (see above) of records, in the batch's order.
+    """Builds the view (see above) of records, in the batch's order.
 
-    row, start: int [texts], where each text begins; first_row: the number that `row` begins with.
+    row, start: int [texts], where each text begins; first_row: the first value of `row`.
     """
     lengths = np.array([len(record["input_ids"]) for record in records])
     second = np.array([record["second"] for record in records])
@@ -109,7 +108,7 @@ def layout(lengths: np.ndarray, rows: int, groups: int) -> Layout:
 
 
 def own_slice(size: int, process_index: int, process_count: int) -> slice:
-    """The part of `size` things that belongs to a process."""
+    """Returns the part of `size` things that belongs to a process."""
     share = size // process_count
     return slice(process_index * share, (process_index + 1) * share)
 
@@ -144,12 +143,12 @@ def view(
 
 
 def tasks_of(records: list[dict]) -> np.ndarray:
-    """int32 [records]: the place in schema.TASKS of every record's task."""
+    """Returns the place in schema.TASKS of every record's task, int32 [records]."""
     return np.array([row["second"] < len(row["input_ids"]) for row in records], np.int32)
 
 
 def check_groups(groups: int, processes: int, **batch_sizes: int) -> None:
-    """Raises BadInput for batches that cannot be packed in that many equal groups."""
+    """Raises BadInput for batches that do not divide into that many equal groups."""
     for name, size in batch_sizes.items():
         if size % groups or groups % processes:
             raise BadInput(
@@ -159,7 +158,7 @@ def check_groups(groups: int, processes: int, **batch_sizes: int) -> None:
 
 
 def dealt(rows: np.ndarray, lengths: np.ndarray, tokens: np.ndarray, batch: int) -> np.ndarray:
-    """Deals texts to batches of like total length in every view: places, int [len / batch, batch].
+    """Deals texts to batches of similar total length in every view: int [len / batch, batch].
 
     rows: int [texts], of a pool; lengths: [texts], the same at every occurrence of a row; tokens:
     int [texts, views].
@@ -172,7 +171,7 @@ def dealt(rows: np.ndarray, lengths: np.ndarray, tokens: np.ndarray, batch: int)
     totals, places = np.zeros((rounds.shape[1], tokens.shape[1])), np.empty_like(rounds)
     for number, texts in enumerate(rounds):
         cost = totals @ tokens[texts].T
-        if number:  # a row may go on from one round to the next
+        if number:  # occurrences of a row may continue in the next round
             again = rows[places[number - 1]][:, None] == rows[texts]
             cost[again] = 1 + cost.max() * len(cost)
         _, chosen = linear_sum_assignment(cost)
@@ -182,8 +181,9 @@ def dealt(rows: np.ndarray, lengths: np.ndarray, tokens: np.ndarray, batch: int)
 
 
 def spread(count: int) -> np.ndarray:
-    """An order, int [count], of things sorted by size in which both halves are alike, and both
-    halves of these, and so on: whatever the number of devices, each gets long and short texts."""
+    """Orders sorted items, int [count], so that both halves have similar sizes, recursively.
+
+    So each device gets long and short texts, for any number of devices."""
     parts = [np.arange(count)]
     while len(parts[0]) % 2 == 0:
         inner = np.isin(np.arange(len(parts[0])) % 4, (1, 2))

@@ -1,7 +1,7 @@
-"""From shards to batches: shuffled, bucketed by length, resumable at any step.
+"""Makes batches from shards: random, padded to buckets, resumable at any step.
 
-A batch is a pure function of (seed, step), so the position of the data is one number, and a resumed
-run sees what an uninterrupted one would have seen.
+A batch is a pure function of (seed, step). The position of the data is therefore one number, and a
+resumed run sees the same batches as an uninterrupted one.
 """
 
 import functools
@@ -16,8 +16,8 @@ from ssl_guard.data.records import Records
 from ssl_guard.data.view_mixture import Mixture
 from ssl_guard.errors import BadInput
 
-SAMPLED_STEPS = 2048  # the first ones of a run, from whose lengths its shapes are chosen
-MULTIPLE = 4  # of which chosen lengths are, but for the longest record's
+SAMPLED_STEPS = 2048  # first steps of a run, from whose lengths its shapes are chosen
+MULTIPLE = 4  # chosen lengths are multiples of this, except that of the longest record
 
 
 def train_batches(
@@ -33,44 +33,49 @@ def train_batches(
     pad_id: int,
     copies: int = 1,
     window_steps: int = 16,
+    sort_by_length: bool = False,
+    strata: np.ndarray | None = None,
     num_shapes: int = 0,
     one_length: bool = False,
     pack_groups: int = 0,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.IterDataset:
-    """Batches of a training run: `iter()` gives an iterator with get_state and set_state.
+    """Makes the batches of a training run; its iterators have get_state and set_state.
 
-    labelled, weak, strong: the views; weak is the unlabelled pool as it is, record i of it being
-        row i of the pool, and strong its augmented copies, copy c of row i at i * copies + c, or
-        several such views as a Mixture, which knows its copies. Both are None for a supervised run,
-        strong alone for an algorithm that perturbs nothing.
-    labelled_batch, unlabelled_batch: rows of a global batch. Of these a process gets its own slice,
-        rows [process_index * B / process_count, (process_index + 1) * B / process_count).
-    buckets: rising padded lengths, the last one no shorter than any record.
-    window_steps: rows of so many consecutive steps are sorted by length and dealt out to batches,
-        longest with longest; the steps of a window then come in random order.
-    num_shapes: 0 pads all views of a step to the bucket of its longest row. Else so many compiled
-        shapes, a length for each view (the same one for a method that needs `one_length`), are
-        chosen from the run's first steps, see data/shapes.py; a later step that fits none of them
-        takes one more, that of the longest records.
-    pack_groups: the number of devices packs several texts into one row, see data/packing.py;
-        batches then get texts of all lengths, and shapes are chosen, as many as buckets if
-        num_shapes is 0. 0 gives every text a row.
+    labelled, weak, strong: the views. weak: record i is row i of the unlabelled pool. strong: copy
+        c of row i at i * copies + c, or several such views as a Mixture. Both are None for a
+        supervised run, strong for an algorithm without augmentation.
+    labelled_batch, unlabelled_batch: rows of a global batch. A process gets its own slice, rows
+        [process_index * B / process_count, (process_index + 1) * B / process_count).
+    buckets: increasing padded lengths; the last one is at least as long as any record.
+    window_steps: rows of this many consecutive steps are dealt to batches together, to be packed or
+        sorted; the steps of a window are then shuffled. Not used otherwise.
+    sort_by_length: deals the longest rows of a window to one batch, and so on. This pads less, but
+        batches are not random: if length depends on the class, a batch may lack a class.
+    strata: int [labelled], such as the labels; each labelled batch has the shares of all labelled
+        rows, to within a row. Not applied to sorted or packed batches; None for none.
+    num_shapes: 0 pads all views of a step to the bucket of its longest row. Otherwise the number of
+        compiled shapes, a length for each view (the same one with `one_length`), which are chosen
+        from the run's first steps, see data/bucketing.py. A later step that fits none of them uses
+        one more shape, that of the longest records.
+    pack_groups: the number of devices, to pack several texts into one row, see data/packing.py.
+        Batches then have texts of all lengths, and num_shapes = 0 chooses as many shapes as there
+        are buckets. 0 gives every text its own row.
 
     A batch is a dict of NumPy arrays (Bl, Bu: a process's rows; L: the view's length in this step):
         labelled: {input_ids, attention_mask, token_type_ids: int32 [Bl, L], row, label, index (the
                    record's number): int32 [Bl], weight: float32 [Bl]}
         weak, strong: {input_ids, attention_mask, token_type_ids: int32 [Bu, L], row: int32 [Bu]}
-        and in every view task: int32 [B], the place in schema.TASKS of what the row asks, which
-        its having a response tells
+        and in every view task: int32 [B], the place in schema.TASKS of the row's task, which
+        depends on whether it has a response
         index: int32 [Bu], position in the pool; hidden_label: int32 [Bu], -1 where unknown
         weight: float32 [Bu], 0 where a pool row occurs in the global batch for the second time
     `row` is the place in the global batch.
 
-    Every epoch visits each row once, in a new order, and takes the row's next strong copy, starting
-    from a random one (of a set drawn by weight, see data/mixing.py). Batches run on across epochs;
-    a pool smaller than a batch repeats within it.
+    Every epoch visits each row once, in a new order, and uses the row's next strong copy, starting
+    from a random one (of a set drawn by weight, see data/view_mixture.py). Batches continue across
+    epochs; a pool smaller than a batch repeats within it.
 
     Raises BadInput for a record longer than the last bucket and for views that do not fit together.
     """
@@ -92,6 +97,8 @@ def train_batches(
     _check_processes(process_count, *batch_sizes.values())
     if pack_groups:
         packing.check_groups(pack_groups, process_count, **batch_sizes)
+    if not (sort_by_length or pack_groups):
+        window_steps = 1  # a batch is the next rows of the shuffle
     plan = functools.lru_cache(maxsize=2)(
         sampling.planner(
             labelled,
@@ -102,6 +109,8 @@ def train_batches(
             unlabelled_batch=unlabelled_batch,
             window_steps=window_steps,
             packed=pack_groups > 0,
+            sort_by_length=sort_by_length,
+            strata=strata,
             own_lengths=num_shapes > 0 and not one_length,
         )
     )
@@ -126,7 +135,7 @@ def train_batches(
         }
 
     def needs(window: int) -> np.ndarray:
-        """int [window_steps, views]: the lengths that its steps ask for."""
+        """Returns int [window_steps, views], the lengths that its steps ask for."""
         found = np.stack([layout.need for layout in layouts(window).values()], axis=1)
         if one_length:
             found[:] = found.max(axis=1, keepdims=True)
@@ -173,7 +182,7 @@ def train_batches(
     return (
         grain.MapDataset.range(steps)
         .map(batch_of)
-        # Reader threads would fight over the interpreter: records are small.
+        # Records are small: reader threads would only contend for the GIL.
         .to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     )
 
@@ -188,13 +197,13 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[tuple[dict, np.ndarray]]:
-    """Every record once: (batch like "labelled" above, positions int64 [rows]).
+    """Yields every record once: (batch like "labelled" above, positions int64 [rows]).
 
     Rows are sorted by length, each batch is padded to the bucket of its longest row, and the last
-    one filled up with rows of weight 0. positions are the records of the rows that count, which
-    come first: `scores[positions] = predictions[: len(positions)]`. With pack_groups (see
-    train_batches) a batch is `batch_size` texts of all lengths, packed, all in one shape. A process
-    gets its own slice of each global batch, and the positions of all of it.
+    one is filled with rows of weight 0. positions are the records of the other rows, which come
+    first: `scores[positions] = predictions[: len(positions)]`. With pack_groups (see train_batches)
+    a batch is `batch_size` packed texts of all lengths, and all batches have one shape. A process
+    gets its own slice of each global batch, and the positions of the whole batch.
     """
     _check_buckets(records, buckets)
     by_length = np.argsort(records.lengths, kind="stable")
@@ -226,12 +235,12 @@ def eval_batches(
 
 
 def tasks_of(records: Records) -> np.ndarray:
-    """int32 [rows]: the place in schema.TASKS of every record's task."""
+    """Returns the place in schema.TASKS of every record's task, int32 [rows]."""
     return packing.tasks_of(records.gather(range(len(records))))
 
 
 def token_counts(batch: dict) -> tuple[int, int]:
-    """(real tokens, tokens computed) over all views; 1 - real / computed is the padding share."""
+    """Counts (real tokens, computed tokens) of all views; the padding share is 1 - their ratio."""
     views = [view for view in batch.values() if isinstance(view, dict)] or [batch]
     masks = [view["attention_mask"] for view in views]
     return sum(int(mask.sum()) for mask in masks), sum(mask.size for mask in masks)
@@ -240,13 +249,13 @@ def token_counts(batch: dict) -> tuple[int, int]:
 def _check_buckets(records: Records, buckets: Sequence[int]) -> None:
     if list(buckets) != sorted(set(buckets)) or records.lengths.max() > buckets[-1]:
         raise BadInput(
-            f"the buckets {tuple(buckets)} must rise and end at max_length; the longest record of "
+            f"the buckets {tuple(buckets)} must increase up to max_length; the longest record of "
             f"the view {records.manifest['view']!r} has {records.lengths.max()} tokens."
         )
 
 
 def _first_occurrence(index: np.ndarray) -> np.ndarray:
-    """float32 [batch]: 1 where a value occurs for the first time, else 0."""
+    """Returns float32 [batch]: 1 where a value occurs for the first time, else 0."""
     weight = np.zeros(len(index), np.float32)
     weight[np.unique(index, return_index=True)[1]] = 1
     return weight

@@ -17,11 +17,11 @@ class Records:
     manifest: dict
 
     def gather(self, indices: Iterable[int]) -> list[dict]:
-        """The records at these positions (0 <= i < len), in this order."""
+        """Returns the records at these positions (0 <= i < len), in this order."""
         raise NotImplementedError
 
     def subset(self, indices: Iterable[int]) -> "Records":
-        """The records at these positions, as Records."""
+        """Returns the records at these positions, as Records."""
         return Subset(self, indices)
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class Subset(Records):
         self.lengths, self.manifest = records.lengths[self._indices], records.manifest
 
     def gather(self, indices: Iterable[int]) -> list[dict]:
-        """The records at these positions, in this order."""
+        """Returns the records at these positions, in this order."""
         return self._records.gather(self._indices[i] for i in indices)
 
 
@@ -55,7 +55,7 @@ class Concat(Records):
         self._starts = np.cumsum([0, *map(len, views)])
 
     def gather(self, indices: Iterable[int]) -> list[dict]:
-        """The records at these positions, in this order."""
+        """Returns the records at these positions, in this order."""
         places = np.asarray(list(indices), np.int64)
         owners = np.searchsorted(self._starts, places, side="right") - 1
         rows: list = [None] * len(places)
@@ -80,10 +80,10 @@ class Rows(Records):
         self.manifest = {"view": "memory"}
 
     def subset(self, indices: Iterable[int]) -> "Rows":
-        """The records at these positions, and their examples, as Rows."""
+        """Returns the records at these positions, and their examples, as Rows."""
         indices = list(indices)
         return Rows(self.gather(indices), [self.examples[i] for i in indices if self.examples])
 
     def gather(self, indices: Iterable[int]) -> list[dict]:
-        """The records at these positions, in this order."""
+        """Returns the records at these positions, in this order."""
         return [self._records[i] for i in indices]

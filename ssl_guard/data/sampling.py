@@ -1,7 +1,8 @@
-"""Which records a step sees: from their lengths alone, so no record is read.
+"""Chooses the records of each step from their lengths, without reading them.
 
-Rows come from an endless shuffle, epoch after epoch. Those of a window of consecutive steps are
-dealt out together, by length or, to be packed, to batches of like total length.
+Rows come from an endless shuffle, epoch after epoch, and batches are consecutive rows of it. For
+packing, the rows of a window of steps are dealt to batches of similar total length. Sorting deals
+them by length: less padding, but if length depends on the class, so do the batches.
 """
 
 import functools
@@ -13,7 +14,7 @@ from ssl_guard.data import packing
 from ssl_guard.data.records import Records
 from ssl_guard.data.view_mixture import Mixture
 
-# Independent random streams of one seed; mixing.py and mlm.py have further ones.
+# Independent random streams of one seed; view_mixture.py and train/masked_lm.py use others.
 LABELLED, UNLABELLED, STEP_ORDER = range(3)
 
 
@@ -27,13 +28,18 @@ def planner(
     unlabelled_batch: int,
     window_steps: int,
     packed: bool,
+    sort_by_length: bool,
+    strata: np.ndarray | None,
     own_lengths: bool,
 ) -> Callable[[int], dict[str, np.ndarray]]:
-    """plan(window) -> the record numbers of its steps, {view: int [window_steps, batch]}.
+    """Returns plan(window) -> record numbers of its steps, {view: int [window_steps, batch]}.
 
-    A pure function, and fast for windows that do not go back. own_lengths: whether each view is
+    A pure function, and fast for windows in increasing order. own_lengths: whether each view is
     padded to a length of its own. The other arguments are those of pipeline.train_batches.
     """
+    labelled_order = _orders(seed, LABELLED, len(labelled), strata)
+    if weak is not None:
+        unlabelled_order = _orders(seed, UNLABELLED, len(weak))
     scale = 1.0
     if weak is not None and strong is not None:
         choose, mean_lengths = strong.chooser(seed), strong.mean_lengths()
@@ -44,17 +50,19 @@ def planner(
         """Places of the rows, [window_steps, batch]; tokens: of each view of them."""
         if packed:
             return packing.dealt(rows, tie, np.stack(tokens, axis=1), batch)
-        # The view that is the longer one for its kind decides.
+        if not sort_by_length:
+            return np.arange(len(rows)).reshape(-1, batch)
+        # The longer view decides, after the scale of strong views is removed.
         return _by_length(np.max([tokens[0] * scale, *tokens[1:]], axis=0), epoch, batch)
 
     def plan(window: int) -> dict[str, np.ndarray]:
         size = window_steps * labelled_batch
-        rows, epoch = _stream(seed, LABELLED, len(labelled), window * size, size)
+        rows, epoch = _stream(labelled_order, len(labelled), window * size, size)
         lengths = labelled.lengths[rows]
         numbers = {"labelled": rows[deal(rows, epoch, lengths, [lengths], labelled_batch)]}
         if weak is not None:
             size = window_steps * unlabelled_batch
-            rows, epoch = _stream(seed, UNLABELLED, len(weak), window * size, size)
+            rows, epoch = _stream(unlabelled_order, len(weak), window * size, size)
             shown, tie = {"weak": rows}, weak.lengths[rows]
             tokens = [tie]
             if strong is not None:
@@ -70,26 +78,47 @@ def planner(
 
 
 def _stream(
-    seed: int, stream: int, size: int, start: int, count: int
+    order: Callable[[int], np.ndarray], size: int, start: int, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and epochs, int64 [count], at places start.. of an endless shuffle of `size` rows."""
+    """Rows and epochs, int64 [count], from place `start` of an endless shuffle of `size` rows.
+
+    order(epoch) -> the rows of an epoch.
+    """
     epoch, place = np.divmod(np.arange(start, start + count), size)
-    rows = [
-        _permutation(seed, stream, int(e), size)[place[epoch == e]]
-        for e in range(epoch[0], epoch[-1] + 1)
-    ]
+    rows = [order(int(e))[place[epoch == e]] for e in range(epoch[0], epoch[-1] + 1)]
     return np.concatenate(rows), epoch
 
 
-@functools.lru_cache(maxsize=4)
-def _permutation(seed: int, stream: int, epoch: int, size: int) -> np.ndarray:
-    return np.random.default_rng([seed, stream, epoch]).permutation(size)
+def interleaved(strata: np.ndarray) -> np.ndarray:
+    """An order, int [rows], of rows that spreads every stratum evenly and keeps the order within.
+
+    strata: int [rows]. Of any consecutive rows each stratum has its share of all rows, to within a
+    row for two strata.
+    """
+    places = np.empty(len(strata))
+    for stratum in np.unique(strata):
+        own = strata == stratum
+        places[own] = (np.arange(own.sum()) + 0.5) / own.sum()
+    return np.argsort(places, kind="stable")
+
+
+def _orders(
+    seed: int, stream: int, size: int, strata: np.ndarray | None = None
+) -> Callable[[int], np.ndarray]:
+    """order(epoch) -> a permutation of the rows, int64 [size], interleaved by strata."""
+
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        rows = np.random.default_rng([seed, stream, epoch]).permutation(size)
+        return rows if strata is None else rows[interleaved(strata[rows])]
+
+    return order
 
 
 def _by_length(lengths: np.ndarray, epoch: np.ndarray, batch: int) -> np.ndarray:
     """Deals rows to batches of similar length, shortest batch first: int [len / batch, batch].
 
-    Epochs stay apart, else a row's occurrences, being equally long, would meet in one batch.
+    Epochs are kept apart; otherwise a row's occurrences, being equally long, would share a batch.
     """
     batches = np.lexsort((lengths, epoch)).reshape(-1, batch)
     return batches[np.argsort(lengths[batches].max(axis=1), kind="stable")]

@@ -1,4 +1,4 @@
-"""What every corpus looks like once it is loaded."""
+"""Defines examples and corpora."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,7 @@ TASKS = (
 class Example:
     """One row: a prompt, or a prompt and the response it got.
 
-    label is 1 (harmful), 0 (safe) or None (unknown); response is None but for response_harm.
+    label: 1 (harmful), 0 (safe) or None (unknown). response: None except for response_harm.
     """
 
     id: str
@@ -31,7 +31,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """Rows of one task in a fixed order; sha256 is over the rows themselves, not over any file."""
+    """Rows of one task in a fixed order; sha256 is of the rows, not of a file."""
 
     name: str
     task: str
@@ -41,7 +41,7 @@ class Corpus:
 
 
 def make_corpus(name: str, task: str, examples: Iterable[Example], licence: str) -> Corpus:
-    """A Corpus with the hexadecimal sha256 of its rows, each written as one line of JSON."""
+    """Makes a Corpus, with the hexadecimal sha256 of its rows, each as one line of JSON."""
     examples = tuple(examples)
     digest = hashlib.sha256()
     for example in examples:
@@ -56,7 +56,7 @@ def label_map(harmful: Iterable[str], safe: Iterable[str]) -> dict[str, int]:
 
 
 def commercial_use(licence: str) -> bool | None:
-    """Whether a Corpus.licence permits commercial use; None if the licence is not stated.
+    """Tells whether a Corpus.licence permits commercial use; None if it is not stated.
 
     licence: SPDX names, joined by " and ". The non-commercial ones hold "-NC".
     """
@@ -66,12 +66,12 @@ def commercial_use(licence: str) -> bool | None:
 
 
 def licence_notes(licence: str) -> list[str]:
-    """What a run says at its end of the licence of its rows: a line if it is non-commercial."""
+    """Formats a note, in a list, if the licence of a run's rows is non-commercial."""
     if commercial_use(licence) is False:
         return [f"licence of the rows: {licence}, which forbids commercial use"]
     return []
 
 
 def normalised(text: str) -> str:
-    """The text without differences of case and white space, to find rows that say the same."""
+    """Normalises case and white space, to compare texts."""
     return " ".join(text.casefold().split())

@@ -1,4 +1,4 @@
-"""Views of tokenised rows as sharded TFRecords (data/framing.py), read at random.
+"""Stores views of tokenised rows as sharded TFRecords (data/tfrecord_io.py) with random access.
 
 One view of the data (labelled, unlabelled, its strong copies, dev, test) is one folder:
 
@@ -6,9 +6,9 @@ One view of the data (labelled, unlabelled, its strong copies, dev, test) is one
     <view>.tfrecord-00000-of-00004.index   NumPy array of (offset, size, length), one per record
     features.json, dataset_info.json       for tfds.builder_from_directory(folder)
     manifest.json                          what the view was made from, counts, sha256 of each
-                                           file, share of records that another row has as well
+                                           file, share of records that repeat another row's
 
-A folder gets its name only when it is complete, so a killed writer leaves no half view. A record's
+A folder is renamed when it is complete, so a killed writer leaves no partial view. A record's
 features are id (bytes), input_ids (bytes of little-endian int32, four times cheaper to parse than
 an int64 list) and the int64 scalars second, cut, label, index, copy. In Python a record is a dict
 of these: id a str, input_ids int32 [length], the rest ints.
@@ -45,10 +45,10 @@ def write_shards(
 
     rows: dicts as described above; may be a generator, one row is held at a time.
     num_shards: files; fewer if there are fewer rows.
-    made_from: whatever decides the rows (hashes of corpus, split and tokenizer; op, its arguments,
-        copies, seed), as JSON values; open_shards compares it.
-    A view that is already there is replaced at the end. Raises BadInput for no rows, and for a disk
-    that is full or not writable.
+    made_from: all that determines the rows (hashes of corpus, split and tokenizer, settings), as
+        JSON values; open_shards compares it.
+    An existing view is replaced at the end. Raises BadInput for no rows, and for a disk that is
+    full or not writable.
     """
     folder = Path(folder)
     building = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
@@ -83,7 +83,7 @@ def write_shards(
 def _write_records(
     folder: Path, view: str, rows: Iterator[dict], num_shards: int
 ) -> tuple[list[dict], int, float]:
-    """The shards' manifest entries, the number of rows that were cut, and `repeated_share`."""
+    """Writes the shards; returns their manifest entries, truncated rows and `repeated_share`."""
     first = list(itertools.islice(rows, num_shards))
     if not first:
         raise BadInput(f"the view {view!r} has no rows; nothing was written to its folder.")
@@ -122,7 +122,7 @@ def _write_records(
 
 
 def repeated_share(contents: np.ndarray, owners: np.ndarray) -> float:
-    """Share of the records that are equal to a record of another row.
+    """Returns the share of records that equal a record of another row.
 
     contents: uint64 [records], hashes; owners: int64 [records], the row that each is a copy of.
     """
@@ -157,16 +157,16 @@ def _write_tfds_metadata(folder: Path, view: str, shards: list[dict]) -> None:
         },
         split_infos=[split],
         filename_template=template,
-        check_data=False,  # the check reads a record with tensorflow
+        check_data=False,  # which would read a record with tensorflow
     )
 
 
 def open_shards(folder: str | Path, view: str, *, made_from: dict, rebuild: str) -> Records:
-    """Opens a view and checks every file of it.
+    """Opens a view and checks all its files.
 
-    made_from: what the view must have been made from. rebuild: the command that writes it again,
-    for the message. Raises BadInput for a missing or unreadable manifest, another schema version, a
-    view made from something else (naming what differs), and a missing or changed file.
+    made_from: the expected value. rebuild: the command that writes the view again, for errors.
+    Raises BadInput for a missing or unreadable manifest, another schema version, a view made from
+    something else (with the differences), and a missing or changed file.
     """
     folder = Path(folder)
     path = folder / "manifest.json"
@@ -200,7 +200,7 @@ def open_shards(folder: str | Path, view: str, *, made_from: dict, rebuild: str)
 
 
 def differences_of(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """ "key was old and is now new" for every leaf that differs between two JSON objects."""
+    """Lists the leaves that differ between two JSON objects: "key: old there, new now"."""
     found = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
@@ -222,7 +222,7 @@ def _check_file(path: Path, sha256: str, again: str) -> None:
 
 
 class _Files:
-    """Files open for reading, until nothing refers to them any more."""
+    """File descriptors that are closed with the last reference to this object."""
 
     def __init__(self, paths: Iterable[Path]):
         self.numbers = []
@@ -252,7 +252,7 @@ class ShardRecords(Records):
         self.lengths = np.ascontiguousarray(index["length"])
 
     def gather(self, indices: Iterable[int]) -> list[dict]:
-        """The records at these positions (0 <= i < len), in this order.
+        """Returns the records at these positions (0 <= i < len), in this order.
 
         Raises BadInput, naming shard and record, when a record does not match its CRC.
         """

@@ -55,7 +55,7 @@ class SplitSpec:
         return sizes | ({"calibration": self.calibration} if self.calibration else {})
 
     def name(self, corpus: Corpus) -> str:
-        """The name of the split, which is also the stem of its file."""
+        """Returns the name of the split, which is also the stem of its file."""
         more = f"+{self.calibration}" if self.calibration else ""
         more += "" if self.balance == "balanced" else f".{self.balance}"
         more += ".stratified" if self.stratified else ""
@@ -345,7 +345,7 @@ def load_or_freeze(
 
 
 def content_sha256(split: Split) -> str:
-    """Hexadecimal sha256 of the split: its ids, spec and corpus."""
+    """Returns the hexadecimal sha256 of the split: its ids, spec and corpus."""
     return _sha256(_content(split))
 
 

@@ -1,8 +1,8 @@
-"""TFRecord files without tensorflow: tf.train.Example messages, each framed with CRCs.
+"""Reads and writes TFRecord files without tensorflow: tf.train.Example messages with CRCs.
 
 A frame is uint64 size, uint32 masked CRC32C of the size, the message, uint32 masked CRC of the
 message. A message is a dict of str features: an int becomes an int64 list of one, bytes a bytes
-list of one. Text goes in and out as UTF-8 bytes.
+list of one. Text is UTF-8 bytes.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 
 
 def serialise(row: dict[str, int | bytes]) -> bytes:
-    """The message of a row. Deterministic: the same row gives the same bytes."""
+    """Serialises a row as a message. The same row gives the same bytes."""
     example = Example()
     feature = example.features.feature
     for name, value in row.items():
@@ -33,7 +33,7 @@ def serialise(row: dict[str, int | bytes]) -> bytes:
 
 
 def parse(data: bytes) -> dict[str, Any]:
-    """The row of a message."""
+    """Parses the row of a message."""
     row = {}
     for name, feature in Example.FromString(data).features.feature.items():
         values = feature.int64_list if feature.HasField("int64_list") else feature.bytes_list
@@ -42,21 +42,21 @@ def parse(data: bytes) -> dict[str, Any]:
 
 
 def frame(data: bytes) -> bytes:
-    """A message as it stands in a file."""
+    """Adds the frame of a message."""
     size = struct.pack("<Q", len(data))
     return HEADER.pack(len(data), _masked_crc(size)) + data + FOOTER.pack(_masked_crc(data))
 
 
 def unframe(framed: bytes) -> bytes | None:
-    """The message of one whole frame; None if it does not match its CRC."""
+    """Returns the message of one frame; None if it does not match its CRC."""
     data = framed[HEADER.size : -FOOTER.size]
     return data if framed[-FOOTER.size :] == FOOTER.pack(_masked_crc(data)) else None
 
 
 def read(path: str | Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file in their order, one at a time.
+    """Yields the rows of a file.
 
-    Raises BadInput, naming file and record, where the file is cut off or does not match its CRCs.
+    Raises BadInput, with file and record, if the file is truncated or does not match its CRCs.
     """
     with open(path, "rb") as file:
         number = 0
@@ -72,7 +72,7 @@ def read(path: str | Path) -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def disk_errors(what: str, folder: str | Path):
-    """Turns "no space left" and "read-only" into one sentence."""
+    """Converts "no space left" and "read-only" errors to BadInput."""
     try:
         yield
     except OSError as error:
@@ -94,6 +94,6 @@ def _body(file: BinaryIO, header: bytes) -> bytes | None:
 
 
 def _masked_crc(data: bytes) -> int:
-    """CRC32C, rotated and shifted by a constant as the TFRecord format asks."""
+    """Computes CRC32C, rotated and shifted by a constant as in the TFRecord format."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,6 +1,6 @@
-"""Texts to token ids: `[CLS] prompt [SEP]` or `[CLS] prompt [SEP] response [SEP]`, cut to a length.
+"""Tokenises texts: `[CLS] prompt [SEP]` or `[CLS] prompt [SEP] response [SEP]`, truncated.
 
-Any fast tokenizer of transformers works; its special tokens come from the tokenizer itself, so a
+Works with any fast tokenizer of transformers. The special tokens are the tokenizer's own, so a
 RoBERTa folder gives `<s> prompt </s></s> response </s>`.
 """
 
@@ -19,8 +19,8 @@ class Encoded(NamedTuple):
     """One tokenised text.
 
     input_ids: int32 [length], special tokens included, no padding.
-    second: position where the response's segment starts; `length` when there is no response.
-    cut: tokens of the text that did not fit and were dropped.
+    second: first position of the response's segment; `length` without a response.
+    cut: number of tokens that were truncated.
     """
 
     input_ids: np.ndarray
@@ -29,24 +29,23 @@ class Encoded(NamedTuple):
 
 
 class Tokenizer:
-    """The tokenizer of a local model folder, with a maximal length in tokens.
+    """The tokenizer of a local model folder, with a maximum length in tokens.
 
-    A text that is too long loses prompt tokens first, the oldest first and down to none, then the
-    end of its response: the opening of a response shows whether it refuses or complies.
-    The caller checks `max_length` against the encoder's positions and `vocab_size` against its
-    embedding table.
+    Truncation removes prompt tokens first, from the beginning, then the end of the response: the
+    opening of a response shows whether it refuses or complies. The caller checks `max_length`
+    against the encoder's positions and `vocab_size` against its embedding table.
 
     Attributes: max_length, vocab_size, pad_id (ints), mask_id (an int, or None where there is no
     mask token), special_ids (the ints of all special tokens), marks_pairs (whether the tokenizer
     gives the second text of a pair a token type of its own), and sha256, a hash of the loaded
-    tokenizer (vocabulary, merges, normalisation: whatever decides the ids) and max_length.
+    tokenizer (vocabulary, merges, normalisation) and max_length.
 
     Raises BadInput for a folder without a usable fast tokenizer and for a max_length that leaves no
     room for one token of text.
     """
 
     def __init__(self, folder: str | Path, max_length: int):
-        # transformers advises on every import to install PyTorch; nothing here needs it.
+        # transformers recommends PyTorch at every import; it is not needed.
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         from transformers import AutoTokenizer
 
@@ -62,7 +61,7 @@ class Tokenizer:
                 "restore its tokenizer.json (a sentencepiece model alone: save it once with "
                 "AutoTokenizer where sentencepiece is installed)."
             ) from error
-        # A tokenizer.json may carry its own truncation and padding; lengths are decided here.
+        # A tokenizer.json may have its own truncation and padding.
         self._fast.no_truncation()
         self._fast.no_padding()
 
@@ -83,22 +82,22 @@ class Tokenizer:
         self.mask_id = tokenizer.mask_token_id
         self.special_ids = tuple(sorted(tokenizer.all_special_ids))
         self.vocab_size = len(tokenizer)
-        # The loaded state and not tokenizer.json: settings in tokenizer_config.json, such as
-        # do_lower_case, change the ids as well.
+        # The loaded state, because settings in tokenizer_config.json (do_lower_case) change ids.
         state = f"{self._fast.to_str()}\nmax_length={max_length}"
         self.sha256 = hashlib.sha256(state.encode()).hexdigest()
 
     def encode(self, prompt: Sequence[str], response: Sequence[str | None]) -> list[Encoded]:
-        """Tokenises texts; a response of None is a prompt alone. Fastest for many texts at once.
+        """Tokenises and truncates texts; a response of None is a prompt alone.
 
-        Raises BadInput, naming the row's number in this call, for a text that is not Unicode.
+        Fastest for many texts at once. Raises BadInput, with the number of the row in this call,
+        for a text that is not Unicode.
         """
         return [self.join(*ids) for ids in self.ids(prompt, response)]
 
     def ids(
         self, prompt: Sequence[str], response: Sequence[str | None]
     ) -> list[tuple[list[int], list[int] | None]]:
-        """What `encode` joins and cuts: the whole texts' ids, without special tokens."""
+        """Tokenises whole texts, without special tokens."""
         prompts = self._ids(prompt)
         responses = iter(self._ids([text for text in response if text is not None]))
         return [
@@ -107,7 +106,7 @@ class Tokenizer:
         ]
 
     def room(self, pair: bool) -> int:
-        """Tokens of text that fit beside the special tokens of a prompt alone or of a pair."""
+        """Returns the tokens that fit beside the special tokens, of a prompt alone or of a pair."""
         special = len(self._middle) + len(self._close) if pair else len(self._end)
         return self.max_length - len(self._open) - special
 
@@ -119,12 +118,14 @@ class Tokenizer:
                 try:
                     text.encode()
                 except (AttributeError, UnicodeEncodeError):
-                    raise BadInput(f"text {row} of a batch is not Unicode text; mend it.") from None
+                    raise BadInput(
+                        f"text {row} of a batch is not Unicode text; correct it."
+                    ) from None
             raise
         return [encoding.ids for encoding in encodings]
 
     def join(self, prompt: list[int], response: list[int] | None) -> Encoded:
-        """One text of ids, cut to max_length as `encode` cuts."""
+        """Joins ids with the special tokens, truncated to max_length."""
         close = self._end if response is None else self._middle
         tail = [] if response is None else response + self._close
         room = self.max_length - len(self._open) - len(close) - len(tail)  # for the prompt
@@ -136,7 +137,7 @@ class Tokenizer:
 
 
 def _around(ids: list[int], segments: list[int | None]) -> tuple[list[int], list[int], list[int]]:
-    """Special tokens before, between and after the texts; their entries of `segments` are None."""
+    """Returns the special tokens before, between and after texts: those whose segment is None."""
     inside = [place for place, segment in enumerate(segments) if segment is not None]
     between = [i for i in range(inside[0], inside[-1]) if segments[i] is None]
     return ids[: inside[0]], [ids[i] for i in between], ids[inside[-1] + 1 :]

@@ -1,7 +1,7 @@
-"""Several augmentation sets of one pool, mixed in training by weights.
+"""Mixes several augmentation sets of one pool by weights.
 
-Every time that training visits a row it draws a set by the weights, from (seed, row, epoch) alone,
-and takes the row's next copy in that set, starting from a random one. With one set these are the
+At each visit of a row, training draws a set by the weights, as a function of (seed, row, epoch).
+It uses the row's next copy in that set, starting from a random one. With one set, these are the
 row's copies in turn.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from ssl_guard.data.records import Concat, Records
 from ssl_guard.errors import BadInput
 
-COPIES, SETS = 3, 5  # random streams of a seed; pipeline.py and mlm.py have those between
+COPIES, SETS = 3, 5  # random streams of a seed; sampling.py and train/masked_lm.py use others
 
 
 class Mixture(Concat):
@@ -45,7 +45,7 @@ class Mixture(Concat):
                 )
 
     def mean_lengths(self) -> np.ndarray:
-        """float64 [rows]: the expected tokens of a row's strong view."""
+        """Returns the expected tokens of each row's strong view, float64 [rows]."""
         means = [
             view.lengths.reshape(-1, copies).mean(axis=1)
             for view, copies in zip(self.views, self.copies, strict=True)
@@ -53,9 +53,9 @@ class Mixture(Concat):
         return sum(weight * mean for weight, mean in zip(self.weights, means, strict=True))
 
     def chooser(self, seed: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        """choose(rows, epochs) -> records, int64: what these rows are shown in these epochs.
+        """Returns choose(rows, epochs) -> records, int64 [n], of these rows in these epochs.
 
-        A pure function, and fast for epochs that do not go back. rows, epochs: int [n].
+        A pure function, and fast for epochs in increasing order. rows, epochs: int [n].
         """
         first = [
             np.random.default_rng([seed, COPIES, number]).integers(copies, size=self.rows)
@@ -64,7 +64,7 @@ class Mixture(Concat):
         bounds = np.cumsum(self.weights)[:-1]
 
         def drawn(epoch: int) -> np.ndarray:
-            """int [rows]: every row's set in an epoch."""
+            """Draws every row's set in an epoch, int [rows]."""
             if not len(bounds):
                 return np.zeros(self.rows, np.int64)
             draws = np.random.default_rng([seed, SETS, epoch]).random(self.rows)
@@ -75,7 +75,7 @@ class Mixture(Concat):
         lock = threading.Lock()  # prefetching iterators may share a chooser
 
         def turns(epoch: int) -> tuple[np.ndarray, np.ndarray]:
-            """(set, how often the row was shown from it before), int [rows] each, of an epoch."""
+            """Returns (set of each row in an epoch, earlier visits to that set), int [rows]."""
             nonlocal until
             if epoch < until:
                 seen[:], until = 0, 0

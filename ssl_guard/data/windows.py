@@ -1,12 +1,12 @@
-"""Texts longer than the encoder reads, scored in overlapping windows: the most harmful one counts.
+"""Splits texts that are too long for the encoder into overlapping windows, for scoring.
 
-Training cuts a text that is too long; scoring need not. Every token is in some window:
+A text's score is that of its most harmful window. Every token is in some window:
 
     prompt alone       windows over the prompt
     prompt, response   the response whole in every window, each with another part of the prompt
-    long response      it is windowed as well, as soon as it leaves less than a quarter of a window
-                       to the prompt: each part with the newest part of the prompt, then the older
-                       parts of the prompt with the opening of the response
+    long response      windowed too, if it leaves less than a quarter of a window to the prompt:
+                       each part with the newest part of the prompt, then the older parts of the
+                       prompt with the opening of the response
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,11 +18,11 @@ from ssl_guard.data.tokenizer import Encoded, Tokenizer
 from ssl_guard.errors import BadInput
 
 Ids = list[int]
-PROMPT_SHARE = 4  # at least 1 / PROMPT_SHARE of a window is left to a long prompt
+PROMPT_SHARE = 4  # a long prompt gets at least 1 / PROMPT_SHARE of a window
 
 
 def spans(length: int, size: int, stride: int) -> list[tuple[int, int]]:
-    """(start, end) of windows of `size` that begin every `stride`; the last one ends at the end."""
+    """Returns (start, end) of windows of `size` at every `stride`; the last ends with the text."""
     last = max(0, length - size)
     starts = [*range(0, last, max(1, min(stride, size))), last]
     return [(start, min(start + size, length)) for start in starts]
@@ -31,8 +31,10 @@ def spans(length: int, size: int, stride: int) -> list[tuple[int, int]]:
 def cover(
     prompt: Ids, response: Ids | None, room: int, stride: int
 ) -> list[tuple[Ids, Ids | None]]:
-    """The windows, as (part of the prompt, part of the response), each of at most `room` ids, the
-    one with the newest part of the prompt and the opening of the response first."""
+    """Splits a text into windows of at most `room` ids: (part of prompt, part of response).
+
+    The first has the newest part of the prompt and the opening of the response.
+    """
     answer = [] if response is None else response
     kept = min(len(prompt), max(room - len(answer), room // PROMPT_SHARE))
     answer_size = min(len(answer), room - kept)
@@ -45,11 +47,10 @@ def cover(
 def encode(
     tokenizer: Tokenizer, prompt: Sequence[str], response: Sequence[str | None], *, stride: int
 ) -> list[list[Encoded]]:
-    """The windows of every text (a response of None is a prompt alone); none has anything cut.
+    """Tokenises the windows of every text, without truncation; response None: a prompt alone.
 
-    stride: tokens from the beginning of one window to that of the next. Score each and take
-    `most_harmful`. Raises BadInput for a stride below 1 and for a max_length without room for both
-    texts of a pair.
+    stride: tokens between the beginnings of windows. Score each window and take `most_harmful`.
+    Raises BadInput for a stride below 1 and for a max_length without room for both texts of a pair.
     """
     if stride < 1 or tokenizer.room(True) < PROMPT_SHARE:
         raise BadInput(
@@ -63,8 +64,9 @@ def encode(
 
 
 def most_harmful(scores: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Per text, the largest harmful probability of its windows; owner: int [windows], rising, the
-    number of the text that each belongs to, none left out."""
+    """Returns the largest harmful probability of each text's windows.
+
+    owner: int [windows], the text of each window, increasing, with every text."""
     return np.maximum.reduceat(scores, np.unique(owner, return_index=True)[1])
 
 
@@ -81,7 +83,7 @@ class Windowed(Records):
         self.counts = np.bincount(self.owner, minlength=len(rows))
 
     def gather(self, indices: Iterable[int]) -> list[dict]:
-        """The rows at these positions, in this order."""
+        """Returns the rows at these positions, in this order."""
         indices = list(indices)
         rows = self._rows.gather(indices)
         return [

@@ -1,1 +1,1 @@
-"""What evaluate, threshold and peers share: scores of rows, intervals, thresholds that hold."""
+"""Scores of rows, metrics with intervals, operating points, and other scorers."""

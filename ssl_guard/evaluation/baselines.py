@@ -1,4 +1,4 @@
-"""Logistic regression on fixed features: the rivals that use no unlabelled text, and SetFit's head.
+"""Logistic regression on fixed features: baselines without unlabelled text, and SetFit's head.
 
 scikit-learn's LogisticRegression with an L2 penalty of 1 / C and classes weighted to count equally.
 The features are
@@ -9,8 +9,7 @@ The features are
                           prompt and the response as one text; vocabulary of the labelled rows
     graph                 each of these, and LSA, see graph_model.py
 
-Features and labels of the labelled rows alone are fitted; dev chooses C (where there is a choice)
-and the threshold.
+Only the labelled rows are fitted; dev chooses C, where there is a choice, and the threshold.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,12 +33,12 @@ def logistic(features, labels: np.ndarray, C: float) -> LogisticRegression:
 
 
 def harmful(head: LogisticRegression, features) -> np.ndarray:
-    """Harmful probability of every row, float64 [rows]."""
+    """Predicts the harmful probability of each row, float64 [rows]."""
     return head.predict_proba(features)[:, 1]
 
 
 def encoder_features(feature_fn: Callable, params, records: Records, **how) -> np.ndarray:
-    """Pooled states of every record scaled to unit length, float64 [rows, width].
+    """Computes pooled states of each record, scaled to unit length: float64 [rows, width].
 
     feature_fn(params, batch) -> [batch, width]; how: the arguments of `inference.outputs`.
     """
@@ -47,7 +46,7 @@ def encoder_features(feature_fn: Callable, params, records: Records, **how) -> n
 
 
 def predict(features: Callable, params, records: Records, *, labelled: Records, C: float):
-    """Harmful probability of every record, float64 [rows], by a head fitted on the labelled ones.
+    """Predicts harmful probabilities, float64 [rows], with a head fitted on the labelled records.
 
     features(params, records) -> [rows, n].
     """
@@ -56,7 +55,7 @@ def predict(features: Callable, params, records: Records, *, labelled: Records, 
 
 
 def text_features(vocabulary: Sequence[Example]) -> Callable:
-    """features(examples) -> sparse [rows, n], with the terms and their idf of the `vocabulary`."""
+    """Returns features(examples) -> sparse [rows, n], with the terms of the `vocabulary`."""
     union = make_union(
         TfidfVectorizer(ngram_range=(1, 2)),
         TfidfVectorizer(ngram_range=(3, 4), analyzer="char"),
@@ -86,7 +85,7 @@ def _texts(examples: Sequence[Example]) -> list[str]:
 def fit(
     features: Callable, labels: dict[str, np.ndarray], *, grid: tuple[float, ...], select_by: str
 ) -> tuple[LogisticRegression, dict[str, float]]:
-    """The head whose C is the best on dev, the smallest of equally good ones, and its dev scores.
+    """Fits the head with the best C on dev, the smallest of ties, and returns it with dev scores.
 
     features(side) -> [rows, n] and labels, int [rows], for "labelled" and "dev"; select_by: a name
     of `metrics.dev_scores`. Raises BadInput for a grid that is empty or not positive.

@@ -1,10 +1,10 @@
-"""Bootstrap intervals of all scores at once, differences between two scorers, many comparisons.
+"""Bootstrap intervals of all metrics, p-values, and correction for multiple comparisons.
 
 The percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13)
-over groups of near-duplicate rows. A resample says how often each row occurs. With the rows sorted
-once, every metric of every resample comes from sums along that order, and 1,000 resamples of 12,000
-rows take seconds. Resamples of one class, where no ranking is defined, are drawn again unless the
-set itself has one class.
+over groups of near-duplicate rows. A resample is a vector of counts, one a row. The rows are sorted
+once, and every metric of every resample comes from cumulative sums along that order, so 1,000
+resamples of 12,000 rows take seconds. A resample with one class, where no ranking is defined, is
+drawn again unless the set itself has one class.
 """
 
 import functools
@@ -44,7 +44,7 @@ def score_intervals(
 def mean_interval(
     values: np.ndarray, groups: np.ndarray, *, resamples: int = 1000, seed: int = 0
 ) -> Interval:
-    """The mean of float [rows], for a share or a paired difference of shares."""
+    """Computes the mean of float [rows], a share or a paired difference of shares."""
     drawn = [
         weights @ values / weights.sum(axis=1)
         for weights in resampled(np.ones(len(values), int), groups, resamples, seed)
@@ -53,15 +53,17 @@ def mean_interval(
 
 
 def p_value(drawn: np.ndarray) -> float:
-    """Two-sided p-value of a difference of 0, from bootstrap differences (Davison and Hinkley,
-    Bootstrap Methods and their Application, 1997, section 4.4: never exactly 0)."""
+    """Computes the two-sided p-value of a difference of 0 from bootstrap differences (Davison and
+    Hinkley, Bootstrap Methods and their Application, 1997, section 4.4: never exactly 0)."""
     smaller = min((drawn <= 0).sum(), (drawn >= 0).sum())
     return float(min(1.0, 2 * (1 + smaller) / (1 + len(drawn))))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of m comparisons, adjusted so that the chance of any false finding keeps its level:
-    the largest, over the ranks up to its own, of (m - rank) p, ranks from 0 (Holm 1979)."""
+    """Adjusts the p-values of m comparisons to control the family-wise error rate (Holm 1979).
+
+    An adjusted value is the maximum of (m - rank) p over the ranks up to its own, ranks from 0.
+    """
     p = np.asarray(p_values, float)
     order = np.argsort(p)
     adjusted = np.empty(len(p))
@@ -73,7 +75,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def resampled(
     labels: np.ndarray, groups: np.ndarray, resamples: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """How often each row occurs: int64 [at most CHUNK, rows], `resamples` rows in all."""
+    """Yields how often each row occurs: int64 [at most CHUNK, rows], `resamples` rows in total."""
     _, group_of_row = np.unique(groups, return_inverse=True)
     count = group_of_row.max() + 1
     harmful = np.bincount(group_of_row, weights=labels == 1)
@@ -81,7 +83,7 @@ def resampled(
     one_class = not harmful.any() or not safe.any()
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, CHUNK):
-        chunk = []
+        chunk: list[np.ndarray] = []
         while len(chunk) < min(CHUNK, resamples - start):
             times = np.bincount(rng.integers(count, size=count), minlength=count)
             if one_class or (times @ harmful and times @ safe):
@@ -96,11 +98,11 @@ def weighted_scores(
     weights: np.ndarray,
     ranking: Collection[str] = RANKING,
 ) -> dict[str, np.ndarray]:
-    """`metrics.binary_scores` of every resample, float64 [resamples].
+    """Computes `metrics.binary_scores` of every resample: float64 [resamples] each.
 
-    weights: int [resamples, rows], how often each row occurs; no resample of a set with both
-    classes may have one. ranking: those wanted of RANKING, which cost more than the rest. In the
-    calibration error rows of equal scores stand in their order here.
+    weights: int [resamples, rows], how often each row occurs; if the set has both classes, each
+    resample must have both. ranking: the metrics of RANKING to compute, which are slower than the
+    rest. In the calibration error, ties keep their order here.
     """
     total, harmful = weights.sum(axis=1), weights[:, labels == 1].sum(axis=1)
 
@@ -145,7 +147,7 @@ def weighted_scores(
 
 
 def _calibration_errors(scores, labels, weights, rows, harmful_rows) -> np.ndarray:
-    """`metrics.expected_calibration_error` of every resample; rows in the order of their scores."""
+    """Computes `metrics.expected_calibration_error` of every resample; rows sorted by score."""
     score_sums = (weights * scores).cumsum(axis=1)
     errors = []
     for n, y, s in zip(rows, harmful_rows, score_sums, strict=True):

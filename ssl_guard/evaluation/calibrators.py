@@ -14,15 +14,15 @@ from sklearn.linear_model import LogisticRegression
 
 from ssl_guard.errors import BadInput
 
-EDGE = 1e-7  # scores are clipped to [EDGE, 1 - EDGE] before a logit; predictions have 7 decimals
-TEMPERATURES = (0.05, 20.0)  # limits; rows whose classes do not overlap would push it to 0
+EDGE = 1e-7  # scores are clipped to [EDGE, 1 - EDGE] before the logit; they have 7 decimals
+TEMPERATURES = (0.05, 20.0)  # limits; the optimum is 0 if the classes do not overlap
 
 
 def check(labels: np.ndarray, scores: np.ndarray) -> None:
-    """Raises BadInput for labels, int [rows], or scores, float [rows], that fit no threshold."""
+    """Raises BadInput for labels, int [rows], and scores, float [rows], that allow no threshold."""
     if not np.isin(labels, (0, 1)).all():
         raise BadInput("a calibration row has a label other than 0 or 1: leave it out.")
-    usable = (scores >= 0) & (scores <= 1)  # not a number is neither
+    usable = (scores >= 0) & (scores <= 1)  # False for NaN
     if not usable.all():
         raise BadInput(
             f"{int((~usable).sum())} of {len(scores)} calibration scores are not between 0 and 1: "
@@ -42,11 +42,10 @@ def check(labels: np.ndarray, scores: np.ndarray) -> None:
 
 
 def independent(groups: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> np.ndarray:
-    """Positions of one row for every group and label: int [kept rows].
+    """Selects one row for each group and label: positions, int [kept rows].
 
-    Near-duplicates do not count as evidence for each other, so a promise that is made of n
-    independent rows may count a group once. The sha256 of the ids draws the rows and puts them in
-    order, so that the order in which they came changes nothing.
+    Near-duplicates are not independent, so a binomial promise counts a group once. The sha256 of
+    the ids selects and orders the rows, so the order of the input does not matter.
     """
     order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
     first = {(int(groups[i]), int(labels[i])): i for i in reversed(order)}
@@ -54,9 +53,10 @@ def independent(groups: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> n
 
 
 def fit(kind: str, labels: np.ndarray, scores: np.ndarray) -> dict:
-    """A calibrator, for `apply`. kind is a name in FITS; labels: int [rows]; scores: float [rows].
+    """Fits a calibrator for `apply`.
 
-    Raises BadInput for what `check` refuses and for scores that Platt finds upside down.
+    kind: a name in FITS; labels: int [rows]; scores: float [rows]. Raises BadInput for rows that
+    `check` refuses and for a negative slope of Platt scaling.
     """
     check(labels, scores)
     if kind not in FITS:
@@ -65,7 +65,7 @@ def fit(kind: str, labels: np.ndarray, scores: np.ndarray) -> dict:
 
 
 def apply(calibrator: dict, scores: np.ndarray) -> np.ndarray:
-    """Calibrated harmful probabilities, float [rows], which never fall as scores rise."""
+    """Computes calibrated harmful probabilities, float [rows], monotone in the scores."""
     if calibrator["kind"] == "none":
         return np.asarray(scores, float)
     if calibrator["kind"] == "isotonic":
@@ -75,12 +75,12 @@ def apply(calibrator: dict, scores: np.ndarray) -> np.ndarray:
 
 
 def _logits(scores: np.ndarray) -> np.ndarray:
-    """The difference of the two classes' logits, which is the logit of the harmful probability."""
+    """Returns the logit of the harmful probability, the difference of the two logits."""
     return logit(np.clip(scores, EDGE, 1 - EDGE))
 
 
 def _temperature(labels, scores) -> dict:
-    """Divides logits by the T of the least negative log likelihood, which is convex in 1 / T (Guo
+    """Fits T, by which logits are divided, by maximum likelihood; the loss is convex in 1 / T (Guo
     et al., On calibration of modern neural networks, 2017, section 4.2)."""
     margins = np.where(labels == 1, 1, -1) * _logits(scores)
     coldest, hottest = TEMPERATURES
@@ -94,10 +94,12 @@ def _temperature(labels, scores) -> dict:
 
 
 def _platt(labels, scores) -> dict:
-    """Logistic regression on the logit, without penalty, on Platt's targets (N+ + 1) / (N+ + 2) and
-    1 / (N- + 2), which keep the slope finite when the classes do not overlap (Platt, Probabilistic
-    outputs for support vector machines, 1999, section 2.2). A target is a row of each label with
-    weights that sum to 1."""
+    """Fits a logistic regression on the logit, without penalty.
+
+    Platt's targets (N+ + 1) / (N+ + 2) and 1 / (N- + 2) keep the slope finite when the classes do
+    not overlap (Platt, Probabilistic outputs for support vector machines, 1999, section 2.2). A
+    target is a row of each label with weights that sum to 1.
+    """
     harmful, safe = int((labels == 1).sum()), int((labels == 0).sum())
     target = np.where(labels == 1, (harmful + 1) / (harmful + 2), 1 / (safe + 2))
     head = LogisticRegression(C=np.inf, tol=1e-9, max_iter=1000).fit(
@@ -115,7 +117,7 @@ def _platt(labels, scores) -> dict:
 
 
 def _isotonic(labels, scores) -> dict:
-    """The rising step function of the least squares, linear between its steps (Zadrozny and Elkan,
+    """Fits isotonic regression, linear between its steps (Zadrozny and Elkan,
     Transforming classifier scores into accurate multiclass probability estimates, 2002)."""
     found = IsotonicRegression(out_of_bounds="clip").fit(scores, labels)
     return {
@@ -133,7 +135,7 @@ FITS = {
 
 
 def shift(probabilities: np.ndarray, *, share: float, prevalence: float) -> np.ndarray:
-    """Probabilities that are right where `share` of rows is harmful, for traffic where `prevalence`
-    is: the logit moves by the difference of the priors' logits (Saerens, Latinne and Decaestecker,
-    Adjusting the outputs of a classifier to new a priori probabilities, 2002, section 2.2)."""
+    """Adapts probabilities from rows of which `share` is harmful to traffic with `prevalence`: adds
+    the difference of the logits of the priors (Saerens, Latinne and Decaestecker, Adjusting the
+    outputs of a classifier to new a priori probabilities, 2002, section 2.2)."""
     return expit(logit(probabilities) + logit(prevalence) - logit(share))

@@ -1,9 +1,8 @@
-"""The rows that a run is examined on: corpora, or sides of its own split, without what it has seen.
+"""Opens the rows to evaluate a run on: corpora or sides of its own split, without seen rows.
 
-A run has seen the rows of its split but for the test side: those that it learned from, and those
-that chose its step and its thresholds; and the augmented views and the prompts that its encoder was
-pre-trained on, where these are known. Near-duplicates of their prompts are taken out of an exam and
-counted.
+A run has seen all rows of its split but the test side, its augmented views and, if known, the
+prompts of continued pre-training of its encoder. Rows whose prompts are near-duplicates of these
+are removed from an exam and counted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from ssl_guard.data.assemble import Source
 from ssl_guard.data.contamination import overlap, pretraining
 from ssl_guard.data.corpora import user_file
 from ssl_guard.data.duplicates import Known, Shingles
-from ssl_guard.data.schema import SAFE, Corpus, Example, make_corpus
+from ssl_guard.data.schema import SAFE, Corpus, Example, label_map, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.models import pretrained
 from ssl_guard.prepare import sets_used
@@ -29,10 +28,10 @@ MOST_VALUES = 50  # of a column to slice by
 class Exam(NamedTuple):
     """Labelled rows to score.
 
-    kind: "test", "over_refusal" or the name of a side; corpus: the labelled rows as they came, its
-    sha256 of them; examples: the rows to score, and groups, int [rows], theirs of near-duplicate
+    kind: "test", "over_refusal" or the name of a side; corpus: all labelled rows, with their
+    sha256; examples: the rows to score, and groups, int [rows], theirs of near-duplicate
     prompts; columns: {name: {id: value}} of further columns; contamination: counts, see
-    evaluations.py; label_map: {label value: 0 or 1} of a file, None for a corpus's own labels.
+    records_io.py; label_map: {label value: 0 or 1} of a file, None for a corpus's own labels.
     """
 
     kind: str
@@ -55,16 +54,16 @@ def open_exam(
     slices: Sequence[str] = (),
     keep_seen: bool = False,
 ) -> Exam:
-    """The exam of this name.
+    """Opens an exam.
 
     name: a corpus or a file, as for config.data.corpus, or one of SIDES; source: the run's own
     rows; over_refusal: the safe rows alone; columns, labels: of a file, over the config's; slices:
-    further columns of a file; keep_seen: rows that the run has seen are counted but not taken out.
+    further columns of a file; keep_seen: rows that the run has seen are counted but not removed.
 
     Raises BadInput for a corpus that cannot be read as the run's task or has no row left to score.
     """
     side = name if name in SIDES else None
-    title, rows, label_map = labelled_rows(name, config, source, columns=columns, labels=labels)
+    title, rows, read_as = labelled_rows(name, config, source, columns=columns, labels=labels)
     extra = {}
     if user_file.reads(name):
         extra = _slices(name, slices, user_file.COLUMNS | _columns(config, columns))
@@ -72,8 +71,8 @@ def open_exam(
         rows = [example for example in rows if example.label == SAFE]
     if not rows:
         raise BadInput(
-            f"{name} has no {'safe ' if over_refusal else ''}row with a label, so there is nothing "
-            "to compare scores with: name another corpus."
+            f"{name} has no {'safe ' if over_refusal else ''}row with a label, so it cannot be "
+            "scored: name another corpus."
         )
     seen = [
         example.prompt
@@ -101,13 +100,12 @@ def open_exam(
             "near_duplicates": int((near & ~found.exact).sum()),
             "removed": not keep_seen,
         },
-        label_map=label_map,
+        label_map=read_as,
     )
 
 
 def _near_others(prompts: list[str], config, source: Source) -> np.ndarray:
-    """bool [prompts]: is it near what the run has seen beside its split: augmented views, and the
-    prompts that its encoder was pre-trained on?"""
+    """Finds near-duplicates of augmented views or of pre-training prompts, bool [prompts]."""
     near = np.zeros(len(prompts), bool)
     views = (s.views(source.rows["unlabelled"]) for s in sets_used(config, source).values())
     others = [Shingles.of(prompt for _, _, prompt, _ in of_set) for of_set in views]
@@ -125,24 +123,26 @@ def labelled_rows(
     columns: Mapping[str, str] | None = None,
     labels: Mapping[str, int] | None = None,
 ) -> tuple[str, list[Example], dict[str, int] | None]:
-    """(what an exam of this name calls its corpus, the rows with a label, its label_map); the
-    arguments are those of `open_exam`."""
-    data, label_map = config.data, None
+    """Returns (the name of the corpus in an evaluation, its rows with a label, its label map).
+
+    The arguments are those of `open_exam`.
+    """
+    data, read_as = config.data, None
     if name in SIDES:
-        title, rows = f"{source.corpus.name}.{name}", source.rows.get(name) or []
+        title, rows = f"{source.corpus.name}.{name}", source.rows.get(name, [])
     else:
         if user_file.reads(name):
             own = label_map(data.harmful_values, data.safe_values)
-            label_map = dict(labels or own or user_file.LABELS)
+            read_as = dict(labels or own or user_file.LABELS)
         corpus = corpora.load(
             name,
             task=data.task,
             data_dir=Path(data.dir),
             columns=_columns(config, columns) if user_file.reads(name) else {},
-            labels=label_map,
+            labels=read_as,
         )
-        title, rows = corpus.name, corpus.examples
-    return title, [example for example in rows if example.label is not None], label_map
+        title, rows = corpus.name, list(corpus.examples)
+    return title, [example for example in rows if example.label is not None], read_as
 
 
 def _columns(config, columns: Mapping[str, str] | None) -> dict[str, str]:
@@ -150,13 +150,13 @@ def _columns(config, columns: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _slices(path: str, names: Sequence[str], columns: Mapping[str, str]) -> dict[str, dict]:
-    """The further columns of a file. Raises BadInput for one that holds texts and no classes."""
+    """Reads further columns of a file. Raises BadInput for one with too many values to slice by."""
     texts = {columns["prompt"], columns["response"], columns["id"]}
     found = user_file.side_columns(path, [n for n in names if n not in texts], columns["id"])
     for name, values in found.items():
         if (count := len(set(values.values()))) > MOST_VALUES:
             raise BadInput(
-                f"{path}: the column {name!r} has {count} different values, which is no column to "
+                f"{path}: the column {name!r} has {count} different values, too many to "
                 f"slice by: leave it out of --slices (at most {MOST_VALUES})."
             )
     return found

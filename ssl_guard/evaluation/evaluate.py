@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,12 @@ def evaluate_run(
             f"the corpus or the split in config.data.dir = {config.data.dir} is not the one of "
             f"{workdir}: call this in the folder that the run was trained in, with its data."
         )
-    how = {"columns": columns, "labels": labels, "slices": slices, "keep_seen": keep_seen}
+    how: dict[str, Any] = {
+        "columns": columns,
+        "labels": labels,
+        "slices": slices,
+        "keep_seen": keep_seen,
+    }
     opened = [eval_sets.open_exam(name, config, source, **how) for name in corpora]
     opened += [
         eval_sets.open_exam(name, config, source, over_refusal=True, **how) for name in over_refusal
@@ -80,33 +86,33 @@ def evaluate_run(
         raise BadInput(f"no corpus has the column {unknown[0]!r} of --slices: leave it out.")
     policies = operating_point.run_thresholds(report, policy, profiles, threshold)
     run = load_run(workdir)
-    how = {"attacks": attacks, "resamples": config.eval.bootstrap_samples}
+    judged = {"attacks": attacks, "resamples": config.eval.bootstrap_samples}
     sets, found = [], []
     for exam in opened:
         records = run.records(exam.examples)
         rows = rows_of(exam, records, tuple(config.data.buckets))
-        made = _evaluate_run(run, rows, records, source, policies, **how)
+        made = _evaluate_run(run, rows, records, source, policies, **judged)
         found += _write(workdir, made, reads=_reads_in_training(workdir, source, exam))
         sets.append(rows._replace(windows=None))
-    return found + evaluate_others(others, sets, source.rows["dev"], workdir, **how)
+    return found + evaluate_others(others, sets, source.rows["dev"], workdir, **judged)
 
 
 def _evaluate_run(
     run: Run, rows: Rows, records, source: Source, policies: Mapping[str, Mapping], **how
 ) -> list[tuple[dict, list[dict]]]:
-    """`evaluate_rows` of the run, with its cost, contamination and provenance.
+    """Evaluates the run with `evaluate_rows`, with its cost, contamination and provenance.
 
     policies: as for `evaluate_rows`; weights without a threshold are not scored.
     """
     weights = run.report["weights"]
-    scores, cost = _timed_scores(run, records, weights)
+    timed, cost = _timed_scores(run, records, weights)
     others = {kind for thresholds in policies.values() for kind in thresholds} - {weights}
-    scores = {weights: scores} | {kind: run.predict(run.weights[kind], records) for kind in others}
+    scores = {weights: timed} | {kind: run.predict(run.weights[kind], records) for kind in others}
 
     def score(examples):
         return run.predict(run.weights[weights], run.records(examples)), None
 
-    mine = Scorer(run.config.algorithm, run.checkpoint_sha256, score, weights)
+    mine = Scorer(records_io.method_name(run.report), run.checkpoint_sha256, score, weights)
     made = evaluate_rows(mine, rows, scores, None, policies, folder=run.workdir, **how)
     hashes = {k: v for k, v in run.report["provenance"].items() if k.endswith("_sha256")}
     for evaluation, _ in made:
@@ -130,7 +136,7 @@ def evaluate_others(
     workdir: Path,
     **how,
 ) -> list[dict]:
-    """`evaluate_other` of each scorer that can be opened; the rest are reported on stderr."""
+    """Evaluates each scorer that can be opened; the rest are reported on stderr."""
     names, found = set(), []
     for open_scorer in others:
         try:
@@ -201,7 +207,7 @@ def _write(folder: Path, made: list[tuple[dict, list[dict]]], reads: int = 0) ->
 
 
 def _timed_scores(run: Run, records, weights: str) -> tuple[np.ndarray, dict]:
-    """The scores of one kind of weights, and what they cost once the programs are compiled."""
+    """Scores with one kind of weights and measures the cost after compilation."""
     base, buckets = getattr(records, "windows", records), tuple(run.config.data.buckets)
     _, firsts = np.unique(np.searchsorted(buckets, base.lengths), return_index=True)
     for first in firsts:  # one batch of every padded length; packed batches have other shapes
@@ -226,7 +232,7 @@ def _timed_scores(run: Run, records, weights: str) -> tuple[np.ndarray, dict]:
 
 
 def _reads_in_training(workdir: Path, source: Source, exam: eval_sets.Exam) -> int:
-    """How often training has scored these rows: test once, dev at every evaluation."""
+    """Counts how often training scored these rows: test once, dev at every evaluation."""
     dev_reads = sum("dev/raw/auprc" in row for row in read_jsonl(workdir / "metrics.jsonl"))
     reads = {"test": 1, "dev": dev_reads}
     sides = {

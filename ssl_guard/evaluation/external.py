@@ -1,4 +1,4 @@
-"""Scorers that are no runs: text classifiers of Hugging Face and moderation endpoints.
+"""Opens scorers other than runs: text classifiers of Hugging Face and moderation endpoints.
 
 hf:FOLDER        a text classifier of Hugging Face (models/sequence_classification.py)
 moderation:URL   an OpenAI-shaped endpoint (moderation.py); of a row with a response it reads
@@ -26,10 +26,10 @@ from ssl_guard.runtime import sharding
 from ssl_guard.runtime.files import sha256_file
 
 BATCH = 32
-LONGEST = 1024  # tokens, for the memory of encoders that read thousands
+LONGEST = 1024  # tokens; longer inputs need too much memory
 
-# Names of outputs, case and "-", "_", " " aside. LABEL_0 and LABEL_1 are what transformers calls
-# outputs that nobody named: safe and harmful by custom, as in Prompt Guard 2 and HarmAug.
+# Names of outputs without case, "-", "_" and " ". LABEL_0 and LABEL_1 are the default names of
+# transformers: safe and harmful by convention, as in Prompt Guard 2 and HarmAug.
 MEANS_HARMFUL = frozenset((
     "label1", "toxic", "toxicity", "severetoxic", "severetoxicity", "obscene", "threat", "insult",
     "identityhate", "identityattack", "sexualexplicit", "hate", "hateful", "hatespeech",
@@ -44,12 +44,12 @@ MEANS_SAFE = frozenset((
 
 
 def checkpoint_scorer(folder: str | Path, harmful: Sequence[str] = ()) -> Scorer:
-    """The text classifier in a folder. harmful: the labels that count, instead of the usual names.
+    """Opens the text classifier in a folder.
 
-    The score is the sum of the softmax over the harmful labels, or the largest of their sigmoids.
-    A pair is written as the checkpoint's own tokenizer writes it, and cut at its own longest length
-    as ours are: the start of the prompt goes first. Raises BadInput for what cannot be read, and
-    for labels that may mean either.
+    harmful: labels that mean harmful, by default the known names. The score is the sum of the
+    softmax over the harmful labels, or the largest of their sigmoids. A pair is encoded by the
+    checkpoint's tokenizer and truncated at its maximum length from the start of the prompt. Raises
+    BadInput for files that cannot be read and for ambiguous labels.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
@@ -90,10 +90,10 @@ def checkpoint_scorer(folder: str | Path, harmful: Sequence[str] = ()) -> Scorer
 def harmful_outputs(
     labels: Sequence[str], harmful: Sequence[str], multi_label: bool, where: str | Path
 ) -> list[int]:
-    """Places of the labels that mean harmful: those asked for, else by the names above.
+    """Returns the positions of the labels that mean harmful: those given, or else the known names.
 
-    Raises BadInput, with the labels, for one that is asked for and not there, for names that are
-    not known, and if nothing or, under a softmax, everything would be harmful.
+    Raises BadInput, with the labels, for a given label that does not exist, for unknown names, and
+    if no label or, under a softmax, every label would be harmful.
     """
     listed = f"{where} has the labels {', '.join(labels)}"
     if unknown := [name for name in harmful if name not in labels]:
@@ -105,15 +105,15 @@ def harmful_outputs(
     else:
         plain = ["".join(c for c in label.casefold() if c not in "-_ ") for label in labels]
         if any(name not in MEANS_HARMFUL | MEANS_SAFE for name in plain):
-            raise BadInput(f"{listed}: say with --harmful_labels which of them mean harmful.")
+            raise BadInput(f"{listed}: name those that mean harmful with --harmful_labels.")
         chosen = [i for i, name in enumerate(plain) if name in MEANS_HARMFUL]
     if not chosen or (len(chosen) == len(labels) and not multi_label):
-        raise BadInput(f"{listed}: some must mean harmful, others not; see --harmful_labels.")
+        raise BadInput(f"{listed}: some must mean harmful, others not: see --harmful_labels.")
     return chosen
 
 
 def _max_length(folder: Path, config) -> int:
-    """Tokens that the encoder has positions for, that its tokenizer allows, and at most LONGEST."""
+    """Returns the least of the encoder's positions, the tokenizer's limit and LONGEST."""
     longest = config.max_tokens or config.max_position_embeddings
     file = folder / "tokenizer_config.json"
     if file.is_file():
@@ -127,13 +127,13 @@ def _buckets(longest: int) -> tuple[int, ...]:
 
 
 def _weights_sha256(folder: Path) -> str:
-    """Of model.safetensors, or of the hashes of its shards."""
+    """Returns the sha256 of model.safetensors, or of the hashes of its shards."""
     hashes = [sha256_file(file) for file in sorted(folder.glob("model*.safetensors"))]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def moderation_scorer(base_url: str, *, model: str = "", key: str = "") -> Scorer:
-    """An endpoint; its verdicts are `flagged`, its score the largest category's."""
+    """Opens an endpoint; its verdicts are `flagged`, its score that of the largest category."""
 
     def score(examples):
         texts = [example.response or example.prompt for example in examples]
@@ -142,11 +142,17 @@ def moderation_scorer(base_url: str, *, model: str = "", key: str = "") -> Score
     return Scorer(model or urlsplit(base_url).hostname or "endpoint", None, score)
 
 
+def check_spec(spec: str) -> None:
+    """Raises BadInput for a spec other than hf:FOLDER and moderation:URL."""
+    kind, _, place = spec.partition(":")
+    if kind not in ("hf", "moderation") or not place:
+        raise BadInput(f"--scorers: {spec!r} is neither hf:FOLDER nor moderation:URL.")
+
+
 def open_scorer(spec: str, *, harmful: Sequence[str], model: str, key: str) -> Scorer:
     """Opens the scorer of hf:FOLDER or moderation:URL. Raises BadInput for another spec."""
+    check_spec(spec)
     kind, _, place = spec.partition(":")
-    if kind == "hf" and place:
+    if kind == "hf":
         return checkpoint_scorer(place, harmful)
-    if kind == "moderation" and place:
-        return moderation_scorer(place, model=model, key=key)
-    raise BadInput(f"{spec} is neither hf:FOLDER nor moderation:URL.")
+    return moderation_scorer(place, model=model, key=key)

@@ -1,4 +1,4 @@
-"""From weights and records to scores: one path for dev, for test and for any corpus."""
+"""Runs a model over records: the same path for dev, test and any corpus."""
 
 from collections.abc import Callable
 
@@ -22,9 +22,9 @@ def outputs(
     mesh,
     pack_groups: int = 0,
 ) -> np.ndarray:
-    """fn(params, batch), [batch, n], of every record: float64 [rows, n], in the records' order.
+    """Applies fn(params, batch) -> [batch, n] to all records: float64 [rows, n], in their order.
 
-    Raises Preempted if a signal comes meanwhile, BadInput for values that are not finite.
+    Raises Preempted if a signal arrives, BadInput for values that are not finite.
     """
     parts, places = [], []
     batches = pipeline.eval_batches(
@@ -46,7 +46,7 @@ def outputs(
 
 
 def predict(predict_fn: Callable, params, records: Records, **how) -> np.ndarray:
-    """Harmful probability of every record, float64 [rows]; the arguments are those of `outputs`."""
+    """Predicts harmful probabilities, float64 [rows]; the arguments are those of `outputs`."""
     if isinstance(records, windows.Windowed):
         scores = predict(predict_fn, params, records.windows, **how)
         return windows.most_harmful(scores, records.owner)
@@ -54,5 +54,5 @@ def predict(predict_fn: Callable, params, records: Records, **how) -> np.ndarray
 
 
 def labels_of(records: Records) -> np.ndarray:
-    """int [rows]: 1 harmful, 0 safe."""
+    """Returns the labels, int [rows]: 1 harmful, 0 safe."""
     return np.array([row["label"] for row in records.gather(range(len(records)))])

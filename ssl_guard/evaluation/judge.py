@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssl_guard.data.records import Records
 from ssl_guard.data.schema import HARMFUL, make_corpus
-from ssl_guard.data.shards import Records
 from ssl_guard.data.windows import Windowed
 from ssl_guard.evaluation import bootstrap, metrics, robustness
 from ssl_guard.evaluation.eval_sets import Exam
@@ -36,7 +36,7 @@ def rows_of(exam: Exam, records: Records, buckets: Sequence[int]) -> Rows:
     gathered = records.gather(range(len(records)))
     tokens = np.array([len(row["input_ids"]) + row["cut"] for row in gathered])
     names = [f"up to {bound} tokens" for bound in buckets] + [f"over {buckets[-1]} tokens"]
-    values = {
+    values: dict[str, list] = {
         "category": [example.category for example in exam.examples],
         "source": [example.source for example in exam.examples],
         "length": [names[place] for place in np.searchsorted(buckets, tokens)],
@@ -117,7 +117,7 @@ def evaluate_rows(
 
 
 def _lines(rows: Rows, kept: np.ndarray, scores: Mapping[str, np.ndarray]) -> list[dict]:
-    """The lines of an evaluation's .jsonl; scores: float [kept rows]."""
+    """Returns the lines of an evaluation's .jsonl; scores: float [kept rows]."""
     lines = []
     for place, i in enumerate(kept):
         example = rows.exam.examples[i]
@@ -153,14 +153,14 @@ def _judge(
     attacked: Sequence[tuple[robustness.Attack, np.ndarray]],
     resamples: int,
 ) -> dict:
-    """The parts of an evaluation that follow from scores: scores, slices, robustness, curves.
+    """Returns the parts of an evaluation that follow from scores.
 
     labels, groups: int [rows]; scores: float [rows], and thresholds, by the name of the weights;
     weights: which of them the slices and the rest are of; values: of `metrics.by_value`, by slice;
     attacked: attacks on the harmful rows, each with the scores of its views.
     """
     mine, threshold, harmful = scores[weights], thresholds[weights], labels == HARMFUL
-    curves = {"reliability": metrics.reliability(labels, mine)}
+    curves: dict[str, object] = {"reliability": metrics.reliability(labels, mine)}
     if 0 < harmful.sum() < len(labels):
         curves["precision_recall"] = metrics.precision_recall(labels, mine)
     return {

@@ -1,8 +1,4 @@
-"""Streaming metrics as (sum, weight) pairs, and the scores of a finished evaluation.
-
-scikit-learn computes whatever it has; only the pairs, the operating points and the bootstrap are
-ours.
-"""
+"""Metrics of scores and labels of one set; scikit-learn computes those that it has."""
 
 from typing import NamedTuple
 
@@ -57,8 +53,11 @@ def cheapest_threshold(
 
 
 def _confusions(labels, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
-    """(edges, hits, alarms, harmful, safe): every threshold that makes a difference, rising, with
-    its true and false positives, and the number of rows of each class."""
+    """Returns (edges, hits, alarms, harmful, safe).
+
+    edges: every distinct threshold, ascending; hits, alarms: its true and false positives; harmful,
+    safe: rows of each class.
+    """
     levels = np.unique(scores)
     edges = np.concatenate(
         [levels[:1], (levels[1:] + levels[:-1]) / 2, np.nextafter(levels[-1:], 2)]
@@ -69,22 +68,23 @@ def _confusions(labels, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray, int
 
 
 def _best(edges: np.ndarray, values: np.ndarray) -> float:
-    """The edge of the largest value; of equally good ones the one nearest 0.5."""
+    """Returns the edge of the largest value; of equally good ones the one nearest 0.5."""
     best = np.flatnonzero(values >= values.max() - 1e-12)
     return float(edges[best[np.argmin(np.abs(edges[best] - 0.5))]])
 
 
 def recall_at_fpr(labels: np.ndarray, scores: np.ndarray, max_fpr: float) -> float:
-    """Largest recall of the harmful class at a false positive rate of at most max_fpr."""
+    """Computes the largest recall of the harmful class at an FPR of at most max_fpr."""
     # drop_intermediate would drop points on a slope, the best one under the limit among them
     fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
     return float(tpr[fpr <= max_fpr + 1e-12].max())
 
 
 def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int = BINS) -> float:
-    """ECE of the harmful probability over equal-mass bins: sum_b n_b/n |mean label - mean score|.
+    """Computes the ECE of the harmful probability: sum_b n_b/n |mean label - mean score|.
 
-    Rows are sorted by score and cut into `bins` parts whose sizes differ by at most one.
+    The bins have equal mass: rows are sorted by score and cut into `bins` parts whose sizes differ
+    by at most one.
     """
     order = np.argsort(scores, kind="stable")
     parts = np.array_split(order, min(bins, len(order)))
@@ -93,16 +93,16 @@ def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int
 
 
 def brier(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Mean square of the harmful probability's error."""
+    """Computes the mean squared error of the harmful probability."""
     return float(np.square(scores - labels).mean())
 
 
 def binary_scores(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
-    """What is reported of one labelled set; F1, precision and recall are of the harmful class.
+    """Computes all metrics of a labelled set; F1, precision and recall are of the harmful class.
 
     labels: int [rows] in {0, 1}; scores: harmful probability [rows]. best_f1 is F1 at the threshold
-    that is best on these very rows: a bound, not a result. A metric that needs the class that is
-    missing is not there: safe rows alone leave the false positive rate, harmful ones the recall.
+    that is best on the same rows: an upper bound, not a result. A set of one class has only the
+    metrics that it defines: FPR for safe rows, recall for harmful ones.
     """
     harmful, safe = int((labels == 1).sum()), int((labels == 0).sum())
 
@@ -125,7 +125,7 @@ def binary_scores(labels: np.ndarray, scores: np.ndarray, threshold: float) -> d
 
 
 def rates(true_positive, false_positive, harmful, safe) -> dict:
-    """The metrics of a confusion matrix, of counts or of arrays of them; a share of none is 0."""
+    """Computes the metrics of a confusion matrix of counts or arrays of counts; 0 / 0 is 0."""
     true_negative = safe - false_positive
     called_safe = true_negative + harmful - true_positive
     found = {
@@ -143,7 +143,7 @@ def rates(true_positive, false_positive, harmful, safe) -> dict:
 
 
 def defined(chosen: dict, at_half: dict, labels: np.ndarray) -> dict:
-    """`rates` at the chosen threshold and at 0.5 under their names; of one class, what it has."""
+    """Names the `rates` at the chosen threshold and at 0.5, and keeps those that are defined."""
     both = chosen | {f"{name}_at_half": at_half[name] for name in AT_HALF}
     kept = {(0,): ("fpr", "fpr_at_half"), (1,): ("recall", "recall_at_half")}
     return {name: both[name] for name in kept.get(tuple(np.unique(labels)), both)}
@@ -152,8 +152,10 @@ def defined(chosen: dict, at_half: dict, labels: np.ndarray) -> dict:
 def by_value(
     labels: np.ndarray, scores: np.ndarray, threshold: float, values: list[str | None]
 ) -> dict[str, dict[str, float]]:
-    """{value: {"rows", "harmful", **binary_scores}} of the rows with each value, largest first;
-    rows whose value is None are in no slice."""
+    """Returns {value: {"rows", "harmful", **binary_scores}} of the rows with each value.
+
+    The largest slice comes first; rows whose value is None are in no slice.
+    """
     found = {}
     for value in {value for value in values if value is not None}:
         rows = np.array([other == value for other in values])
@@ -163,7 +165,7 @@ def by_value(
 
 
 def reliability(labels: np.ndarray, scores: np.ndarray, bins: int = BINS) -> list[dict]:
-    """Mean score, share of harmful rows, and rows of every bin of `expected_calibration_error`."""
+    """Lists mean score, share of harmful rows and rows of each calibration bin."""
     order = np.argsort(scores, kind="stable")
     return [
         {
@@ -176,7 +178,7 @@ def reliability(labels: np.ndarray, scores: np.ndarray, bins: int = BINS) -> lis
 
 
 def precision_recall(labels: np.ndarray, scores: np.ndarray, points: int = 200) -> dict[str, list]:
-    """The precision-recall curve thinned to about so many points, recall falling."""
+    """Computes the precision-recall curve, thinned to at most `points`, recall falling."""
     precision, recall, thresholds = precision_recall_curve(labels, scores, drop_intermediate=True)
     kept = np.unique(np.linspace(0, len(thresholds) - 1, points).astype(int))
     curve = {"recall": recall, "precision": precision, "threshold": thresholds}
@@ -184,15 +186,16 @@ def precision_recall(labels: np.ndarray, scores: np.ndarray, points: int = 200) 
 
 
 def dev_scores(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """Scores on dev at the threshold that is best there; the threshold is among them."""
+    """Computes the metrics of dev at its best threshold, and the threshold itself."""
     threshold = best_f1_threshold(labels, scores)
     return {"threshold": threshold, **binary_scores(labels, scores, threshold)}
 
 
 def precision_loss(labels: np.ndarray, scores: np.ndarray, exact: np.ndarray) -> dict[str, float]:
-    """What arithmetic of lower precision costs: scores, against those of the same weights in full
-    precision. {"loss": the log loss less the exact one, as a share of it, "score": the largest
-    difference}."""
+    """Compares scores in lower precision with exact ones of the same weights.
+
+    Returns {"loss": relative difference of the log loss, "score": largest difference}.
+    """
     loss, exact_loss = (log_loss(labels, s, labels=(0, 1)) for s in (scores, exact))
     return {"loss": loss / exact_loss - 1, "score": float(np.abs(scores - exact).max())}
 

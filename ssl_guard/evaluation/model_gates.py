@@ -1,7 +1,7 @@
-"""Gates that need a model: does a view still mean the same, and has it kept its class?
+"""Gates that need a model: similarity of meaning, and an unchanged class.
 
-Values are those of the model in float32; a batch's padding moves them by rounding, so a view that
-lies within 1e-6 of a bound may fall on either side of it.
+Values are computed in float32 and depend on the padding of a batch by rounding, so a view within
+1e-6 of a bound may pass or fail.
 """
 
 import functools
@@ -23,11 +23,12 @@ from ssl_guard.runtime import sharding
 
 
 def build(*, similarity: float, classifier: str, confidence: float) -> tuple[Gate, ...]:
-    """The gates that are asked for, in the order in which they judge.
+    """Builds the gates, in the order in which they are applied.
 
     similarity: least cosine of the embeddings of source and view, from 0 (no gate) to 1
-    classifier: workdir of a finished run, frozen: rejects views that it gives the other class than
-        their source with at least this confidence, between 0.5 and 1; "" for no gate
+    classifier: workdir of a finished run, "" for no gate: rejects views that it assigns to another
+        class than their source with at least `confidence`
+    confidence: from 0.5 to 1
 
     Raises BadInput for values out of range and a workdir without a finished run.
     """
@@ -46,7 +47,7 @@ def build(*, similarity: float, classifier: str, confidence: float) -> tuple[Gat
 
 
 def open_classifier(workdir: str) -> Callable[[Sequence[Text]], list[str]]:
-    """What a finished run takes texts for: "harmful" or "safe", at its dev threshold."""
+    """Opens a finished run as a function from texts to "harmful" or "safe" at its threshold."""
     run = scorer.load_run(workdir)
     kind = _kept_weights(run)
     threshold = run.report["dev"][kind]["threshold"]
@@ -59,21 +60,21 @@ def open_classifier(workdir: str) -> Callable[[Sequence[Text]], list[str]]:
 
 
 def confidence_of_flips(sources: Sequence[Text], views: Sequence[Text], *, scores) -> np.ndarray:
-    """float64 [views]: the probability of the view's class where that is not the source's class,
-    else 0. A class is the more probable one; scores(texts) -> harmful probability, float64."""
+    """Computes the probability of the view's class where it differs from the source's class, else
+    0: float64 [views]. The class is the more probable one; scores(texts) -> harmful probability."""
     before, after = scores(sources), scores(views)
     flipped = (before >= 0.5) != (after >= 0.5)
     return np.where(flipped, np.maximum(after, 1 - after), 0.0)
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """float64 [rows]: of the rows of a and b, [rows, width]; 0 for a row of zeros."""
+    """Computes the cosines of the rows of a and b, [rows, width]: float64 [rows]; 0 for zeros."""
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return (a * b).sum(axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
 
 
 def _encoder_similarity():
-    """measure(sources, views) of a Gate: by the default encoder, mean-pooled."""
+    """Returns measure(sources, views) of a Gate, by the default encoder, mean-pooled."""
     config = config_module.default()
     folder = pretrained.resolve(config.model.name)
     tokenizer = Tokenizer(folder, config.data.max_length)

@@ -1,4 +1,4 @@
-"""Scores of an OpenAI-shaped moderation endpoint, POST {base_url}/moderations:
+"""Scores texts with an OpenAI-compatible moderation endpoint, POST {base_url}/moderations:
 
 {"input": [text, ...]} -> {"results": [{"flagged": true, "category_scores": {name: score}}, ...]}
 """
@@ -15,7 +15,7 @@ import tenacity
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime.http import BUSY, Busy, retries, retry_after
 
-REFUSED = (401, 403, 404, 405)  # no text would fare better
+REFUSED = (401, 403, 404, 405)  # every request would fail
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TIMEOUT = 60.0  # seconds
 
@@ -49,8 +49,8 @@ def moderate(
     twice as long each time. A batch that fails for good is sent in halves, so that one bad text
     does not fail others.
 
-    Raises BadInput for a URL that is none or would carry the key in the clear, an endpoint that
-    cannot be reached or refuses, and an answer of another shape or number of results.
+    Raises BadInput for an invalid URL or one that would send the key unencrypted, an endpoint that
+    cannot be reached or refuses, and an answer with another shape or number of results.
     """
     url = _checked_url(base_url, key)
     body = {"model": model} if model else {}
@@ -91,7 +91,7 @@ def _checked_url(base_url: str, key: str) -> str:
 
 
 def _post(client: httpx2.Client, url: str, body: dict, attempts: int, wait: float):
-    """The answer's JSON, or None if these texts failed for good."""
+    """Returns the answer's JSON, or None if these texts failed for good."""
 
     def ask():
         try:

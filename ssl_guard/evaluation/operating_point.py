@@ -40,25 +40,26 @@ DEV = "dev_best_f1"  # the threshold policy of a run without policy.json
 
 
 def errors_allowed(rows: int, rate: float, confidence: float) -> int:
-    """The most errors k in `rows` with P(Binomial(rows, rate) <= k) <= 1 - confidence; -1 if even
-    none is too many. The same k is the largest whose one-sided Clopper-Pearson bound is `rate`."""
+    """Computes the largest k with P(Binomial(rows, rate) <= k) <= 1 - confidence; -1 if there is
+    none. It is also the largest k whose one-sided Clopper-Pearson bound is at most `rate`."""
     doubt = (1 - confidence) * (1 + 1e-12)
     k = int(binom.ppf(1 - confidence, rows, rate))
     return k if binom.cdf(k, rows, rate) <= doubt else k - 1
 
 
 def rows_needed(rate: float, confidence: float) -> int:
-    """The fewest rows for which `errors_allowed` is not -1: ln(1 - confidence) / ln(1 - rate)."""
+    """Computes the fewest rows for which `errors_allowed` is not -1: ln(1 - confidence) / ln(1 -
+    rate)."""
     return int(np.ceil(np.log1p(-confidence) / np.log1p(-rate) * (1 - 1e-12)))
 
 
 def fpr_threshold(
     labels: np.ndarray, scores: np.ndarray, *, at_most: float, confidence: float
 ) -> tuple[float, int]:
-    """(t, false positives allowed): the lowest t that keeps FPR <= at_most with this confidence.
+    """Returns (t, false positives allowed), t the lowest threshold that keeps the promise on FPR.
 
     labels: int [rows]; scores: float [rows]; rows are independent. t lies halfway to the next
-    larger score, so that rounding does not move a verdict. Raises BadInput for too few safe rows.
+    larger score, so that rounding does not change a verdict. Raises BadInput for too few safe rows.
     """
     calibrators.check(labels, scores)
     safe = np.sort(scores[labels == 0])[::-1]
@@ -78,7 +79,7 @@ def fpr_threshold(
 def recall_threshold(
     labels: np.ndarray, scores: np.ndarray, *, at_least: float, confidence: float
 ) -> tuple[float, int]:
-    """(t, misses allowed): the highest t that keeps recall >= at_least with this confidence.
+    """Returns (t, misses allowed), t the highest threshold that keeps the promise on recall.
 
     As `fpr_threshold`; t lies halfway to the next smaller score. Raises BadInput for too few
     harmful rows.
@@ -98,12 +99,12 @@ def recall_threshold(
 
 
 def _least_rate(rows: int, confidence: float) -> float:
-    """The smallest error rate that so many rows can promise, rounded up to four decimals."""
+    """Returns the smallest error rate that this many rows can guarantee, rounded up to 1e-4."""
     return np.ceil(1e4 * -np.expm1(np.log1p(-confidence) / rows)) / 1e4
 
 
 def interval(hits: int, rows: int, confidence: float) -> Interval:
-    """hits / rows with its two-sided Clopper-Pearson interval."""
+    """Computes hits / rows with its two-sided Clopper-Pearson interval."""
     found = binomtest(int(hits), int(rows)).proportion_ci(confidence, method="exact")
     return Interval(float(hits / rows), float(found.low), float(found.high))
 
@@ -116,11 +117,11 @@ def measure(
     prevalence: float,
     confidence: float,
 ) -> dict:
-    """FPR and recall on these rows, and what they make of traffic: {name: {value, low, high}}.
+    """Measures FPR and recall on rows and their effect on traffic: {name: {value, low, high}}.
 
-    precision and flagged (the share of rows called harmful) are those expected at the prevalence;
-    their intervals are the worst and the best of both rates' Clopper-Pearson intervals, each at
-    half the doubt. precision has the value None where no row is flagged.
+    precision and flagged (the share of rows called harmful) are expected values at the
+    prevalence; their intervals combine the ends of both Clopper-Pearson intervals, each at half of
+    1 - confidence. precision has the value None where no row is flagged.
     """
     verdict = scores >= threshold
 
@@ -155,7 +156,7 @@ def review_band(
     prevalence: float,
     confidence: float,
 ) -> dict:
-    """Rows with low <= score < high, for people to judge: {low, high, volume, harmful_share}.
+    """Measures the band low <= score < high for human review: {low, high, volume, harmful_share}.
 
     volume is their expected share of traffic, {value, low, high}, its interval as in `measure`;
     harmful_share the expected share of harmful ones among them, None for an empty band. With low
@@ -175,7 +176,7 @@ def review_band(
 
 
 def _in_traffic(harmful: Interval, safe: Interval, prevalence: float) -> Interval:
-    """A share of harmful rows and one of safe rows, as a share of all."""
+    """Combines a share of harmful rows and one of safe rows into a share of traffic."""
     both = zip(harmful, safe, strict=True)
     return Interval(*(float(prevalence * h + (1 - prevalence) * s) for h, s in both))
 
@@ -191,18 +192,18 @@ def policy(
     prevalence: float | None = None,
     costs: tuple[float, float] | None = None,
 ) -> dict:
-    """The operating point as JSON values: calibrator, three thresholds, and a band for review.
+    """Fits the operating point, as JSON values: calibrator, three thresholds, and a review band.
 
     labels: int [rows]; scores: float [rows] in [0, 1]; rows are independent. prevalence: share of
     traffic that is harmful, None for that of these rows. costs: of a false positive and of a false
     negative. Each promise is kept with the confidence by itself.
 
-        strict      misses little: recall >= target_recall
+        strict      few misses: recall >= target_recall
         balanced    best F1 at the prevalence, or the least cost if costs are given; no promise
-        permissive  stops little: FPR <= target_fpr
-        abstain     scores from strict's threshold up to permissive's go to people
+        permissive  few false positives: FPR <= target_fpr
+        abstain     scores from the strict to the permissive threshold, for human review
 
-    A threshold's `probability` is what its score stands for at the prevalence.
+    The `probability` of a threshold is its calibrated score at the prevalence.
 
     Raises BadInput for rows that cannot keep a promise, and for settings out of range.
     """
@@ -250,7 +251,9 @@ def policy(
                 "threshold": value,
                 "probability": float(
                     calibrators.shift(
-                        calibrators.apply(calibrated, value), share=share, prevalence=prevalence
+                        calibrators.apply(calibrated, np.asarray(value)),
+                        share=share,
+                        prevalence=prevalence,
                     )
                 ),
                 "promise": text,
@@ -269,13 +272,17 @@ def policy(
 def run_thresholds(
     report: dict, policy: str | Path | None, profiles: Sequence[str], given: float | None
 ) -> dict[str, dict[str, float]]:
-    """{threshold policy: the threshold of every kind of weights that has one}."""
+    """Returns {threshold policy: {kind of weights: threshold}} of a run.
+
+    The threshold is `given` for all weights, or else those of `profiles` in the policy.json at
+    `policy`, or else the best on dev. Raises BadInput for both, and for the policy of another run.
+    """
     dev = {kind: scores["threshold"] for kind, scores in report["dev"].items()}
     if policy is not None and given is not None:
         raise BadInput("--policy and --threshold both set the threshold: give one of them.")
     if given is not None:
         if not 0 <= given <= 1:
-            raise BadInput(f"--threshold = {given} is no probability: give one from 0 to 1.")
+            raise BadInput(f"--threshold = {given} is not a probability: give one from 0 to 1.")
         return {GIVEN: {kind: given for kind in dev}}
     if policy is None:
         return {DEV: dev}
@@ -288,7 +295,7 @@ def run_thresholds(
 
 
 def _of_profile(report: dict, policy: str | Path, profile: str) -> tuple[str, float]:
-    """The threshold policy's name, and the threshold of the weights that the run reports."""
+    """Returns (name of the threshold policy, threshold of the weights that the run reports)."""
     try:
         content = json.loads(Path(policy).read_text())
         point = content["thresholds"][profile]

@@ -6,7 +6,7 @@ the run holds are left out: the model, its step and its test score depend on tho
 among the rows count once. The file has the columns and label values of the run's config. A row is
 harmful if its score is at least the threshold.
 
-policy.json is what `operating_point.policy` returns, and
+policy.json holds the values of `operating_point.policy` and
 
     run          {"algorithm", "seed", "selected_step", "weights", "split_sha256"} of the scorer
     data         name of the rows; data_sha256: of their ids, labels and scores
@@ -104,8 +104,8 @@ def _rows_of_a_file(workdir: Path, config: ConfigDict, file: str) -> Rows:
     kept = [i for i in range(len(mine)) if groups[i] not in taken]
     if not kept:
         raise BadInput(
-            f"{file}: every labelled row is a near-duplicate of a row of the run, and says nothing "
-            "about new ones: give rows that the run has not seen."
+            f"{file}: every labelled row is a near-duplicate of a row of the run, so its threshold "
+            "would not hold for new rows: give rows that the run has not seen."
         )
     compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
     run, examples = scorer.load_run(workdir), [mine[i] for i in kept]
@@ -121,7 +121,7 @@ def _rows_of_a_file(workdir: Path, config: ConfigDict, file: str) -> Rows:
 
 
 def _labelled(config: ConfigDict, file: str) -> list[Example]:
-    """The rows of a file that have a label, read as the run reads a file."""
+    """Returns the rows of a file that have a label, read as the run reads a file."""
     try:
         corpus = DataSpec(config).corpora.load(file)
     except BadInput as error:

@@ -1,28 +1,28 @@
-"""One evaluation as a file: what it holds, and how often a run has read a test set.
+"""Reads and writes evaluations, and counts how often a run has read a test set.
 
 RUN/evaluations/<name>.json has the numbers and <name>.jsonl one line a row; reads.jsonl has one
 line for every time that a set was scored. <name> is the corpus's and the threshold policy's, with
 the first 8 digits of the corpus's sha256 behind it where another corpus has the name already.
 
-    cohort        what a number is of; numbers of different cohorts do not stand in one column
+    cohort        the data and the scorer; numbers of different cohorts are not comparable
         corpus, corpus_sha256   name, and sha256 of its rows that have a label
         rows_sha256             of the rows that were scored: without those left out below
         rows, harmful           how many were scored
         task, label_map         schema.TASKS; {label value: 0 or 1} by which a file was read, null
                                 for a corpus's own labels
-        split, split_sha256     of the run, whose labelled rows it learned from; null for a peer
+        split, split_sha256     of the run, that trained it; null for another scorer
         threshold_policy        "dev_best_f1", "policy:<profile>", with the promise behind it if
                                 the profile makes one, or "given"
         threshold               {"raw": t, "ema": t}: harmful is a score of at least t
         checkpoint_sha256       of the weights that scored
         weights                 "ema" or "raw": which of them `slices` and the rest are of
-        seed                    of the run; null for a peer without one
-    scorer        {"name": algorithm or peer, "workdir"}
+        seed                    of the run; null for another scorer
+    scorer        {"name": algorithm or classifier, "workdir"}
     missing       ids of rows that the scorer failed on; they are in no number here
     kind          "test", "over_refusal" (the safe rows of alarming prompts) or a side of the run
     scores        {"raw": {metric: {"value", "low", "high"}}, "ema": ...}: 95% bootstrap intervals
-                  over groups of near-duplicate prompts. A metric that needs both classes is not
-                  there when a corpus has one: an absent number is never a zero.
+                  over groups of near-duplicate prompts. A metric that needs both classes is
+                  missing, not zero, for a corpus of one.
     slices        {"category": {value: {"rows", "harmful", metric: number}}, "source", "length" in
                   the run's tokens, and every other column that was asked for, "adversarial" say}
     robustness    {operation: {"arguments", "rows", "recall", "drop", "low", "high"}}: recall of
@@ -76,7 +76,7 @@ def write_evaluation(workdir: str | Path, evaluation: dict, rows: Sequence[dict]
 
 
 def _path(folder: Path, cohort: dict) -> Path:
-    """<name>.json, or <name>-<sha256>.json if <name>.json is of another corpus."""
+    """Returns <name>.json, or <name>-<sha256>.json if <name>.json is of another corpus."""
     policy = cohort["threshold_policy"].partition(",")[0].replace(":", "-")
     if policy == "given":
         policy += f"-{cohort['threshold'][cohort['weights']]:g}"
@@ -89,9 +89,9 @@ def _path(folder: Path, cohort: dict) -> Path:
 
 
 def read_evaluations(workdir: str | Path) -> list[dict]:
-    """Every evaluation of a run, in the order of their names, each with its lines as "rows".
+    """Reads the evaluations of a run, sorted by name, each with its lines as "rows".
 
-    Raises BadInput for a file that is none of ours.
+    Raises BadInput for a file that is not a whole evaluation.
     """
     found = []
     for path in sorted(Path(workdir, "evaluations").glob("*.json")):
@@ -99,7 +99,7 @@ def read_evaluations(workdir: str | Path) -> list[dict]:
             evaluation = json.loads(path.read_text())
             missing = [field for field in FIELDS if field not in evaluation]
         except (OSError, ValueError):
-            missing = FIELDS
+            missing = list(FIELDS)
         if missing or not path.with_suffix(".jsonl").exists():
             raise BadInput(
                 f"{path} is not a whole evaluation: delete it and run ssl_guard evaluate again."
@@ -108,10 +108,15 @@ def read_evaluations(workdir: str | Path) -> list[dict]:
     return found
 
 
-def record_read(workdir: str | Path, cohort: dict) -> int:
-    """Notes that a set was scored, and returns how often it is in RUN/evaluations/reads.jsonl.
+def method_name(report: dict, name: str = "") -> str:
+    """Returns the algorithm of a run's report, or another name of it; an oracle is marked."""
+    return (name or report["algorithm"]) + (" (oracle)" if report.get("oracle") else "")
 
-    Sets are the same if their labelled rows are, whatever file they came from.
+
+def record_read(workdir: str | Path, cohort: dict) -> int:
+    """Records a read of a set in RUN/evaluations/reads.jsonl and returns the number of its reads.
+
+    Sets are equal if their labelled rows are, regardless of the file.
     """
     path = Path(workdir, "evaluations", "reads.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How much of the recall is left when harmful texts are obfuscated."""
+"""Measures the recall on obfuscated harmful texts."""
 
 import dataclasses
 import hashlib
@@ -11,8 +11,8 @@ from ssl_guard.augment import ops
 from ssl_guard.data.schema import Example
 from ssl_guard.evaluation.bootstrap import mean_interval
 
-# Strength of the operations of augment/ that hide words; others have the defaults of their own.
-ARGUMENTS = {
+# Strength of the operations of augment/ that hide words; others use their defaults.
+ARGUMENTS: dict[str, dict] = {
     "leetspeak": {"p": 0.5},
     "spacing": {"p": 0.5},
     "homoglyphs": {"p": 0.3},
@@ -24,8 +24,10 @@ ARGUMENTS = {
 
 
 class Attack(NamedTuple):
-    """Rows obfuscated by one operation of augment/ops.py: views, those that it has a rewrite of,
-    and their places, int [views], among the rows."""
+    """Rows obfuscated by an operation of augment/ops.py.
+
+    views: the rewritten rows; places: int [views], their positions among the rows.
+    """
 
     op: str
     places: np.ndarray
@@ -33,8 +35,8 @@ class Attack(NamedTuple):
 
 
 def attack(examples: Sequence[Example], op: str) -> Attack:
-    """Prompt and response are rewritten apart, each from its own randomness. Raises BadInput for
-    an unknown operation."""
+    """Rewrites prompt and response separately, each with its own generator. Raises BadInput for an
+    unknown operation."""
     views = rewritten(examples, op)
     places = np.array([i for i, view in enumerate(views) if view is not None], int)
     return Attack(op, places, [views[i] for i in places])
@@ -49,11 +51,13 @@ def recall_drop(
     threshold: float,
     resamples: int,
 ) -> dict:
-    """{"arguments", "rows", "recall", "drop", "low", "high"} of an attack on harmful rows.
+    """Computes the drop of recall under an attack on harmful rows.
 
-    before, groups: float and int [rows], of the rows as they are; after: float [views]. drop is the
-    recall on the rows as they are less that on their views, with a paired 95% bootstrap interval.
-    Rows without a view, or whose view got no score, are in neither: `rows` are left.
+    Returns {"arguments", "rows", "recall", "drop", "low", "high"}, the last four if rows > 0.
+
+    before, groups: float and int [rows], of the original rows; after: float [views]. drop is the
+    recall on the original rows minus that on their views, with a paired 95% bootstrap interval.
+    Rows without a view or without a score of it are excluded; `rows` counts the rest.
     """
     scored = np.isfinite(after)
     places, arguments = attacked.places[scored], ARGUMENTS.get(attacked.op, {})
@@ -72,7 +76,7 @@ def recall_drop(
 
 
 def rewritten(examples: Sequence[Example], op: str) -> list[Example | None]:
-    """Every example with its texts rewritten, None where the operation has nothing to give."""
+    """Rewrites the texts of each example; None where the operation has no rewrite."""
     parts = [
         (i, field, text)
         for i, example in enumerate(examples)

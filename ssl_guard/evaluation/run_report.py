@@ -1,4 +1,4 @@
-"""Files that end a training run: the test report, and the scores of its rows."""
+"""Writes the last files of a training run: the report, and the scores of its rows."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ssl_guard.data import pipeline
+from ssl_guard.data.records import Records
 from ssl_guard.data.schema import TASKS
-from ssl_guard.data.shards import Records
 from ssl_guard.evaluation import inference
 from ssl_guard.evaluation.bootstrap import score_intervals
 from ssl_guard.prepare import Prepared
@@ -30,9 +30,9 @@ def write_report(
     """Writes predictions.jsonl and report.json, the last file of a run, and returns the report.
 
     dev: metrics.dev_scores of the raw and, if kept, the averaged weights, by "raw" and "ema";
-    scores: float64 [test rows] of each, which are judged at their own dev threshold;
-    checkpoint_sha256: of the weights that scored, see `scorer.tree_sha256`; observatory: what
-    `monitor.account` found, nothing for a baseline without steps.
+    scores: float64 [test rows] of each, evaluated at their own dev threshold;
+    checkpoint_sha256: of the weights, see `scorer.tree_sha256`; observatory: `monitor.account`,
+    None for a method without steps.
     """
     labels, groups = inference.labels_of(prepared.test), prepared.test_groups
     test = {
@@ -63,6 +63,7 @@ def write_report(
         "test": test,
         "test_by_task": by_task,
         "algorithm": config.algorithm,
+        "oracle": config.train.oracle,
         "seed": config.seed,
         "selected_step": selected_step,
         "checkpoint_sha256": checkpoint_sha256,
@@ -78,7 +79,7 @@ def write_report(
 
 
 def _training_summary(workdir: Path) -> dict:
-    """Cost of all steps of the run, over however many starts it took."""
+    """Sums up the cost of all steps of a run, over all of its starts."""
     rows = read_jsonl(workdir / "metrics.jsonl")
     cost = {"seconds": round(sum(row["time/seconds"] for row in rows), 1)}
     speed = [row["time/tokens_per_second"] for row in rows if "time/tokens_per_second" in row]
@@ -92,8 +93,8 @@ def _training_summary(workdir: Path) -> dict:
 
 
 def write_predictions(path: Path, records: Records, groups: np.ndarray, **scores: np.ndarray):
-    """One JSON line a row: id, group, label, the named scores and, if long texts are scored in
-    windows, how many; never the text."""
+    """Writes one JSON line a row: id, group, label, the named scores and, for texts scored in
+    windows, their number; never the text."""
     rows = records.gather(range(len(records)))
     lines = []
     for i, row in enumerate(rows):

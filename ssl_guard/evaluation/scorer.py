@@ -66,34 +66,40 @@ class Run(NamedTuple):
     checkpoint_sha256: str
 
     def records(self, examples: Sequence[Example]) -> Rows | Windowed:
-        """The examples tokenised as the run tokenises dev and test, in memory."""
+        """Tokenises examples as the run tokenises dev and test, in memory."""
         texts = ((example, 0, example.prompt, example.response) for example in examples)
         rows, stride = Rows(encode(self.tokenizer, texts), examples), self.config.eval.stride
         if not stride:
             return rows
-        return Windowed(rows, Rows(encode_windows(self.tokenizer, examples, stride)))
+        return Windowed(rows, Rows(encode_windows(self.tokenizer, list(examples), stride)))
 
     def score(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
-        """Harmful probabilities, float64 [rows], by the name of the weights."""
+        """Predicts harmful probabilities, float64 [rows], by kind of weights."""
         records = self.records(examples)
         return {kind: self.predict(weights, records) for kind, weights in self.weights.items()}
 
 
 def read_config(workdir: str | Path) -> ConfigDict:
-    """The config of a finished run. Raises BadInput for a folder that holds none."""
+    """Reads the config of a finished run. Raises BadInput for a folder without one."""
     workdir = Path(workdir)
     if not (workdir / "report.json").exists() or not (workdir / "config.json").exists():
         raise BadInput(
             f"{workdir} holds no finished run (no report.json): run ssl_guard.main on it first."
         )
-    return config_module.from_json(json.loads((workdir / "config.json").read_text()))
+    config = config_module.from_json(json.loads((workdir / "config.json").read_text()))
+    if config.algorithm == "mlm":
+        raise BadInput(
+            f"{workdir} pre-trained an encoder and has no classifier: train one with "
+            f"--config.model.name={workdir}/encoder."
+        )
+    return config
 
 
 def load_run(workdir: str | Path) -> Run:
     """Loads a finished run from its config, its model folder and its selected checkpoint.
 
-    Call `runtime.configure` with the run's `read_config` before, so that the programs are compiled
-    as they were in training. Only SetFit and the logistic regressions read the corpus again, to fit
+    Call `compilation.configure` with the run's config before, so that functions are compiled as in
+    training. Only SetFit and the logistic regressions read the corpus again, to fit
     their head. Raises BadInput if a part of the run is missing.
     """
     workdir = Path(workdir)
@@ -211,7 +217,7 @@ def content_of(fitted) -> dict[str, np.ndarray]:
 def build_model(
     config, model_folder: Path, extra_classes: int = 0, *, dtype: str | None = None
 ) -> models.Classifier:
-    """The run's classifier; dtype: of its arithmetic, if not the config's.
+    """Builds the classifier of a run; dtype: of the arithmetic, by default the config's.
 
     Raises BadInput for a max_length that its encoder cannot read.
     """
@@ -238,7 +244,7 @@ def build_model(
 
 
 def initial_params(config, model: models.Classifier, model_folder: Path):
-    """A pretrained encoder under random heads."""
+    """Initialises a pretrained encoder with random heads."""
     rng = jax.random.fold_in(jax.random.key(config.seed), 1)
     return models.init_from_pretrained(model, model_folder, rng, _one_token())
 
@@ -262,11 +268,12 @@ def predict_fn(
     *,
     labelled: Records | None,
 ) -> Callable:
-    """predict(params, records) -> harmful probability, float64 [rows]; compiled once a shape.
+    """Returns predict(params, records) -> harmful probability, float64 [rows], compiled per shape.
 
     labelled: the labelled rows, for a method whose head is fitted on them.
     """
     if algorithm.logistic_head:
+        assert labelled is not None
         return functools.partial(
             baselines.predict,
             features_fn(config, model, tokenizer, mesh),
@@ -278,16 +285,15 @@ def predict_fn(
         apply=sharding.gather_fsdp_params(model.apply, mesh),
         extra_classes=algorithm.extra_classes,
     )
-    scores_of = functools.partial(
-        inference.predict,
-        jax.jit(predict_step, out_shardings=sharding.replicated(mesh)),
-        **how_to_evaluate(config, tokenizer, mesh),
+    step = jax.jit(predict_step, out_shardings=sharding.replicated(mesh))
+    how = how_to_evaluate(config, tokenizer, mesh)
+    return lambda params, records: inference.predict(
+        step, model.for_scoring(params), records, **how
     )
-    return lambda params, records: scores_of(model.for_scoring(params), records)
 
 
 def features_fn(config, model: models.Classifier, tokenizer: Tokenizer, mesh) -> Callable:
-    """features(params, records) -> float64 [rows, width], see `baselines.encoder_features`."""
+    """Returns features(params, records) of `baselines.encoder_features`: float64 [rows, width]."""
     features = sharding.gather_fsdp_params(model.stages.features, mesh)
     step = functools.partial(steps_module.feature_step, features=features)
     return functools.partial(
@@ -298,7 +304,7 @@ def features_fn(config, model: models.Classifier, tokenizer: Tokenizer, mesh) ->
 
 
 def how_to_evaluate(config, tokenizer: Tokenizer, mesh) -> dict:
-    """The arguments of `inference.outputs` that are the same for every call of a run."""
+    """Returns the arguments of `inference.outputs` that all calls of a run share."""
     return {
         "batch_size": config.eval.batch,
         "buckets": tuple(config.data.buckets),
@@ -309,13 +315,12 @@ def how_to_evaluate(config, tokenizer: Tokenizer, mesh) -> dict:
 
 
 def pack_groups(config, mesh) -> int:
-    """One group of texts for each part of a batch's rows packs them (data/packing.py), 0 packs
-    nothing."""
+    """Returns how many row shards are packed separately (data/packing.py); 0 for no packing."""
     return sharding.row_shards(mesh) if config.data.packing else 0
 
 
 def tree_sha256(tree) -> str:
-    """Hexadecimal sha256 of the names, dtypes, shapes and values of a pytree's arrays."""
+    """Computes the hexadecimal sha256 of names, dtypes, shapes and values of a pytree of arrays."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         values = np.ascontiguousarray(jax.device_get(leaf))

@@ -1,4 +1,4 @@
-"""Encoders, heads and pretrained weights. The only place that imports flax.linen."""
+"""Encoders, heads and pretrained weights; the only package that imports Flax."""
 
 from ssl_guard.models.classifier import Classifier, Stages, build, init_from_pretrained
 from ssl_guard.models.masked_lm import MaskedLM, build_masked_lm

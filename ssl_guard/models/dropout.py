@@ -18,8 +18,10 @@ Seeds = UInt32[Array, "batch 2"] | UInt32[Array, "batch length 3"]  # row_seeds,
 
 
 def _mix(h: UInt32[Array, "..."], word: UInt32[Array, "..."] | int = 0) -> UInt32[Array, "..."]:
-    """The integer hash lowbias32 (C. Wellons, "Prospecting for hash functions", 2018), with a
-    second key word added after the first multiplication: 64 key bits instead of 32."""
+    """Computes the integer hash lowbias32 (C. Wellons, "Prospecting for hash functions", 2018).
+
+    A second key word is added after the first multiplication: 64 key bits instead of 32.
+    """
     h = (h ^ (h >> 16)) * np.uint32(0x7FEB352D) ^ word
     h = (h ^ (h >> 15)) * np.uint32(0x846CA68B)
     return h ^ (h >> 16)

@@ -14,7 +14,7 @@ INIT = nn.initializers.normal(0.02)  # of every matrix and table, as BERT does
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Exact GELU through erf; the erfc of jax.nn.gelu is slower on CPU."""
+    """Computes the exact GELU through erf; the erfc of jax.nn.gelu is slower on CPU."""
     return x * 0.5 * (1 + jax.lax.erf(x * 0.5**0.5))
 
 

@@ -1,1 +1,1 @@
-"""What a report is made of: results of runs, their numbers as tables, and the forms of these."""
+"""Results of runs, their tables and figures, and the files of a report."""

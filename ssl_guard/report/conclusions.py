@@ -50,7 +50,7 @@ def _sentence(rows: list[dict], unlabelled: bool, against: str, corpus: str) -> 
 
 
 def _learns_from_unlabelled(row: dict) -> bool:
-    """Whether the runs of a method have shards of unlabelled views."""
+    """Returns whether the runs of a method have shards of unlabelled views."""
     return all(
         result.run
         and "unlabelled" in result.run["report"]["data"].get("rows_longer_than_max_length", {})

@@ -256,7 +256,7 @@ def _test_figures(summaries: list[dict], against: str, salt: str) -> list[Figure
 
 
 def _has(results: list[Result], *path: str) -> bool:
-    """Whether each result has a value at this path of its evaluation."""
+    """Returns whether each result has a value at this path of its evaluation."""
     for result in results:
         found = result.evaluation
         for key in path:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation.records_io import read_evaluations
+from ssl_guard.evaluation.records_io import method_name, read_evaluations
 from ssl_guard.report import records
 from ssl_guard.runtime.files import read_jsonl
 
@@ -63,7 +63,7 @@ class Result(NamedTuple):
 
 
 def is_run(path: str | Path) -> bool:
-    """Whether `load` finds a finished run at the path."""
+    """Returns whether `load` finds a finished run at the path."""
     return Path(path, "report.json").exists() or records.path_of(path).exists()
 
 
@@ -92,6 +92,8 @@ def load(path: str | Path) -> dict:
 
 
 def _of_folder(workdir: Path) -> dict:
+    if (workdir / "encoder").is_dir():
+        raise BadInput(f"{workdir} pre-trained an encoder and has no test scores: leave it out.")
     policy = workdir / "policy.json"
     lines = (workdir / "predictions.jsonl").read_text().splitlines()
     return {
@@ -112,7 +114,7 @@ def results_of(workdir: str | Path) -> list[Result]:
     run = load(workdir) if not evaluations or is_run(workdir) else None
     found = [own_test(run)] if run else []
     for evaluation in evaluations:
-        name = run["report"]["algorithm"] if run else evaluation["scorer"]["name"]
+        name = method_name(run["report"]) if run else evaluation["scorer"]["name"]
         evaluation["scorer"]["workdir"] = str(workdir)  # the folder may have moved
         found.append(_result(name, run, evaluation, evaluation["rows"]))
     for folder in sorted(Path(workdir).glob("peers/*/evaluations")):
@@ -139,9 +141,9 @@ def own_test(run: dict) -> Result:
         "weights": report["weights"],
         "seed": report["seed"],
     }
-    scorer = {"name": report["algorithm"], "workdir": str(run["workdir"])}
+    scorer = {"name": method_name(report), "workdir": str(run["workdir"])}
     evaluation = {"cohort": cohort, "scorer": scorer, "scores": report["test"]}
-    return _result(report["algorithm"], run, evaluation, run["predictions"])
+    return _result(method_name(report), run, evaluation, run["predictions"])
 
 
 def _result(method: str, run: dict | None, evaluation: dict, rows: list[dict]) -> Result:

@@ -1,6 +1,6 @@
 """Computes diagnostics of pseudo-labels and labels inside the train step.
 
-Hidden labels are read only here, never by an alarm.
+Hidden labels are read only here and by an oracle, never by an alarm.
 """
 
 import jax
@@ -13,24 +13,24 @@ from ssl_guard.runtime.metrics import MARGINS, Metrics
 
 def pseudo_label_metrics(
     target: Target,
-    weak: Float[Array, "batch heads outputs"] | None,
+    logits: Float[Array, "batch heads outputs"] | None,
     valid: Float[Array, " batch"],
     hidden_label: Int[Array, " batch"],
 ) -> Metrics:
     """Measures confidence and use of the pseudo-labels, and accuracy where a hidden label exists.
 
-    weak: logits of the weak view, whose margins are counted; None for methods without one. valid: 0
-    for rows to ignore. The pseudo-label of a row is the class of the largest mean target.
+    logits: of the view that the pseudo-labels come from, whose margins are counted, or None.
+    valid: 0 for rows to ignore. The pseudo-label of a row is the class of the largest mean target.
 
-    mask_rate: share of valid rows that no head uses. confidence: mean largest probability on the
-    weak view, or in the target if there is none. accuracy: agreement with the hidden label among
+    mask_rate: share of valid rows that no head uses. confidence: mean largest probability of the
+    logits, or of the target without any. accuracy: agreement with the hidden label among
     used rows. By class of the pseudo-label: mask_rate_c, confidence_c, accuracy_c (the precision of
     class c), share_c (of the used rows), margins_c (histogram over MARGINS).
     """
     used = (target.weight.max(axis=1) > 0).astype(jnp.float32) * valid
     probs = target.probs.mean(axis=1)
     label, num_classes = probs.argmax(axis=-1), probs.shape[-1]
-    sure = target.probs if weak is None else jax.nn.softmax(weak[..., :num_classes])
+    sure = target.probs if logits is None else jax.nn.softmax(logits[..., :num_classes])
     confidence = sure.max(axis=-1).mean(axis=1)
     known = used * (hidden_label >= 0)
     right = known * (label == hidden_label)
@@ -39,8 +39,8 @@ def pseudo_label_metrics(
         "pseudo/confidence": ((confidence * valid).sum(), valid.sum()),
         "pseudo/accuracy": (right.sum(), known.sum()),
     }
-    if weak is not None:
-        top = jax.lax.top_k(weak.mean(axis=1)[:, :num_classes], 2)[0]
+    if logits is not None:
+        top = jax.lax.top_k(logits.mean(axis=1)[:, :num_classes], 2)[0]
         margin = top[:, :1] - top[:, 1:]
         bins = (margin >= jnp.asarray(MARGINS)[None]).sum(axis=1) - 1
         binned = jax.nn.one_hot(bins, len(MARGINS))
@@ -52,7 +52,7 @@ def pseudo_label_metrics(
             f"pseudo/confidence_{c}": ((confidence * of_class).sum(), of_class.sum()),
             f"pseudo/accuracy_{c}": ((right * of_class).sum(), (known * of_class).sum()),
         }
-        if weak is not None:
+        if logits is not None:
             metrics[f"pseudo/margins_{c}"] = (of_class @ binned, of_class.sum())
     return metrics
 

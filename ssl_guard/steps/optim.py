@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ssl_guard.runtime.sharding import leaf_name
 
@@ -136,9 +136,17 @@ def _is_matrix(leaf) -> bool:
     return jnp.ndim(leaf) > 1
 
 
-def update_average(average, params, decay: float):
-    """Updates the exponential moving average of the weights; None stays None."""
-    return None if average is None else optax.incremental_update(params, average, 1 - decay)
+def update_average(average, params, decay: float, step: Int[Array, ""]):
+    """Updates the exponential moving average of the weights by those after update `step`, from 0.
+
+    The decay is min(decay, (1 + step) / (10 + step)), as with num_updates in TensorFlow's
+    tf.train.ExponentialMovingAverage: a constant one would leave the average near the initial
+    weights for the first 1 / (1 - decay) steps. None stays None.
+    """
+    if average is None:
+        return None
+    now = jnp.minimum(decay, (1 + step) / (10 + step)).astype(jnp.float32)
+    return optax.incremental_update(params, average, 1 - now)
 
 
 def warmup_cosine(step, *, peak: float, warmup_steps: int, total_steps: int) -> Float[Array, ""]:

@@ -12,12 +12,13 @@ unless the method works inside the model:
               labelled rows (read by SimMatch, and if init_state got labelled_size)
     weak, strong: input_ids, attention_mask, token_type_ids int32 [B_u, L], row int32 [B_u]
     index: int32 [B_u], position in the unlabelled pool; weight: float32 [B_u]
-    hidden_label: int32 [B_u], -1 where unknown; read by the diagnostics, never by the loss
+    hidden_label: int32 [B_u], -1 where unknown; read by the diagnostics and by an oracle alone
 
 `row` is the row's place in the global batch. Dropout is keyed by it, so that the same batch gives
 the same numbers on any number of devices. Views may be packed, see data/packing.py.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ssl_guard.algorithms import NO_COLLECTIVES, Algorithm, Collectives, StepInfo, dropout_key
+from ssl_guard.algorithms import (
+    NO_COLLECTIVES,
+    Algorithm,
+    Collectives,
+    StepInfo,
+    build,
+    dropout_key,
+)
 from ssl_guard.algorithms.losses import Term, weighted
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime.metrics import Metrics
@@ -42,6 +50,8 @@ NOT_ACCUMULATED = (
     "methods that work inside the model and packed rows need the whole batch at once: set "
     "config.train.grad_accum_steps = 1."
 )
+
+ORACLE_LOGIT = 20.0  # of the true class, the others' being 0: sure to all digits of float32
 
 Apply = Callable[[Any, dict, jax.Array | None, bool], Float[Array, "batch heads classes"]]
 
@@ -103,6 +113,8 @@ def train_step(
     ema_decay: float = 0.0,
     accumulate: int = 1,
     axis_name: str | None = None,
+    method_start: int = 0,
+    oracle: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """Runs one update: supervised loss plus the algorithm's loss on the unlabelled rows.
 
@@ -120,6 +132,9 @@ def train_step(
     save memory. Losses and their gradients in the logits are those of the whole batch: the logits
     are computed first, without gradient, and every part runs again for its gradient. This gives the
     same numbers for about a third more work (as GradCache, Gao et al., arXiv 2101.06983).
+
+    method_start: updates before the method's clock starts, see `supervised_start`.
+    oracle: gives the method hidden labels, where known, in place of its own guesses.
 
     Returns the next state and metrics as (sum, weight) pairs. When traced, raises BadInput for a
     method with a `forward` without `stages` or with packed rows, and for accumulation with either.
@@ -141,16 +156,21 @@ def train_step(
             gather=lambda x: jax.lax.all_gather(x, axis_name, tiled=True),
         )
     rng = jax.random.fold_in(state.rng, state.step)
+    method_step = state.step - method_start
     clock = StepInfo(
-        step=state.step,
-        progress=state.step.astype(jnp.float32) / total_steps,
-        epoch=state.step // steps_per_epoch,
-        epoch_ends=(state.step + 1) % steps_per_epoch == 0,
+        step=method_step,
+        progress=method_step.astype(jnp.float32) / max(total_steps - method_start, 1),
+        epoch=method_step // steps_per_epoch,
+        epoch_ends=(method_step + 1) % steps_per_epoch == 0,
         rng=rng,
     )
 
     def run(params, rows, view):
-        return apply(params, rows, dropout_key(rng, view), True)
+        key = dropout_key(rng, view)
+        if view != "strong" or not algorithm.view_per_head:
+            return apply(params, rows, key, True)
+        passes = [apply(params, rows, key, True) for key in jax.random.split(key, weak.shape[1])]
+        return jnp.stack([logits[:, head] for head, logits in enumerate(passes)], axis=1)
 
     weak = None
     if "weak" in algorithm.views and algorithm.forward is None:
@@ -169,8 +189,10 @@ def train_step(
     def judge(logits):
         """Returns the objective as a function of the logits, and by-products."""
         seen = jax.lax.stop_gradient(logits)
-        if algorithm.forward is None:
+        if weak is not None:
             seen |= {"weak": weak}
+        if oracle:
+            seen |= _true_logits(seen, batch["hidden_label"], algorithm)
         algo_state, target = algorithm.target(state.algo_state, seen, batch, clock, across)
         algo_state, target = jax.lax.stop_gradient((algo_state, target))
         terms = algorithm.loss(logits, target, batch, clock)
@@ -198,7 +220,7 @@ def train_step(
     if target is not None:
         metrics |= across.sum(
             diagnostics.pseudo_label_metrics(
-                target, seen.get("weak"), batch["weight"], batch["hidden_label"]
+                target, seen.get("weak", seen.get("strong")), batch["weight"], batch["hidden_label"]
             )
         )
         # A count of the global batch: its weight must not be summed over devices.
@@ -206,7 +228,7 @@ def train_step(
     next_state = TrainState(
         step=state.step + 1,
         params=params,
-        ema_params=optim.update_average(state.ema_params, params, ema_decay),
+        ema_params=optim.update_average(state.ema_params, params, ema_decay, state.step),
         opt_state=opt_state,
         algo_state=algo_state,
         rng=state.rng,
@@ -214,6 +236,45 @@ def train_step(
     )
     finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
     return skip_unless(finite, state, next_state, metrics)
+
+
+def _true_logits(seen: dict, hidden_label, algorithm: Algorithm) -> dict:
+    """Returns the logits behind the pseudo-labels, as if the model were sure of the hidden labels.
+
+    Its own logits stay where the label is unknown.
+    Methods inside the model may guess from both views; the others read the strong one only for
+    losses of their own, unless it is their only view.
+    """
+    both = algorithm.forward is not None or "weak" not in algorithm.views
+    found = {}
+    for view in ("weak", "strong") if both else ("weak",):
+        if view in seen:
+            sure = ORACLE_LOGIT * jax.nn.one_hot(hidden_label, seen[view].shape[-1])[:, None]
+            found[view] = jnp.where((hidden_label >= 0)[:, None, None], sure, seen[view])
+    return found
+
+
+def supervised_start(train_step: Callable, supervised_steps: int) -> Callable:
+    """Returns a train step whose first `supervised_steps` updates are supervised ones.
+
+    Pseudo-labels of the initial, random head would be noise. In these updates the unlabelled views
+    do not run and the method's state stays as it is; its clock, ramps and epochs start after them.
+    train_step: a functools.partial of `train_step`.
+    """
+    method = functools.partial(train_step, method_start=supervised_steps)
+
+    def step(state: TrainState, batch: dict) -> tuple[TrainState, Metrics]:
+        unmeasured = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(method, state, batch)[1]
+        )
+
+        def supervised(state, batch):
+            state, metrics = train_step(state, batch, algorithm=build("supervised"))
+            return state, unmeasured | metrics
+
+        return jax.lax.cond(state.step < supervised_steps, supervised, method, state, batch)
+
+    return step
 
 
 def _watch(watch: Watch, logits, labelled: dict, across: Collectives) -> Watch:

@@ -23,6 +23,8 @@ def build(config: ConfigDict) -> Run:
     """
     if config.eval.stride:
         raise BadInput(f"{config.algorithm} reads whole texts: set config.eval.stride = 0.")
+    if config.train.oracle:
+        raise BadInput(f"{config.algorithm} has no pseudo-labels: set config.train.oracle = False.")
     if jax.process_count() > 1:
         raise BadInput(f"{config.algorithm} is fitted by one process: start it alone.")
     if config.algorithm == "graph":

@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ssl_guard import algorithms, models, steps
+from ssl_guard.algorithms import selection
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference, metrics, scorer
@@ -31,6 +32,8 @@ def build(config: ConfigDict) -> Run:
     """
     algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
     _check_support(config, algorithm)
+    if config.train.selection == "rank":
+        algorithm = selection.by_rank(config.algorithm, algorithm, config.train.rank_share)
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
     sharding.check_batch_sizes(
         mesh,
@@ -43,6 +46,7 @@ def build(config: ConfigDict) -> Run:
     sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
     own_slice = sharding.own_slice(mesh)
     prepared = processes.first_process_first(lambda: prepare(config, views=algorithm.views))
+    labels = inference.labels_of(prepared.labelled)
     batches = pipeline.train_batches(
         prepared.labelled,
         prepared.unlabelled,
@@ -53,6 +57,8 @@ def build(config: ConfigDict) -> Run:
         unlabelled_batch=config.train.unlabelled_batch,
         buckets=tuple(config.data.buckets),
         window_steps=config.data.window_steps,
+        sort_by_length=config.data.sort_by_length,
+        strata=labels if config.data.stratified_batches else None,
         num_shapes=config.data.num_shapes,
         one_length=algorithm.forward is not None,
         pack_groups=sharding.row_shards(mesh) if config.data.packing else 0,
@@ -100,7 +106,7 @@ def build(config: ConfigDict) -> Run:
         )
         return sharding.pad_pool(state)
 
-    train_step = functools.partial(
+    train_step: Callable = functools.partial(
         steps.train_step,
         apply=sharding.gather_fsdp_params(model.apply, mesh),
         stages=models.Stages(*(sharding.gather_fsdp_params(stage, mesh) for stage in model.stages)),
@@ -112,7 +118,10 @@ def build(config: ConfigDict) -> Run:
         freeze=settings.freeze,
         ema_decay=settings.ema_decay,
         accumulate=config.train.grad_accum_steps,
+        oracle=config.train.oracle,
     )
+    if algorithm.views and config.train.supervised_steps:
+        train_step = steps.supervised_start(train_step, config.train.supervised_steps)
     evaluate = functools.partial(
         _evaluate,
         dev=prepared.dev,
@@ -125,7 +134,7 @@ def build(config: ConfigDict) -> Run:
     )
     judge = functools.partial(
         monitor.judge,
-        prior=monitor.prior_of(inference.labels_of(prepared.labelled)),
+        prior=monitor.prior_of(labels),
         repeated=prepared.summary.get("repeated_views", 0.0),
         idle_steps=config.monitor.idle_steps,
         window_steps=config.monitor.window_steps,
@@ -155,7 +164,12 @@ def build(config: ConfigDict) -> Run:
 
 
 def _check_support(config: ConfigDict, algorithm: algorithms.Algorithm) -> None:
-    """Raises BadInput for settings that a method inside the model does not support."""
+    """Raises BadInput for settings that the method does not support."""
+    if config.train.oracle and not algorithm.views:
+        raise BadInput(
+            f"{config.algorithm} has no pseudo-labels that hidden labels could replace: unset "
+            "config.train.oracle, or set config.data.all_labels to train on them."
+        )
     if config.data.packing and algorithm.forward is not None:
         raise BadInput(f"{config.algorithm}: {NOT_PACKED}")
     if algorithm.forward is None and not algorithm.logistic_head:

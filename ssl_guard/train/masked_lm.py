@@ -12,9 +12,8 @@ test prompts are among them is refused.
 """
 
 import functools
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +25,7 @@ from ssl_guard import models
 from ssl_guard.data import pipeline
 from ssl_guard.data.contamination import PRETRAINING, pretraining
 from ssl_guard.data.duplicates import Shingles
-from ssl_guard.data.records import Records
+from ssl_guard.data.records import Concat, Records
 from ssl_guard.errors import BadInput
 from ssl_guard.models import convert
 from ssl_guard.prepare import Prepared, prepare, read_split
@@ -40,27 +39,6 @@ from ssl_guard.train.workdir import finished, opened
 HELD_OUT = 4  # random stream of a seed; data.pipeline uses the lower ones
 
 
-class Texts:
-    """A subset of the rows of one or two views, with the interface of data.shards.Records."""
-
-    def __init__(self, views: list[Records], rows: np.ndarray):
-        self._views, self._rows = views, rows
-        self.lengths = np.concatenate([view.lengths for view in views])[rows]
-        self.manifest = views[0].manifest
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, i: int) -> dict:
-        return self.gather([i])[0]
-
-    def gather(self, indices: Iterable[int]) -> list[dict]:
-        """Returns the records at these positions, in this order."""
-        first = len(self._views[0])
-        rows = [int(self._rows[i]) for i in indices]
-        return [self._views[0][row] if row < first else self._views[1][row - first] for row in rows]
-
-
 def texts_of(prepared: Prepared, *, held_out: int, seed: int) -> tuple[Records, Records]:
     """Splits the texts into (training, held out). Raises BadInput if none is left for training."""
     views = [view for view in (prepared.labelled, prepared.unlabelled) if view is not None]
@@ -70,8 +48,8 @@ def texts_of(prepared: Prepared, *, held_out: int, seed: int) -> tuple[Records, 
             f"config.mlm.held_out = {held_out} leaves none of {len(order)} texts for training: "
             "lower it."
         )
-    texts = Texts(views, order[held_out:]), Texts(views, order[:held_out])
-    return cast(tuple[Records, Records], texts)
+    texts = Concat(views)
+    return texts.subset(order[held_out:]), texts.subset(order[:held_out])
 
 
 def _prompts(config: ConfigDict, model_folder: Path) -> Shingles:
@@ -117,6 +95,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
         labelled_batch=config.mlm.batch,
         unlabelled_batch=0,
         window_steps=config.data.window_steps,
+        sort_by_length=config.data.sort_by_length,
         num_shapes=config.data.num_shapes,
         **(batching | sharding.own_slice(mesh)),
     )

@@ -136,14 +136,14 @@ def alarms(
     prior: shares of the classes of the labelled rows, float [classes]; repeated: share of the
     strong views that repeat another row's view.
     """
+    before = dict(zip((row["step"] for row in rows), (0, *(r["step"] for r in rows)), strict=False))
     rows = [row for row in rows if "pseudo/mask_rate" in row]
     if not rows:
         return {}
     now = rows[-1]["step"]
-    before = dict(zip((row["step"] for row in rows), (0, *(r["step"] for r in rows)), strict=False))
     used = {row["step"]: row["pseudo/used"] * (row["step"] - before[row["step"]]) for row in rows}
 
-    last = max((step for step, count in used.items() if count > 0), default=0)
+    last = max((step for step, count in used.items() if count > 0), default=before[rows[0]["step"]])
     window = [row for row in rows if before[row["step"]] >= now - window_steps] or rows[-1:]
     total = sum(used[row["step"]] for row in window)
     shares = {

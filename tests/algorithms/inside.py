@@ -1,4 +1,4 @@
-"""What the tests of methods that work inside the model share: a toy model in JAX and in NumPy, a
+"""Shared by the tests of methods that work inside the model: a toy model in JAX and NumPy, a
 tiny random BERT, and one call of the method's three functions."""
 
 import json

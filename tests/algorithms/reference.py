@@ -1,4 +1,4 @@
-"""What the tests of all methods share: random steps, and the numbers a method's terms stand for."""
+"""Makes random steps for the tests of all methods, and evaluates the terms of a method."""
 
 import functools
 

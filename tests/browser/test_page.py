@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ssl_guard.report import build, comparison, page, results, writers
-from tests.test_report import HOSTILE, evaluation, policy, run
+from tests.report.test_report import HOSTILE, evaluation, policy, run
 
 api = pytest.importorskip("playwright.sync_api", reason="needs requirements/browser.txt")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -1,4 +1,4 @@
-"""What the data command says of corpora: counts against counting by hand, and its errors."""
+"""Compares the counts of the data command with counts by hand, and tests its errors."""
 
 import json
 import re

@@ -40,7 +40,7 @@ def fuzz(cases):
 
 
 def outcome(call):
-    """What a reading gives, or None where it ends in one fit sentence."""
+    """Returns the corpus that is read, or None if reading ends in a proper error."""
     try:
         return call()
     except BadInput as error:
@@ -325,7 +325,7 @@ def same_records(records):
 @fuzz(300)
 @given(data=st.data())
 def test_a_damaged_view(shards, data):
-    """Whatever changes in any of its files: the same records or a refusal."""
+    """Checks that a change in any file gives the same records or an error."""
     folder, good = shards
     name = data.draw(st.sampled_from(sorted(set(good) - {"features.json", "dataset_info.json"})))
     path = folder / name

@@ -49,9 +49,9 @@ def views():
 
 WAYS = {
     "plain": {"window_steps": 1},
-    "windows": {"window_steps": 7},
-    "shapes": {"window_steps": 7, "num_shapes": 3},
-    "one length": {"window_steps": 7, "num_shapes": 3, "one_length": True},
+    "windows": {"window_steps": 7, "sort_by_length": True},
+    "shapes": {"window_steps": 7, "sort_by_length": True, "num_shapes": 3},
+    "one length": {"num_shapes": 3, "one_length": True, "strata": np.arange(11) % 3},
     "packed": {"window_steps": 7, "pack_groups": 4},
     "packed shapes": {"window_steps": 8, "pack_groups": 4, "num_shapes": 1},
     "supervised": {"window_steps": 7},

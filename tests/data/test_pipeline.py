@@ -2,8 +2,10 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ssl_guard.data import pipeline
+from ssl_guard.data import pipeline, sampling
 from ssl_guard.data.pipeline import eval_batches, token_counts, train_batches
 from ssl_guard.data.shards import open_shards, write_shards
 from ssl_guard.errors import BadInput
@@ -136,7 +138,7 @@ def test_chosen_shapes_are_few_rise_and_pad_less(views):
         return 1 - real / computed
 
     buckets, own, one = (
-        list(batches_of(views, window_steps=10, **way))
+        list(batches_of(views, window_steps=10, sort_by_length=True, **way))
         for way in ({}, {"num_shapes": 6}, {"num_shapes": 6, "one_length": True})
     )
     assert share(own) < share(one) < share(buckets) - 0.03
@@ -156,7 +158,9 @@ def test_chosen_shapes_are_few_rise_and_pad_less(views):
 def test_a_step_that_fits_no_chosen_shape_gets_one_that_holds_everything(
     views, monkeypatch, pack_groups
 ):
-    way = dict(num_shapes=2, window_steps=2, pack_groups=pack_groups, labelled_batch=4)
+    way = dict(
+        num_shapes=2, window_steps=2, sort_by_length=True, pack_groups=pack_groups, labelled_batch=4
+    )
     few = shapes_of(batches_of(views, **way))
     monkeypatch.setattr(pipeline, "SAMPLED_STEPS", 2)
     found = shapes_of(batches_of(views, **way))
@@ -237,7 +241,10 @@ def test_the_second_occurrence_of_a_pool_row_weighs_nothing(tmp_path):
 
 def test_windows_that_cross_epochs_hardly_ever_repeat_a_row_in_a_batch(views):
     # Window of 96 rows, pool of 50: sorted by length alone, most batches would hold repetitions.
-    weights = [batch["weight"] for batch in batches_of(views, window_steps=16, steps=96)]
+    weights = [
+        batch["weight"]
+        for batch in batches_of(views, window_steps=16, sort_by_length=True, steps=96)
+    ]
     assert np.mean(weights) > 0.98
 
 
@@ -279,9 +286,78 @@ def test_without_unlabelled_or_without_strong_views(views):
         assert (batch["weak"]["input_ids"][:, 0] == batch["index"]).all()
 
 
+@pytest.fixture(scope="module")
+def long_is_harmful(tmp_path_factory):
+    """Views in which the harmful rows are the long ones; a row's label is its index modulo 2."""
+    folder = tmp_path_factory.mktemp("long_is_harmful")
+
+    def view(name, size):
+        rows = [
+            {
+                "id": f"{name} {i}",
+                "input_ids": np.full((8, 30)[i % 2] + i % 5, i, np.int32),
+                "second": 2,
+                "cut": 0,
+                "label": i % 2,
+                "index": i,
+                "copy": 0,
+            }
+            for i in range(size)
+        ]
+        write_shards(folder / name, name, rows, num_shards=1, made_from={})
+        return open_shards(folder / name, name, made_from={}, rebuild="")
+
+    return view("labelled", 64), view("pool", 640), view("strong", 640)
+
+
+def test_batches_are_random_although_length_goes_with_the_class(long_is_harmful):
+    def shares(**changes):
+        """Harmful shares of the labelled and of the unlabelled batches, float [2, steps]."""
+        sizes = dict(labelled_batch=16, unlabelled_batch=16, copies=1, steps=400, window_steps=16)
+        batches = batches_of(long_is_harmful, **(sizes | changes))
+        found = [[b["labelled"]["label"].mean(), b["hidden_label"].mean()] for b in batches]
+        return np.array(found).T
+
+    labels = np.arange(64) % 2
+    labelled, unlabelled = shares(strata=labels)
+    assert (labelled == 0.5).all(), "as many of each class in every batch"
+    # A binomial of 16 draws has the deviation 0.125; 2% lie outside [1/4, 3/4].
+    assert 0.11 < unlabelled.std() < 0.14 and (np.abs(unlabelled - 0.5) > 0.25).mean() < 0.04
+    labelled, unlabelled = shares()
+    assert 0.1 < labelled.std() < 0.14 and abs(np.corrcoef(labelled, unlabelled)[0, 1]) < 0.15
+    labelled, unlabelled = shares(sort_by_length=True)
+    assert min(labelled.std(), unlabelled.std()) > 0.4, "as the docstring warns"
+
+
+def test_strata_are_spread_evenly_over_an_epoch(long_is_harmful):
+    labels = np.arange(64) % 4 == 0  # a quarter
+    batches = batches_of(long_is_harmful, strata=labels, labelled_batch=8, steps=24, copies=1)
+    index = np.array([batch["labelled"]["index"] for batch in batches])
+    assert (labels[index].sum(axis=1) == 2).all()
+    for epoch in index.reshape(3, 64):
+        assert sorted(epoch) == list(range(64))
+    assert len({tuple(sorted(batch)) for batch in index}) == 24, (
+        "batches differ from epoch to epoch"
+    )
+
+
+@given(st.lists(st.integers(0, 1), min_size=1, max_size=60), st.integers(1, 16))
+def test_every_stretch_of_an_interleaved_order_has_the_shares_of_the_whole(strata, count):
+    strata = np.array(strata)
+    order = sampling.interleaved(strata)
+    assert sorted(order) == list(range(len(strata)))
+    for start in range(len(strata) - count + 1):
+        found = strata[order[start : start + count]].sum()
+        assert abs(found - count * strata.mean()) < 1 + 1e-9
+    for stratum in (0, 1):
+        kept = order[strata[order] == stratum]
+        assert (np.diff(kept) > 0).all()
+
+
 def test_sorting_within_windows_saves_padding(views):
     def share(window_steps):
-        counts = [token_counts(batch) for batch in batches_of(views, window_steps=window_steps)]
+        batches = batches_of(views, window_steps=window_steps, sort_by_length=True)
+        counts = [token_counts(batch) for batch in batches]
         real, computed = np.sum(counts, axis=0)
         return 1 - real / computed
 
@@ -295,7 +371,7 @@ def test_in_a_window_the_longest_rows_meet_and_its_steps_are_in_random_order(vie
     longest = np.array(
         [
             [batch[name]["attention_mask"].sum(1).max() for name in ("labelled", "weak", "strong")]
-            for batch in batches_of(views)
+            for batch in batches_of(views, sort_by_length=True)
         ]
     ).reshape(25, 4, 3)
     labelled, unlabelled = longest[:, :, 0], longest[:, :, 1:].max(axis=2)
@@ -307,9 +383,9 @@ def test_in_a_window_the_longest_rows_meet_and_its_steps_are_in_random_order(vie
 
 def test_views_that_do_not_fit_are_refused(views, tmp_path):
     labelled, weak, strong = views
-    with pytest.raises(BadInput, match=r"buckets \(16, 24\) must rise and end .* has 40 tokens"):
+    with pytest.raises(BadInput, match=r"buckets \(16, 24\) must increase up to .* has 40 tokens"):
         batches_of(views, buckets=(16, 24))
-    with pytest.raises(BadInput, match="must rise"):
+    with pytest.raises(BadInput, match="must increase"):
         batches_of(views, buckets=(24, 16, 40))
     with pytest.raises(BadInput, match="has 200 records, which is not 3 copies"):
         batches_of(views, copies=3)

@@ -342,7 +342,7 @@ def test_the_recall_promise_holds(traffic):
 
 @pytest.mark.parametrize("traffic", ["continuous"], indirect=True)
 def test_naive_promises_do_not_hold(traffic):
-    """What the check above must refuse: the FPR measured on the rows that chose the threshold, and
+    """Checks that the test above refuses the FPR on the rows that chose the threshold, and
     the Clopper-Pearson bound at a threshold that the same rows chose for its F1."""
     sets, true_fpr, _ = traffic
     safe = np.sort(sets[:, :SAFE])[:, ::-1]

@@ -25,6 +25,7 @@ def matrix(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLA_FLAGS", "")  # one device, of the processes that are started first here
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
         record = folder / "trials.jsonl"
         yield folder, kill_matrix.matrix(folder, len(AIMS), record, AIMS)

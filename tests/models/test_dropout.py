@@ -33,7 +33,7 @@ def masks(request):
 
 
 def standard_error(bits, rate):
-    """How many standard errors the share of True is away from 1 - rate, per slice of axis 0."""
+    """Returns the z score of the share of True against 1 - rate, per slice of axis 0."""
     bits = bits.reshape(len(bits), -1)
     return (bits.mean(1) - (1 - rate)) / np.sqrt(rate * (1 - rate) / bits.shape[1])
 

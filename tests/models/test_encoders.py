@@ -1,4 +1,4 @@
-"""What holds for every architecture: nothing but a text's own tokens moves its hidden states."""
+"""Checks for every architecture that hidden states depend on a text's own tokens alone."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What devices say to each other, read from the compiled step of a real encoder."""
+"""Counts the collectives in the compiled step of a real encoder."""
 
 import functools
 import json

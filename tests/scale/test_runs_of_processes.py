@@ -88,6 +88,7 @@ def run(folder, name, *, processes, devices, command=MAIN, code=0, **mesh):
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": os.getcwd(),
         "HF_HUB_OFFLINE": "1",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "NPROC": "16",  # XLA's threads: collectives that wait for each other would use up two
     }
     started = []

@@ -68,7 +68,7 @@ def wikipedia(folder):
 
 
 def prepare(name, write, folder):
-    """What OBTAIN tells a user to do, with our archive instead of the published one."""
+    """Follows the instructions of OBTAIN with our archive instead of the published one."""
     write(folder / "archive")
     fetch = mock.patch.object(
         tfds.download.DownloadManager, "download_and_extract", lambda self, url: folder / "archive"

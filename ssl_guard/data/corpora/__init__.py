@@ -1,4 +1,4 @@
-"""Corpora by name or from a file of anybody's rows: TFDS builders, without tensorflow."""
+"""Loads corpora, by name or from a user's file, with TFDS builders and without tensorflow."""
 
 import contextlib
 import io
@@ -56,15 +56,14 @@ def load(
     columns: Mapping[str, str] | None = None,
     labels: Mapping[str, int] | None = None,
 ) -> Corpus:
-    """The corpus of this name, prepared under `data_dir` at the first use; nothing is downloaded.
+    """Loads a corpus, which is prepared under `data_dir` at the first use; downloads nothing.
 
-    name: a name in CORPORA, with the split behind it where there are several (wildguardmix:train),
-        or the path of a file or folder, with or without settings of its own (see user_file), after
-        which the corpus is named
-    columns, labels: how to read a file, see user_file.configure
+    name: a name in CORPORA, with a split if there are several (wildguardmix:train), or the path of
+        a file or folder, which may have settings (see user_file).
+    columns, labels: how to read a file, see user_file.configure.
 
-    Raises BadInput for an unknown name, split or task, for files of a published corpus that are
-    missing or other than those it was prepared from, and for any fault of a file.
+    Raises BadInput for an unknown name, split or task, for missing or changed files of a published
+    corpus, and for any fault of a user's file.
     """
     if task not in TASKS:
         raise BadInput(f"config.data.task = {task!r} must be one of {', '.join(TASKS)}.")
@@ -83,7 +82,7 @@ def load(
 
 
 def find(name: str) -> type[tfds.core.DatasetBuilder]:
-    """The builder of this name. BadInput if there is none."""
+    """Returns the builder of this name. Raises BadInput if there is none."""
     if name not in CORPORA:
         raise BadInput(
             f"config.data.corpus = {name!r} is neither a corpus ({', '.join(CORPORA)}) nor a file "
@@ -93,7 +92,7 @@ def find(name: str) -> type[tfds.core.DatasetBuilder]:
 
 
 def resolve(name: str, task: str) -> tuple[type[tfds.core.DatasetBuilder], str]:
-    """The builder and split that "name" or "name:split" stands for. BadInput if there is none."""
+    """Returns the builder and split of "name" or "name:split". Raises BadInput if there is none."""
     name, _, split = str(name).partition(":")
     corpus = find(name)
     if task not in corpus.FILES:
@@ -111,7 +110,7 @@ def resolve(name: str, task: str) -> tuple[type[tfds.core.DatasetBuilder], str]:
 def prepare(
     corpus: type[tfds.core.DatasetBuilder], task: str, data_dir: str | Path, **how
 ) -> tfds.core.DatasetBuilder:
-    """The builder of a corpus of CORPORA with all its splits prepared for a task.
+    """Prepares all splits of a corpus for a task, and returns its builder.
 
     how: progress=True shows TFDS's bars; beam, the module corpora/beam.py, and its `settings` use
     Apache Beam (not for human_scored_responses). Raises BadInput for missing or changed files.
@@ -134,7 +133,7 @@ def prepare(
 def prepared(
     corpus: type[tfds.core.DatasetBuilder], task: str, data_dir: str | Path
 ) -> tfds.core.DatasetBuilder | None:
-    """The builder of a corpus if its data is prepared for a task, else None."""
+    """Returns the builder of a corpus if its data is prepared for a task, else None."""
     with _quiet():
         builder = corpus(data_dir=data_dir, config=task if issubclass(corpus, Published) else None)
         return builder if builder.is_prepared() else None
@@ -155,7 +154,7 @@ def _prepare(
             builder = builder_class(data_dir=data_dir, config=config)
             builder.beam = beam
             settings = tfds.download.DownloadConfig(**settings)
-            # array_record, because TFDS can write and read it without tensorflow
+            # TFDS can write and read array_record without tensorflow.
             builder.download_and_prepare(download_config=settings, file_format="array_record")
         except OSError as error:
             raise BadInput(f"cannot prepare a corpus in {data_dir}: {error.strerror}.") from error
@@ -182,7 +181,7 @@ def _damaged(folder: str | Path) -> str:
 
 @contextlib.contextmanager
 def _quiet(progress: bool = False):
-    """TFDS prints two lines, shows bars, and warns of every config that it does not know."""
+    """Silences TFDS, which prints lines, shows bars and warns of unknown configs."""
     if progress:
         tfds.enable_progress_bar()
     else:

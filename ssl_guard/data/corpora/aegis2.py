@@ -38,20 +38,10 @@ class Aegis2(Published):
         "run: hf download nvidia/Aegis-AI-Content-Safety-Dataset-2.0 --repo-type dataset "
         "--local-dir {folder}"
     )
-    CITATION = """\
-@inproceedings{ghosh2025aegis2,
-  title = {{AEGIS2.0}: A Diverse {AI} Safety Dataset and Risks Taxonomy for Alignment of {LLM}
-           Guardrails},
-  author = {Ghosh, Shaona and Varshney, Prasoon and Sreedhar, Makesh Narsimhan and Padmakumar,
-            Aishwarya and Rebedea, Traian and Varghese, Jibin Rajan and Parisien, Christopher},
-  booktitle = {NAACL},
-  year = {2025},
-  doi = {10.18653/v1/2025.naacl-long.306}
-}"""
+    CITATION = "ghosh2025aegis2"
 
     @classmethod
     def parse(cls, task, split, row):
-        """One item a row."""
         categories = row["violated_categories"] or ""
         label = LABELS[row[COLUMNS[task]]]
         if row["prompt"] == "REDACTED":

@@ -49,7 +49,7 @@ def _records(file: tuple[str, str], corpus: parse.Parser, task: str, split: str)
 
 
 def counts(result, splits: Sequence[str]) -> dict[str, dict[str, int]]:
-    """The counts of every split, from the result of the pipeline."""
+    """Returns the counts of every split, from the result of the pipeline."""
     return {
         split: {
             counter.key.metric.name: counter.result

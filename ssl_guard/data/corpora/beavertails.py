@@ -39,19 +39,9 @@ class BeaverTails(Published):
     OBTAIN = MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "run: hf download PKU-Alignment/BeaverTails --repo-type dataset --local-dir {folder}"
     )
-    CITATION = """\
-@inproceedings{ji2023beavertails,
-  title = {{BeaverTails}: Towards Improved Safety Alignment of {LLM} via a Human-Preference
-           Dataset},
-  author = {Ji, Jiaming and Liu, Mickel and Dai, Josef and Pan, Xuehai and Zhang, Chi and Bian, Ce
-            and Chen, Boyuan and Sun, Ruiyang and Wang, Yizhou and Yang, Yaodong},
-  booktitle = {NeurIPS Datasets and Benchmarks Track},
-  year = {2023},
-  url = {https://arxiv.org/abs/2307.04657}
-}"""
+    CITATION = "ji2023beavertails"
 
     @classmethod
     def parse(cls, task, split, row):
-        """One item a row."""
         category = first_of(row["category"])
         yield Item(row["prompt"], LABELS[row["is_safe"]], row["response"], category)

@@ -8,7 +8,7 @@ from ssl_guard.data.schema import HARMFUL
 class DoNotAnswer(Published):
     """Wang et al. 2024. prompt_harm: all questions are harmful; the category is the risk area.
 
-    A corpus of one class: as a test it measures recall alone, and it is good for the unlabelled
+    All rows are of one class: as a test set it measures only recall. Also useful for the unlabelled
     pool.
     """
 
@@ -23,16 +23,8 @@ class DoNotAnswer(Published):
         "run: curl -L --create-dirs -o {folder}/do_not_answer_en.csv https://github.com/Libr-AI/"
         "do-not-answer/raw/main/datasets/Instruction/do_not_answer_en.csv"
     )
-    CITATION = """\
-@inproceedings{wang2024donotanswer,
-  title = {Do-Not-Answer: Evaluating Safeguards in {LLMs}},
-  author = {Wang, Yuxia and Li, Haonan and Han, Xudong and Nakov, Preslav and Baldwin, Timothy},
-  booktitle = {Findings of EACL},
-  year = {2024},
-  url = {https://arxiv.org/abs/2308.13387}
-}"""
+    CITATION = "wang2024donotanswer"
 
     @classmethod
     def parse(cls, task, split, row):
-        """One item a row."""
         yield Item(row["question"], HARMFUL, category=row["risk_area"], key=row["id"])

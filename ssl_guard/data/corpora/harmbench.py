@@ -27,21 +27,10 @@ class HarmBench(Published):
     OBTAIN = MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "run: git clone --depth 1 https://github.com/centerforaisafety/HarmBench {folder}"
     )
-    CITATION = """\
-@inproceedings{mazeika2024harmbench,
-  title = {{HarmBench}: A Standardized Evaluation Framework for Automated Red Teaming and Robust
-           Refusal},
-  author = {Mazeika, Mantas and Phan, Long and Yin, Xuwang and Zou, Andy and Wang, Zifan and Mu,
-            Norman and Sakhaee, Elham and Li, Nathaniel and Basart, Steven and Li, Bo and Forsyth,
-            David and Hendrycks, Dan},
-  booktitle = {ICML},
-  year = {2024},
-  url = {https://arxiv.org/abs/2402.04249}
-}"""
+    CITATION = "mazeika2024harmbench"
 
     @classmethod
     def parse(cls, task, split, row):
-        """One item a row."""
         if task == "prompt_harm":
             context = row["ContextString"]
             prompt = f"{context}\n\n---\n\n{row['Behavior']}" if context else row["Behavior"]

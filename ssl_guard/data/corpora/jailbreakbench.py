@@ -32,20 +32,10 @@ class JailbreakBench(Published):
     OBTAIN = MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "run: hf download JailbreakBench/JBB-Behaviors --repo-type dataset --local-dir {folder}"
     )
-    CITATION = """\
-@inproceedings{chao2024jailbreakbench,
-  title = {{JailbreakBench}: An Open Robustness Benchmark for Jailbreaking Large Language Models},
-  author = {Chao, Patrick and Debenedetti, Edoardo and Robey, Alexander and Andriushchenko, Maksym
-            and Croce, Francesco and Sehwag, Vikash and Dobriban, Edgar and Flammarion, Nicolas and
-            Pappas, George J. and Tram{\\`e}r, Florian and Hassani, Hamed and Wong, Eric},
-  booktitle = {NeurIPS Datasets and Benchmarks Track},
-  year = {2024},
-  url = {https://arxiv.org/abs/2404.01318}
-}"""
+    CITATION = "chao2024jailbreakbench"
 
     @classmethod
     def parse(cls, task, split, row):
-        """One item a row."""
         if task == "prompt_harm":
             yield Item(row["Goal"], LABELS[split], category=row["Category"], key=row["Index"])
         else:

@@ -1,7 +1,4 @@
-"""Jigsaw's comments, as TFDS's own builders prepare them: civil comments and Wikipedia toxicity.
-
-TFDS fetches and prepares them itself, once; here its prepared data is read.
-"""
+"""Jigsaw's civil comments and Wikipedia toxicity, read from the prepared data of TFDS."""
 
 from pathlib import Path
 
@@ -29,7 +26,21 @@ PREPARE = (
 )
 
 
-class JigsawCivilComments(Published):
+class _Jigsaw(Published, skip_registration=True):  # type: ignore[call-arg]
+    @classmethod
+    def folder(cls, data_dir):
+        """TFDS prepares its datasets in the data_dir itself."""
+        return Path(data_dir)
+
+    @classmethod
+    def parse(cls, task, split, row):
+        """Labels a comment by the shares of people who saw toxicity and its subtypes."""
+        category = next((name for name in SUBTYPES if row.get(name, 0) >= TOXIC), None)
+        label = HARMFUL if row["toxicity"] >= TOXIC else SAFE
+        yield Item(row["text"], label, category=category, key=row["id"])
+
+
+class JigsawCivilComments(_Jigsaw):
     """Borkan et al. 2019: comments of news sites. content_moderation.
 
     A comment is harmful if at least half of the people who judged it call it toxic. Its category is
@@ -49,28 +60,10 @@ class JigsawCivilComments(Published):
     LICENCE = "CC0-1.0"
     HOMEPAGE = "https://www.tensorflow.org/datasets/catalog/civil_comments"
     OBTAIN = MANUAL_DOWNLOAD_INSTRUCTIONS = PREPARE.format("civil_comments/CivilComments")
-    CITATION = """\
-@inproceedings{borkan2019nuanced,
-  title = {Nuanced Metrics for Measuring Unintended Bias with Real Data for Text Classification},
-  author = {Borkan, Daniel and Dixon, Lucas and Sorensen, Jeffrey and Thain, Nithum and Vasserman,
-            Lucy},
-  booktitle = {Companion Proceedings of WWW},
-  year = {2019},
-  url = {https://arxiv.org/abs/1903.04561}
-}"""
-
-    @classmethod
-    def folder(cls, data_dir):
-        """TFDS prepares its datasets in the data_dir itself."""
-        return Path(data_dir)
-
-    @classmethod
-    def parse(cls, task, split, row):
-        """One item a row."""
-        yield item(row)
+    CITATION = "borkan2019nuanced"
 
 
-class JigsawWikipediaToxicity(Published):
+class JigsawWikipediaToxicity(_Jigsaw):
     """Wulczyn et al. 2017: comments of English Wikipedia's talk pages. content_moderation.
 
     A comment is harmful if most of the people who judged it call it toxic. Its category is the
@@ -89,28 +82,4 @@ class JigsawWikipediaToxicity(Published):
     OBTAIN = MANUAL_DOWNLOAD_INSTRUCTIONS = PREPARE.format(
         "wikipedia_toxicity_subtypes/EnglishSubtypes"
     )
-    CITATION = """\
-@inproceedings{wulczyn2017exmachina,
-  title = {Ex Machina: Personal Attacks Seen at Scale},
-  author = {Wulczyn, Ellery and Thain, Nithum and Dixon, Lucas},
-  booktitle = {WWW},
-  year = {2017},
-  url = {https://arxiv.org/abs/1610.08914}
-}"""
-
-    @classmethod
-    def folder(cls, data_dir):
-        """TFDS prepares its datasets in the data_dir itself."""
-        return Path(data_dir)
-
-    @classmethod
-    def parse(cls, task, split, row):
-        """One item a row."""
-        yield item(row)
-
-
-def item(row) -> Item:
-    """A comment with the shares of people who saw toxicity and its subtypes."""
-    category = next((name for name in SUBTYPES if row.get(name, 0) >= TOXIC), None)
-    label = HARMFUL if row["toxicity"] >= TOXIC else SAFE
-    return Item(row["text"], label, category=category, key=row["id"])
+    CITATION = "wulczyn2017exmachina"

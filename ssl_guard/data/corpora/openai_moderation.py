@@ -37,18 +37,10 @@ class OpenAIModeration(Published):
         "run: curl -L --create-dirs -o {folder}/samples-1680.jsonl.gz https://github.com/openai/"
         "moderation-api-release/raw/main/data/samples-1680.jsonl.gz"
     )
-    CITATION = """\
-@article{markov2022holistic,
-  title = {A Holistic Approach to Undesired Content Detection},
-  author = {Markov, Todor and Zhang, Chong and Agarwal, Sandhini and Eloundou, Tyna and Lee, Teddy
-            and Adler, Steven and Jiang, Angela and Weng, Lilian},
-  journal = {arXiv preprint arXiv:2208.03274},
-  year = {2022}
-}"""
+    CITATION = "markov2022holistic"
 
     @classmethod
     def parse(cls, task, split, row):
-        """One item a row."""
         flags = [row.get(flag) for flag in CATEGORIES]
         up = [name for flag, name in CATEGORIES.items() if row.get(flag) == 1]
         label = HARMFUL if up else SAFE if None not in flags else "flag missing"

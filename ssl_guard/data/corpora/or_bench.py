@@ -30,15 +30,8 @@ class ORBench(Published):
     OBTAIN = MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "run: hf download bench-llm/or-bench --repo-type dataset --local-dir {folder}"
     )
-    CITATION = """\
-@article{cui2024orbench,
-  title = {{OR-Bench}: An Over-Refusal Benchmark for Large Language Models},
-  author = {Cui, Justin and Chiang, Wei-Lin and Stoica, Ion and Hsieh, Cho-Jui},
-  journal = {arXiv preprint arXiv:2405.20947},
-  year = {2024}
-}"""
+    CITATION = "cui2024orbench"
 
     @classmethod
     def parse(cls, task, split, row):
-        """One item a row."""
         yield Item(row["prompt"], LABELS[split], category=row["category"])

@@ -75,10 +75,10 @@ def read(corpus: Parser, task: str, split: str, path: Path, name: str) -> Iterat
 
 
 def count_of(found: Example | str) -> str:
-    """The name of the count for an example, or for the reason to skip a row."""
+    """Returns the name of the count for an example, or for the reason to skip a row."""
     return CLASSES[found.label] if isinstance(found, Example) else found
 
 
 def first_of(flags: Mapping[str, bool]) -> str | None:
-    """The first category whose flag is set."""
+    """Returns the first category whose flag is set."""
     return next((name for name, flag in flags.items() if flag), None)

@@ -30,18 +30,11 @@ class PKUSafeRLHF(Published):
     OBTAIN = MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "run: hf download PKU-Alignment/PKU-SafeRLHF --repo-type dataset --local-dir {folder}"
     )
-    CITATION = """\
-@article{ji2024pku,
-  title = {{PKU-SafeRLHF}: Towards Multi-Level Safety Alignment for {LLMs} with Human Preference},
-  author = {Ji, Jiaming and Hong, Donghai and Zhang, Borong and Chen, Boyuan and Dai, Josef and
-            Zheng, Boren and Qiu, Tianyi and Li, Boxun and Yang, Yaodong},
-  journal = {arXiv preprint arXiv:2406.15513},
-  year = {2024}
-}"""
+    CITATION = "ji2024pku"
 
     @classmethod
     def parse(cls, task, split, row):
-        """Two items a row."""
+        """Yields two items for each row."""
         for n in (0, 1):
             category = first_of(row[f"response_{n}_harm_category"])
             label = LABELS[row[f"is_response_{n}_safe"]]

@@ -20,7 +20,7 @@ from ssl_guard.runtime.files import sha256_file
 
 
 def configs(files: Mapping[str, object]) -> list[tfds.core.BuilderConfig]:
-    """A TFDS config for each task of a corpus."""
+    """Returns a TFDS config for each task of a corpus."""
     return [tfds.core.BuilderConfig(name=task, description=f"For {task}.") for task in files]
 
 
@@ -40,7 +40,7 @@ class Published(  # type: ignore[call-arg]
     name: ClassVar[str]
     LICENCE: ClassVar[str]
     HOMEPAGE: ClassVar[str]
-    CITATION: ClassVar[str]
+    CITATION: ClassVar[str]  # key in references.bib
     OBTAIN: ClassVar[str]
     READS: ClassVar[tuple[str, ...]] = ()
     beam: types.ModuleType | None = None  # corpora/beam.py, to use Apache Beam
@@ -52,7 +52,7 @@ class Published(  # type: ignore[call-arg]
 
     @classmethod
     def folder(cls, data_dir: str | Path) -> Path:
-        """The folder of the publisher's files."""
+        """Returns the folder of the publisher's files."""
         return Path(data_dir, "manual", cls.name)
 
     @classmethod
@@ -81,7 +81,7 @@ class Published(  # type: ignore[call-arg]
             description=self.__doc__,
             features=tfds_features.features(),
             homepage=self.HOMEPAGE,
-            citation=self.CITATION,
+            citation=tfds_features.citation(self.CITATION),
             license=self.LICENCE,
             metadata=tfds.core.MetadataDict(),
         )
@@ -121,5 +121,5 @@ class Published(  # type: ignore[call-arg]
 
 
 def stem(path: Path, folder: Path) -> str:
-    """The file's place below the folder without its suffixes, for ids."""
+    """Returns the file's place below the folder without its suffixes, for ids."""
     return (path.parent.relative_to(folder) / path.name.partition(".")[0]).as_posix()

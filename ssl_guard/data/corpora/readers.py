@@ -1,4 +1,4 @@
-"""Rows of files, one at a time, with their places: what is in them is judged in user_file.py.
+"""Reads rows of files, one at a time, with their places. user_file.py checks their content.
 
     .jsonl, also .gz, .xz  JSON lines           "line 7"
     .csv                   with a header        "line 7", the first one of the row
@@ -6,9 +6,9 @@
     .parquet               any writer's         "row 7"
     .arrow                 as datasets writes   "row 7"
 
-and folders of them: what `datasets.save_to_disk` wrote, or a dataset of the Hugging Face hub as it
-was downloaded, with its files at the top or in data/. Every fault is one BadInput sentence with the
-place, never the text.
+and folders of them: the output of `datasets.save_to_disk`, or a dataset as downloaded from the
+Hugging Face hub, with its files at the top or in data/. Every fault raises BadInput with the place,
+never with the text.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ from ssl_guard.runtime.files import sha256_file
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".json", ".csv", ".parquet", ".arrow")
 BATCH = 1024  # rows of a Parquet or Arrow file at a time
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"  # of datasets.save_to_disk
-METADATA = (SAVED, SAVED_SPLITS, "dataset_info.json", "dataset_infos.json")  # are no data
+METADATA = (SAVED, SAVED_SPLITS, "dataset_info.json", "dataset_infos.json")  # not data files
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 Row = tuple[str, Mapping]
 
 
 def is_data(path: Path) -> bool:
-    """Is it a file of a known format, by its name, or a folder with some?"""
+    """Tells whether this is a file of a known suffix, or a folder with such files."""
     if path.is_dir():
         known = any((path / name).is_file() for name in (SAVED, SAVED_SPLITS))
         return known or bool(_data_files(path))
@@ -48,9 +48,9 @@ def is_data(path: Path) -> bool:
 
 
 def files_of(path: Path, split: str = "") -> tuple[Path, ...]:
-    """The file itself, or those of one split of a folder, in the order of their rows.
+    """Lists the file itself, or the files of one split of a folder, in order.
 
-    split: needed if the folder has several. Raises BadInput for a folder that cannot be understood.
+    split: needed if the folder has several. Raises BadInput for a folder of unknown layout.
     """
     if not path.is_dir():
         if split:
@@ -72,7 +72,7 @@ def files_of(path: Path, split: str = "") -> tuple[Path, ...]:
 
 
 def sha256(files: Iterable[Path]) -> str:
-    """Hexadecimal sha256 of one file, or of those of several."""
+    """Returns the hexadecimal sha256 of one file, or of the hashes of several."""
     digests = []
     for file in files:
         with _readable(file):
@@ -83,9 +83,9 @@ def sha256(files: Iterable[Path]) -> str:
 
 
 def rows(path: Path, columns: Collection[str]) -> Iterator[Row]:
-    """(place, row) of every row of a file.
+    """Yields (place, row) of a file.
 
-    columns: those that will be looked at; the others of a Parquet or Arrow file are None.
+    columns: those to read; the others of a Parquet or Arrow file are None.
     """
     match _suffix(path):
         case ".jsonl":
@@ -108,7 +108,7 @@ def _suffix(path: Path) -> str:
 
 
 def _splits(path: Path) -> dict[str, list[Path]]:
-    """The files of every split of a folder, by name; "" for the rows that `save_to_disk` wrote."""
+    """Returns the files of every split of a folder, by name; "" for a single saved dataset."""
     if (path / SAVED).is_file():
         return {"": _saved(path)}
     if (path / SAVED_SPLITS).is_file():
@@ -149,7 +149,7 @@ def _listed(path: Path, names_in) -> list[str]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number, line with its end) of a file in UTF-8, with or without a mark at its beginning."""
+    """Yields (number, line with its end) of a UTF-8 file, with or without a byte order mark."""
     openers: dict[str, Callable[..., IO]] = {".gz": gzip.open, ".xz": lzma.open}
     opened = openers.get(path.suffix.lower(), open)
     with _readable(path), opened(path, "rb") as file:
@@ -158,7 +158,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _text(path: Path, data: bytes, line: int) -> str:
-    """Decodes lines, the first of which has this number."""
+    """Decodes lines; `line` is the number of the first."""
     if (end := data.find(b"\0")) >= 0:
         line += data.count(b"\n", 0, end)
         raise BadInput(f"{path}, line {line} holds a NUL byte: save the file as plain UTF-8 text.")
@@ -263,7 +263,7 @@ def _batch_rows(path: Path, names: list[str], batches: Iterable[pa.RecordBatch])
 
 
 def _values(path: Path, batch: pa.RecordBatch, first: int) -> dict[str, list]:
-    """The Python values of every column. Damaged values are found before they are touched."""
+    """Returns the Python values of every column. Damaged values are found before conversion."""
     found = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
@@ -285,7 +285,7 @@ def _values(path: Path, batch: pa.RecordBatch, first: int) -> dict[str, list]:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turns what the readers of files raise into one sentence."""
+    """Converts the errors of file readers to BadInput."""
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError) as error:

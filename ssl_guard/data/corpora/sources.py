@@ -1,6 +1,6 @@
-"""The rows of published files as their publishers store them, read one after another.
+"""Reads the rows of published files, one after another.
 
-Those of formats.py, .json that holds lists by name, and .array_record, which TFDS writes.
+The formats are those of readers.py, .json that holds lists by name, and .array_record of TFDS.
 """
 
 import json
@@ -15,7 +15,7 @@ from ssl_guard.errors import BadInput
 
 
 def rows(path: Path, columns: tuple[str, ...]) -> Iterator[Mapping]:
-    """Every row; columns: those of a Parquet file that are read. BadInput for a damaged file."""
+    """Yields every row. columns: to read of a Parquet file. Raises BadInput for a damaged file."""
     if ".array_record" in path.name:
         return _array_record(path)
     if path.suffix == ".json":
@@ -33,7 +33,7 @@ def _json(path: Path) -> Iterator[Mapping]:
 
 
 def _array_record(path: Path) -> Iterator[Mapping]:
-    """Of a dataset that TFDS prepared: the features are described beside the file."""
+    """Reads a file of a prepared TFDS dataset, whose features are described beside it."""
     try:
         features = tfds.builder_from_directory(path.parent).info.features
         with ArrayRecordDataSource(str(path)) as records:

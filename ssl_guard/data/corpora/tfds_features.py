@@ -1,12 +1,20 @@
-"""How an Example is stored by the TFDS builders. TFDS has no None: "" and -1 stand for it."""
+"""Converts examples to TFDS features and back."""
+
+from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from ssl_guard.data.schema import Example
 
 
+def citation(key: str) -> str:
+    """Returns the BibTeX entry of this key in references.bib."""
+    entries = Path(__file__).with_name("references.bib").read_text(encoding="utf-8")
+    return next(e for e in entries.strip().split("\n\n") if f"{{{key}," in e.partition("\n")[0])
+
+
 def features() -> tfds.features.FeaturesDict:
-    """The features of every corpus; label is -1 where it is unknown."""
+    """Returns the features of every corpus; label is -1 where it is unknown."""
     text = {
         name: tfds.features.Text()
         for name in ("id", "prompt", "response", "category", "source", "licence")
@@ -17,7 +25,7 @@ def features() -> tfds.features.FeaturesDict:
 
 
 def to_record(example: Example) -> dict:
-    """The features of one example; TFDS has no null, so missing texts are empty and labels -1."""
+    """Converts an example to features. TFDS has no None: missing texts are "" and labels -1."""
     return {
         "id": example.id,
         "prompt": example.prompt,
@@ -30,7 +38,7 @@ def to_record(example: Example) -> dict:
 
 
 def from_record(record: dict) -> Example:
-    """The example of a record as a data source gives it."""
+    """Converts a record of a TFDS data source to an example."""
     text = {name: value.decode() for name, value in record.items() if name != "label"}
     label = int(record["label"])
     return Example(

@@ -31,20 +31,10 @@ class ToxicChat(Published):
         "run: hf download lmsys/toxic-chat --repo-type dataset --include 'data/0124/*' "
         "--local-dir {folder}"
     )
-    CITATION = """\
-@inproceedings{lin2023toxicchat,
-  title = {{ToxicChat}: Unveiling Hidden Challenges of Toxicity Detection in Real-World User-{AI}
-           Conversation},
-  author = {Lin, Zi and Wang, Zihan and Tong, Yongqi and Wang, Yangkun and Guo, Yuxin and Wang,
-            Yujia and Shang, Jingbo},
-  booktitle = {Findings of EMNLP},
-  year = {2023},
-  url = {https://arxiv.org/abs/2310.17389}
-}"""
+    CITATION = "lin2023toxicchat"
 
     @classmethod
     def parse(cls, task, split, row):
-        """One item a row."""
         category = "jailbreaking" if row["jailbreaking"] == "1" else None
         label = LABELS[row["toxicity"]]
         yield Item(row["user_input"], label, category=category, key=row["conv_id"])

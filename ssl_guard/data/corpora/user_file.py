@@ -1,11 +1,10 @@
-"""Anybody's rows: a file or a folder in one of the formats of formats.py.
+"""Reads a user's file or folder, in one of the formats of readers.py.
 
 A row has a prompt and may have a response, a label, an id and a category. The names of these
-columns and the words that stand for harmful and safe can be chosen. A row without a label is good
-for the unlabelled pool. Every fault of the file is one BadInput sentence with the place, never the
-text.
+columns and the label values of harmful and safe can be chosen. A row without a label can be in the
+unlabelled pool. Faults of the file raise BadInput with the place, never with the text.
 
-What is a file's own can stand behind its name, where files of several makers meet in one run:
+Settings of one file are appended to its name:
 
     exam.csv?prompt=text&label=toxic&harmful=2|1&safe=0
     wildguardmix?split=train
@@ -33,7 +32,7 @@ LABELS = {
 
 
 class Place(NamedTuple):
-    """A name taken apart: where the rows are, and how to read them."""
+    """A parsed name: where the rows are, and how to read them."""
 
     path: Path
     files: tuple[Path, ...]
@@ -43,9 +42,9 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass
 class UserFileConfig(tfds.core.BuilderConfig):
-    """What to read and how; `name`, the folder of the prepared data, is a hash of all of it.
+    """Files and how to read them; `name`, the folder of the prepared data, is a hash of all.
 
-    sha256: of the files, whose rows are read later; title: of the corpus.
+    sha256: of the files. title: the name of the corpus.
     """
 
     path: Path = Path()
@@ -80,22 +79,22 @@ class UserFile(tfds.core.GeneratorBasedBuilder):
 
 
 def reads(name: str | Path) -> bool:
-    """Is it the name of a file or folder, with or without settings, in a format that is read?"""
+    """Tells whether this is the name of a readable file or folder, with or without settings."""
     return readers.is_data(Path(str(name).partition("?")[0]))
 
 
 def locate(name: str | Path) -> Place:
-    """The place that a name with settings behind it stands for, see above.
+    """Parses the name of a file or folder, with settings or without.
 
-    Raises BadInput for settings that are none, and for a folder that cannot be understood.
+    Raises BadInput for invalid settings, and for a folder of unknown layout.
     """
     path, _, settings = str(name).partition("?")
     given = dict(pair.partition("=")[::2] for pair in settings.split("&") if pair)
     known = (*COLUMNS, "harmful", "safe", "split")
     if unknown := sorted(key for key in given if key not in known or not given[key]):
         raise BadInput(
-            f"{name}: {unknown[0]!r} says nothing about a file; behind the ? stand "
-            f"{', '.join(known)}, each with its value, such as {path}?prompt=text&label=toxic."
+            f"{name}: {unknown[0]!r} is not a setting of a file; the settings are "
+            f"{', '.join(known)}, each with a value, such as {path}?prompt=text&label=toxic."
         )
     labels = {
         word: label
@@ -113,12 +112,12 @@ def configure(
     columns: Mapping[str, str] | None = None,
     labels: Mapping[str, int] | None = None,
 ) -> UserFileConfig:
-    """Names the prepared data after the sha256 of the files and the settings.
+    """Makes the config of a file, named after the sha256 of the files and of the settings.
 
-    name: a path, with settings of its own behind it, see above, that go before the others
-    columns: which column holds what, e.g. {"prompt": "text", "label": "is_harmful"}
-    labels: the meaning of label values, e.g. {"toxic": 1, "ok": 0}, instead of LABELS; letter case
-        does not matter, and the JSON values true and 1.0 are written "true" and "1"
+    name: a path; settings in it override the others.
+    columns: names of columns, e.g. {"prompt": "text", "label": "is_harmful"}.
+    labels: meaning of label values, e.g. {"toxic": 1, "ok": 0}, instead of LABELS. Case is ignored;
+        the JSON values true and 1.0 are "true" and "1".
     """
     place = locate(name)
     columns = dict(columns or {}) | place.columns
@@ -148,11 +147,11 @@ def configure(
 
 
 def read(config: UserFileConfig) -> Iterator[Example]:
-    """All rows, in file order. Rows without an id are called after their place: "line 7"."""
+    """Yields all rows, in file order. The id of a row without one is its place, "line 7"."""
     ids, seen, columns = set[str](), set[str](), config.columns.values()
     for where, place, row in _rows(config.files, columns):
         example = _example(config, where, place, row)
-        if example.id in ids:  # places are not kept: look for the first one again
+        if example.id in ids:  # places are not stored: search for the first one
             again = ((p, _example(config, w, p, r).id) for w, p, r in _rows(config.files, columns))
             first = next(p for p, row_id in again if row_id == example.id)
             raise BadInput(
@@ -172,8 +171,10 @@ def read(config: UserFileConfig) -> Iterator[Example]:
 
 
 def side_columns(name: str | Path, names: Iterable[str], id_column: str) -> dict[str, dict]:
-    """{name: {id: value as text}} of further columns of a file, for those that it has; a row
-    without a value is left out. They are no part of the corpus or of its sha256."""
+    """Reads further columns of a file, those that exist: {name: {id: value as text}}.
+
+    Rows without a value are omitted. The corpus and its sha256 do not depend on them.
+    """
     place = locate(name)
     found: dict[str, dict[str, str]] = {name: {} for name in names}
     id_column = place.columns.get("id", id_column)
@@ -187,7 +188,7 @@ def side_columns(name: str | Path, names: Iterable[str], id_column: str) -> dict
 
 
 def _rows(files: tuple[Path, ...], columns: Iterable[str]) -> Iterator[tuple[str, str, Mapping]]:
-    """(file and place, place, row) of every row; of several files, the place names the file."""
+    """Yields (file and place, place, row); with several files, the place includes the file."""
     columns = frozenset(columns)
     for file in files:
         for place, row in readers.rows(file, columns):
@@ -196,7 +197,7 @@ def _rows(files: tuple[Path, ...], columns: Iterable[str]) -> Iterator[tuple[str
 
 def _example(config: UserFileConfig, where: str, place: str, row: Mapping) -> Example:
     def text(name: str) -> str | None:
-        """The value of a text column, None if it is absent, null or blank."""
+        """Returns the value of a text column, None if it is absent, null or blank."""
         value = row.get(config.columns[name])
         if name == "id" and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
@@ -252,12 +253,12 @@ def _missing(config: UserFileConfig, name: str, beginning: str, found) -> str:
 
 
 def shown(word: str) -> str:
-    """A label or the name of a column; what may be text of a row is not shown."""
+    """Formats a label or column name for an error; hides what may be the text of a row."""
     return repr(word) if re.fullmatch(r"[\w.+-]{1,20}", word) else f"{len(word)} characters"
 
 
 def is_unicode(text: str) -> bool:
-    """Whether it can be written as UTF-8: half a surrogate pair, which JSON can hold, cannot."""
+    """Tells whether a text can be encoded as UTF-8; JSON may hold half a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

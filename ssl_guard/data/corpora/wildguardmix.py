@@ -33,20 +33,10 @@ class WildGuardMix(Published):
         "accept the terms on https://huggingface.co/datasets/allenai/wildguardmix, then run: hf "
         "auth login && hf download allenai/wildguardmix --repo-type dataset --local-dir {folder}"
     )
-    CITATION = """\
-@inproceedings{han2024wildguard,
-  title = {{WildGuard}: Open One-Stop Moderation Tools for Safety Risks, Jailbreaks, and Refusals
-           of {LLMs}},
-  author = {Han, Seungju and Rao, Kavel and Ettinger, Allyson and Jiang, Liwei and Lin, Bill Yuchen
-            and Lambert, Nathan and Choi, Yejin and Dziri, Nouha},
-  booktitle = {NeurIPS Datasets and Benchmarks Track},
-  year = {2024},
-  url = {https://arxiv.org/abs/2406.18495}
-}"""
+    CITATION = "han2024wildguard"
 
     @classmethod
     def parse(cls, task, split, row):
-        """One item a row."""
         label = LABELS[row[COLUMNS[task]]]
         if task == "response_harm" and row["response"] is None:
             label = "no response"

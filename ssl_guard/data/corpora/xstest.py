@@ -1,4 +1,4 @@
-"""XSTest: harmless prompts that look harmful, harmful twins of them, and responses to both."""
+"""XSTest: safe prompts that look harmful, harmful counterparts, and responses to both."""
 
 from ssl_guard.data.corpora.parse import Item
 from ssl_guard.data.corpora.published import Published, configs
@@ -26,20 +26,10 @@ class XSTest(Published):
         "run: curl -L --create-dirs -o {folder}/xstest_prompts.csv "
         "https://raw.githubusercontent.com/paul-rottger/xstest/main/xstest_prompts.csv"
     )
-    CITATION = """\
-@inproceedings{rottger2024xstest,
-  title = {{XSTest}: A Test Suite for Identifying Exaggerated Safety Behaviours in Large Language
-           Models},
-  author = {R{\\"o}ttger, Paul and Kirk, Hannah Rose and Vidgen, Bertie and Attanasio, Giuseppe and
-            Bianchi, Federico and Hovy, Dirk},
-  booktitle = {NAACL},
-  year = {2024},
-  url = {https://arxiv.org/abs/2308.01263}
-}"""
+    CITATION = "rottger2024xstest"
 
     @classmethod
     def parse(cls, task, split, row):
-        """One item a row."""
         label = PROMPT_LABELS[row["label"]]
         yield Item(row["prompt"], label, category=row["type"], key=row["id"])
 
@@ -68,6 +58,5 @@ class XSTestResponse(Published):
 
     @classmethod
     def parse(cls, task, split, row):
-        """One item a row."""
         label = RESPONSE_LABELS[row["label"]]
         yield Item(row["prompt"], label, row["response"], row["prompt_harm_category"])

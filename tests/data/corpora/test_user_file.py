@@ -262,7 +262,7 @@ def test_what_a_file_says_behind_its_name_goes_first(tmp_path):
 
 @pytest.mark.parametrize("settings", ["promt=text", "prompt", "prompt=", "prompt=text&x=1"])
 def test_settings_that_are_none(tmp_path, settings):
-    with pytest.raises(BadInput, match="says nothing about a file; behind the . stand prompt"):
+    with pytest.raises(BadInput, match="is not a setting of a file; the settings are prompt"):
         rows_of(f"{file_of(tmp_path, GOOD)}?{settings}")
 
 

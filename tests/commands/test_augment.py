@@ -16,7 +16,7 @@ from ssl_guard.commands import augment as command
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import model_gates
 from ssl_guard.runtime import compilation
-from tests.test_own_data import write_rows
+from tests.train.test_own_data import write_rows
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from orbax.checkpoint import v1 as ocp
 
 from ssl_guard import steps
 from ssl_guard.errors import BadInput
+from ssl_guard.report import results
 from ssl_guard.runtime import lock, preemption
 from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.files import read_jsonl
@@ -33,6 +34,37 @@ def runs(folder):
         name: (folder / name, train_run.train_and_evaluate(smoke(folder, name), folder / name))
         for name in ("supervised", "uda")
     }
+
+
+def test_a_supervised_start_to_the_end_is_the_supervised_run(runs, folder):
+    started = train_run.train_and_evaluate(
+        smoke(folder, "uda", **{"train.supervised_steps": 4}), folder / "started"
+    )
+    alone = train_run.train_and_evaluate(smoke(folder, "supervised"), folder / "alone")
+    assert started["dev"]["raw"] == pytest.approx(alone["dev"]["raw"], rel=1e-4)
+    assert started["dev"]["raw"] != pytest.approx(runs["uda"][1]["dev"]["raw"], rel=1e-4)
+
+
+def test_an_oracle_is_marked_and_needs_pseudo_labels(folder):
+    oracle = {"train.oracle": True}
+    report = train_run.train_and_evaluate(smoke(folder, "fixmatch", **oracle), folder / "oracle")
+    assert report["oracle"] is True
+    assert results.own_test(results.load(folder / "oracle")).method == "fixmatch (oracle)"
+    rows = [row for row in timeless(folder / "oracle") if "pseudo/accuracy" in row]
+    assert rows and all(row["pseudo/accuracy"] == 1 for row in rows)
+    for name in ("supervised", "tfidf_logistic"):
+        with pytest.raises(BadInput, match="no pseudo-labels"):
+            train_run.train_and_evaluate(smoke(folder, name, **oracle), folder / "refused")
+
+
+def test_a_run_that_selects_by_rank_uses_about_its_share(folder):
+    changes = {"train.selection": "rank", "train.rank_share": 0.5, "train.supervised_steps": 1}
+    report = train_run.train_and_evaluate(smoke(folder, "fixmatch", **changes), folder / "rank")
+    rows = timeless(folder / "rank")
+    used = [1 - row["pseudo/mask_rate"] for row in rows if "pseudo/mask_rate" in row]
+    assert len(used) == 3 and 0.2 < np.mean(used) < 0.8 and report["oracle"] is False
+    with pytest.raises(BadInput, match="selects no pseudo-labels"):
+        train_run.train_and_evaluate(smoke(folder, "mixmatch", **changes), folder / "refused")
 
 
 def test_a_finished_run_returns_at_once(runs, folder, monkeypatch):

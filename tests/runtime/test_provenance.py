@@ -1,4 +1,4 @@
-"""What a run's folder says about where its numbers come from."""
+"""Tests the provenance that a run stores in its folder."""
 
 import json
 import subprocess

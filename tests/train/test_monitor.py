@@ -235,6 +235,14 @@ def test_a_run_without_pseudo_labels_has_no_alarms():
     assert monitor.alarms([{"step": 5, "loss/total": 1.0}], **SETTINGS) == {}
 
 
+def test_no_pseudo_label_is_missed_before_there_are_any():
+    """A supervised start of 60 steps is no idle time; the 30 steps after it are."""
+    supervised = [{"step": step, "loss/total": 1.0} for step in range(10, 70, 10)]
+    rows = [row | {"step": row["step"] + 60} for row in rows_of(IDLE, IDLE, IDLE)]
+    assert not monitor.alarms([*supervised, *rows[:2]], **SETTINGS)["nothing_selected"]
+    assert monitor.alarms([*supervised, *rows], **SETTINGS)["nothing_selected"]
+
+
 def test_an_evaluation_lasts_until_the_next_one():
     rows = rows_of({"shadow/precision": 0.1}, {})
     del rows[1]["shadow/precision"]

@@ -1,4 +1,4 @@
-"""What the README promises to somebody with a file and a loop of their own."""
+"""Tests README's claims for a user's own file and own training loop."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def test_a_file_of_ones_own_trains(tmp_path):
 
 
 def test_a_workdir_is_not_lost_to_a_mistake_in_the_data(tmp_path):
-    """What could not begin has claimed nothing: the mended command runs in the same workdir."""
+    """Checks that a refused run leaves its workdir free for the corrected command."""
     write_rows(tmp_path / "mine.jsonl")
     config = config_for(tmp_path)
     config.data.columns.prompt = "texd"

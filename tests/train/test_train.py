@@ -14,7 +14,7 @@ from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import run as train_run
 from tests.tiny import smoke
 
-# mlm trains an encoder, not a classifier: test_mlm.py
+# mlm trains an encoder, not a classifier: test_masked_lm.py
 CONFIGS = sorted({path.stem for path in Path("configs").glob("*.py")} - {"mlm"})
 LABELS_ALONE = (
     "supervised",

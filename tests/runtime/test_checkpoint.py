@@ -17,7 +17,7 @@ from orbax.checkpoint import v1 as ocp
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import sharding
 from ssl_guard.runtime.checkpoint import Checkpoints
-from tests.test_steps import METHODS, batches, make
+from tests.toy import METHODS, batches, make
 
 
 def template_of(shapes, placement):
@@ -218,7 +218,7 @@ def test_nothing_readable_is_refused_again_and_again(tmp_path, template):
 
 
 def test_a_damaged_checkpoint_of_a_finished_run(tmp_path, template):
-    """Who only reads sets nothing aside."""
+    """Checks that a reader renames no damaged checkpoint."""
     keep(tmp_path, [0.9])
     flip(largest(tmp_path / "0" / "state"))
     with Checkpoints(tmp_path) as checkpoints:

@@ -1,4 +1,4 @@
-"""What one process does alone or in another's place; tests/scale has several real ones."""
+"""Tests one process alone or in place of another; tests/scale starts several."""
 
 import jax
 import pytest

@@ -12,7 +12,7 @@ def frames():
 
 
 def count_before_the_error(path):
-    """How many rows can be read, and the error that ends them or None."""
+    """Returns the number of readable rows, and the error that ends them or None."""
     rows, reader = 0, tfrecord_io.read(path)
     try:
         for _ in reader:

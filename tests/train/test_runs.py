@@ -10,7 +10,7 @@ from ssl_guard import prepare, steps
 from ssl_guard.commands import report as report_command
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import scorer
+from ssl_guard.evaluation import inference, scorer
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import optim
 from ssl_guard.train import run as train_run
@@ -48,7 +48,7 @@ def test_shards_of_other_arguments_are_refused(runs, folder):
 
 
 def test_overwrite_makes_the_shards_again(runs, folder, tmp_path):
-    """What the refusal above tells to do; in a copy, for the other tests read these shards."""
+    """Runs the command of the error above, in a copy since other tests read these shards."""
     shutil.copytree(folder / "data", tmp_path / "data")
     config = smoke(tmp_path, "uda", **{"augment.tfidf.p": 0.7})
     made = prepare.prepare(config, views=("weak", "strong"), overwrite=True)
@@ -126,7 +126,7 @@ def test_a_diverged_run_names_steps_and_rows(runs, folder):
         labelled_batch=8,
         unlabelled_batch=8,
         buckets=tuple(config.data.buckets),
-        window_steps=config.data.window_steps,
+        strata=inference.labels_of(prepared.labelled),
         pad_id=prepared.tokenizer.pad_id,
     )
     for step, batch in enumerate(batches, 1):

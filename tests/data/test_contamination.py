@@ -1,4 +1,4 @@
-"""What is near a test prompt is counted in every pool, and is not used."""
+"""Checks that prompts near a test prompt are counted in every pool and not used."""
 
 import csv
 import json

@@ -86,7 +86,7 @@ def on_a_mesh(reference, shape, shard_pool, accumulate=1):
 
 
 def without_padding(found):
-    """What `drive` found, with the rows of the real pool alone."""
+    """Returns the result of `drive` with the rows of the real pool alone."""
     params, ema_params, algo_state, history = found
     sizes = {sharding.POOL_MULTIPLE: POOL}
     algo_state = jax.tree.map(lambda x: x[: sizes.get(len(x), len(x))] if x.ndim else x, algo_state)

@@ -141,5 +141,5 @@ def test_views_of_another_pool_are_refused(views):
         Mixture([b], rows=29)
     with pytest.raises(BadInput, match="of 15 rows and the unlabelled view is not"):
         batches_of(views, strong=Mixture([a], rows=15))
-    with pytest.raises(BadInput, match="must rise and end at max_length"):
+    with pytest.raises(BadInput, match="must increase up to max_length"):
         batches_of(views, buckets=(4,))

@@ -5,6 +5,9 @@ python -m ssl_guard.main --config=configs/graph.py --workdir=runs/graph
 No training: three logistic regressions, their mean rank, and a graph; see
 ssl_guard/evaluation/graph_model.py. alpha=0 leaves the ensemble alone, and nodes="labelled" is the
 control without unlabelled text.
+
+As in experiments/ladder (200 labelled prompts, 3 seeds): F1 69.6 ± 1.5, AUPRC 77.1 ± 0.2; 1.6
+CPU minutes, nearly all of them for encoding the pool once.
 """
 
 from ssl_guard import config as base

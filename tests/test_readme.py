@@ -41,7 +41,7 @@ def test_the_corpora_are_those_that_there_are():
 
 @pytest.mark.parametrize(
     "experiment",
-    ["first_light", "methods", "augmentation", "operating_point", "evaluation", "budget"],
+    ["first_light", "methods", "augmentation", "operating_point", "evaluation", "budget", "ladder"],
 )
 def test_the_tables_of_the_sweeps_come_from_their_records(experiment):
     cells = importlib.import_module(f"experiments.{experiment}.cells")

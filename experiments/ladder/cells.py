@@ -53,36 +53,37 @@ def table() -> str:
 
 
 def _table(name: str) -> str:
-    """Of the seeds that have the records of every arm; empty for fewer than two."""
-    found = {
-        seed: {arm: runs[0] for arm in ARMS if (runs := runs_of("ladder", [f"{arm}-{seed}"]))}
-        for seed in SEEDS[name]
-    }
-    found = {seed: runs for seed, runs in found.items() if len(runs) == len(ARMS)}
-    if len(found) < 2:
+    """Of the seeds with a record of `graph`, and the arms with one of each of them."""
+    seeds = [seed for seed in SEEDS[name] if runs_of("ladder", [f"graph-{seed}"])]
+    if len(seeds) < 2:
         return ""
-    tests = {arm: [results.own_test(runs[arm]) for runs in found.values()] for arm in ARMS}
+    runs = {arm: runs_of("ladder", [f"{arm}-{seed}" for seed in seeds]) for arm in ARMS}
+    tests = {
+        arm: [results.own_test(run) for run in mine]
+        for arm, mine in runs.items()
+        if len(mine) == len(seeds)
+    }
     results.check_cohort([result for mine in tests.values() for result in mine])
     one = tests["graph"][0]
     groups = np.array([row["group"] for row in one.rows])
     weights = [np.ones((1, len(groups)), int)]
     weights += bootstrap.resampled(one.truth, groups, RESAMPLES, seed=0)
-    drawn = {arm: [draws(result, weights) for result in tests[arm]] for arm in ARMS}
+    drawn = {arm: [draws(result, weights) for result in mine] for arm, mine in tests.items()}
     means, gains = [], []
-    for arm, (_, _, others) in ARMS.items():
+    for arm in tests:
         values = {m: np.array([r.scores[m]["value"] for r in tests[arm]]) for m in MEASURES}
         means.append(
             [arm, *(f"{100 * v.mean():.1f} ± {100 * v.std(ddof=1):.1f}" for v in values.values())]
         )
-        for other in others:
+        for other in (other for other in ARMS[arm][2] if other in tests):
             row = [cell(gain(drawn[arm], drawn[other], m), sign="+") for m in MEASURES]
             pairs = zip(tests[arm], tests[other], strict=True)
             better = sum(a.scores["auprc"]["value"] > b.scores["auprc"]["value"] for a, b in pairs)
-            gains.append([f"{arm} less {other}", *row, f"{better} of {len(found)}"])
+            gains.append([f"{arm} less {other}", *row, f"{better} of {len(seeds)}"])
     titles = [f"{title}, %" for title in MEASURES.values()]
     return "\n\n".join(
         [
-            f"{name} seeds, {min(found)} to {max(found)}",
+            f"{name} seeds, {seeds[0]} to {seeds[-1]}",
             github(means, ["arm", *titles]),
             github(gains, ["gain [95%]", *titles, "better AUPRC"]),
         ]

@@ -4,6 +4,8 @@ import difflib
 import runpy
 import sys
 
+from ssl_guard.runtime import cli
+
 COMMANDS = {
     "train": ("ssl_guard.main", "train and evaluate one run"),
     "mlm": ("ssl_guard.main", "pre-train an encoder on unlabelled text (configs/mlm.py)"),
@@ -25,8 +27,15 @@ def main() -> None:
             near = difflib.get_close_matches(name, COMMANDS, n=1)
             hint = f": did you mean {near[0]}?" if near else "; the commands are listed below."
             print(f"ssl_guard: there is no command {name!r}{hint}", file=sys.stderr)
-        print("usage: python -m ssl_guard COMMAND [flags]   (COMMAND --help lists its flags)\n")
-        print("\n".join(f"  {name:10} {line}" for name, (_, line) in COMMANDS.items()))
+        lines = [
+            "usage: python -m ssl_guard COMMAND [flags]   (COMMAND --help lists its flags)",
+            "",
+        ]
+        lines += [f"  {command:10} {purpose}" for command, (_, purpose) in COMMANDS.items()]
+        try:
+            print(*lines, sep="\n", flush=True)
+        except BrokenPipeError:
+            cli.end_quietly()
         sys.exit(0 if name in ("", "-h", "--help") else 2)
     sys.argv = [f"ssl_guard {name}", *arguments]
     runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=False)

@@ -118,8 +118,7 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     data.buckets = (64, 128, 192, 256)  # padded lengths; the train step is compiled for each
     data.num_shapes = 0  # number of padded shapes to choose from the texts; 0 uses the buckets
     data.packing = False  # True packs several short texts into one row; same results, faster
-    # Sorting pads less but batches are not random: where length goes with the class, a batch holds
-    # few of one class.
+    # Sorting pads less, but batches are not random: if length depends on the class, so do they.
     data.sort_by_length = False
     data.window_steps = 16  # rows of this many steps are sorted, or packed, together
     data.stratified_batches = True  # class shares of a labelled batch: those of all labelled rows
@@ -162,8 +161,7 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     optim.clip_norm = 1.0  # global gradient norm, as for BERT and UDA; USB clips nothing: 0
     # Decay of the moving average of the weights, smaller in the first steps; 0 for no average
     optim.ema_decay = 0.0
-    # Regexes of the names of frozen parameters. Freezing half of the encoder saves a third of the
-    # time.
+    # Regexes of names of frozen parameters. Freezing half the encoder saves a third of the time.
     optim.freeze = ("encoder/embeddings", "encoder/layer_[012]")
 
     config.train = train = ConfigDict()
@@ -322,13 +320,18 @@ def check_overrides(config: ConfigDict, arguments: list[str]) -> None:
 
 
 def _nearest(config: ConfigDict, path: list[str], depth: int) -> str:
-    """Suggests a key: the closest sibling, else the same name elsewhere in the tree."""
+    """Suggests a key: the closest sibling, else the same name elsewhere, else all siblings."""
     keys = leaves(config)
     parent = ".".join(path[:depth])
     siblings = [key for key in keys if key.startswith(parent + "." if parent else "")]
     wanted = ".".join(path)
-    near = difflib.get_close_matches(wanted, siblings, n=1, cutoff=0.5)
+    # The shared parent does not count as similarity.
+    ends = {key[len(parent) :].lstrip("."): key for key in siblings}
+    close = difflib.get_close_matches(".".join(path[depth:]), ends, n=1, cutoff=0.6)
+    near = [ends[name] for name in close]
     near = near or [key for key in keys if key.split(".")[-1] == path[-1]]
+    if not near and parent and siblings:
+        return f"its keys are {', '.join(ends)}."
     near = near or difflib.get_close_matches(wanted, keys, n=1, cutoff=0.0)
     return f"did you mean config.{near[0]}?"
 

@@ -3,11 +3,12 @@
     python -m ssl_guard.main --config=configs/uda.py --workdir=runs/uda
     python -m ssl_guard.main --config=configs/uda.py --workdir=runs/uda-1 \\
         --config.seed=1 --config.train.steps=200 --config.data.corpus=my.jsonl
+    python -m ssl_guard mlm --config=configs/mlm.py --workdir=runs/mlm
 
 Every key of the config can be overridden so; ssl_guard/config.py explains them. The same command
 resumes an interrupted run and returns at once from a finished one. SIGTERM and Ctrl-C save a
 checkpoint and end with exit code 143 or 130, after which a scheduler may start the command again.
-configs/mlm.py pre-trains an encoder instead.
+`mlm` is the same program: configs/mlm.py pre-trains an encoder instead of a classifier.
 """
 
 import json
@@ -16,9 +17,10 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from ssl_guard.errors import BadInput
 from ssl_guard.runtime import cli
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
+CONFIG = config_flags.DEFINE_config_file("config", None, "A config file of configs/.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an existing one is resumed.")
 
 # TPU pods, SLURM and GKE need none of these.
@@ -29,6 +31,8 @@ PROCESS = flags.DEFINE_integer("process_id", None, "Number of this process, from
 
 def main(argv: list[str]) -> None:
     config, workdir = cli.required(CONFIG, "config"), cli.required(WORKDIR, "workdir")
+    if sys.argv[0].endswith(" mlm") and config.algorithm != "mlm":
+        raise BadInput(f"mlm takes configs/mlm.py, not a config of {config.algorithm}: use train.")
     from ssl_guard.runtime import compilation, preemption, processes
 
     processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)

@@ -7,6 +7,7 @@ Existing data is used if it fits the config; otherwise it is refused, or made ag
     data/augmented/<split>/<set>/              views of the unlabelled rows as text
     data/shards/<split>/<view>/                labelled, unlabelled, dev, test, calibration,
                                                unlabelled-<set>
+    data/features/                             the frozen encoder's, see evaluation/scorer.py
 """
 
 import hashlib
@@ -56,7 +57,7 @@ class Prepared(NamedTuple):
     model_folder: Path
     calibration: Records | None
     calibration_groups: np.ndarray | None  # as test_groups
-    texts: dict[str, list[Example]]  # the examples of every side with labels, in order
+    texts: dict[str, list[Example]]  # the examples of every side above, in order
     contamination: dict  # {pool: {"rows", "near_test", "removed"}}, see data/contamination.py
     summary: dict  # counts for the report
     hashes: dict  # of corpus, split, tokenizer, weights
@@ -193,7 +194,7 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         model_folder=model_folder,
         calibration=records.get("calibration"),
         calibration_groups=groups.get("calibration"),
-        texts={"labelled": taught} | {name: rows[name] for name in scored},
+        texts={name: rows[name] for name in records} | {"labelled": taught},
         contamination=contamination.counts(near),
         summary=_summary(source, records, strong)
         | {"test_groups": int(groups["test"].max()) + 1, "labels_used": len(taught)},
@@ -220,7 +221,8 @@ def sets_used(config: ConfigDict, source: assemble.Source) -> dict[str, TextSet]
 def views_of(config: ConfigDict) -> tuple[str, ...]:
     """Returns the views of the unlabelled rows that the config's algorithm needs."""
     if config.algorithm in algorithms.CLOSED_FORM:
-        return ()
+        pooled = config.algorithm == "graph" and config.graph.nodes == "pool"
+        return ("weak",) if pooled else ()
     return algorithms.build(config.algorithm, **config[config.algorithm]).views
 
 

@@ -96,11 +96,17 @@ def test_every_key_is_read_somewhere():
         ("--config.train.step=1", "config.train.steps"),
         ("--config.optim.lr.x=1", "config.optim.lr"),
         ("--config.trian.steps", "config.train.steps"),
+        ("--config.optm.lr=1", "config.optim.lr"),
     ],
 )
 def test_an_unknown_override_names_the_key_that_was_meant(argument, meant):
     with pytest.raises(BadInput, match=re.escape(f"did you mean {meant}?")):
         base.check_overrides(load("uda"), ["main", argument])
+
+
+def test_a_key_unlike_any_lists_those_of_its_group():
+    with pytest.raises(BadInput, match="its keys are clip_norm, .*, lr, "):
+        base.check_overrides(load("uda"), ["main", "--config.optim.learning_rate=1"])
 
 
 def test_known_overrides_pass():

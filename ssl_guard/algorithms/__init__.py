@@ -60,7 +60,8 @@ ALGORITHMS = {
     "multimatch": multimatch.make,
 }
 
-CLOSED_FORM = ("logistic_regression", "tfidf_logistic")  # no steps, see train/baselines.py
+# no steps, see train/baselines.py
+CLOSED_FORM = ("logistic_regression", "tfidf_logistic", "graph")
 
 
 def build(name: str, **hyper_parameters) -> Algorithm:

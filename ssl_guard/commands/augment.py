@@ -79,10 +79,10 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/augment/.")
+    CONFIG = config_flags.DEFINE_config_file("config", None, "A config file of configs/.")
     OVERWRITE = flags.DEFINE_bool("overwrite", False, "Makes an existing set again.")
-    DRY_RUN = flags.DEFINE_bool("dry_run", False, "Prints the number of requests and their cost.")
+    DRY_RUN = flags.DEFINE_bool("dry_run", False, "Prints requests and cost only.")
     WORKERS = flags.DEFINE_integer("workers", 1, "Number of local processes.")
-    RUNNER = flags.DEFINE_enum("runner", "local", cli.RUNNERS, "This process or Apache Beam's.")
-    BEAM_OPTIONS = flags.DEFINE_multi_string("beam_options", [], "An option for Beam; repeatable.")
+    RUNNER = flags.DEFINE_enum("runner", "local", cli.RUNNERS, "local, or an Apache Beam runner.")
+    BEAM_OPTIONS = flags.DEFINE_multi_string("beam_options", [], "Options for Beam.")
     cli.run(main)

@@ -56,7 +56,7 @@ if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "A finished run.")
     TARGET_FPR = flags.DEFINE_float("target-fpr", 0.01, "Largest FPR of `permissive`.")
     TARGET_RECALL = flags.DEFINE_float("target-recall", 0.9, "Least recall of `strict`.")
-    CONFIDENCE = flags.DEFINE_float("confidence", 0.95, "Of each guarantee by itself.")
+    CONFIDENCE = flags.DEFINE_float("confidence", 0.95, "Confidence of each guarantee.")
     PREVALENCE = flags.DEFINE_float(
         "prevalence", None, "Harmful share of traffic; that of the calibration rows if not given."
     )
@@ -66,5 +66,7 @@ if __name__ == "__main__":
     COST_FALSE_POSITIVE = flags.DEFINE_float(
         "cost-false-positive", None, "With the other cost: `balanced` is the cheapest threshold."
     )
-    COST_FALSE_NEGATIVE = flags.DEFINE_float("cost-false-negative", None, "See the other cost.")
+    COST_FALSE_NEGATIVE = flags.DEFINE_float(
+        "cost-false-negative", None, "Given with the other cost."
+    )
     cli.run(main, words="[ROWS.jsonl]")

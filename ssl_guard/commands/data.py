@@ -94,14 +94,14 @@ def _how() -> dict:
 if __name__ == "__main__":
     DIR = flags.DEFINE_string("dir", "data", "Folder of prepared corpora, config.data.dir of runs.")
     TASK = flags.DEFINE_enum("task", None, TASKS, "Task of the labels (of a file: response_harm).")
-    STATUS = flags.DEFINE_bool("status", True, "list tells what is prepared.")
+    STATUS = flags.DEFINE_bool("status", True, "list checks which are prepared.")
     COLUMNS = flags.DEFINE_list("columns", [], "Columns of a file, such as label=is_harmful.")
     HARMFUL = flags.DEFINE_list("harmful_values", [], "Label values that mean harmful.")
     SAFE = flags.DEFINE_list("safe_values", [], "Label values that mean safe.")
     TOKENIZER = flags.DEFINE_string(
         "tokenizer", None, "Folder of a tokenizer, to measure lengths in tokens."
     )
-    PLOT = flags.DEFINE_string("plot", None, "The .png that describe draws.")
-    RUNNER = flags.DEFINE_enum("runner", "local", cli.RUNNERS, "This process or Apache Beam's.")
-    BEAM_OPTIONS = flags.DEFINE_multi_string("beam_options", [], "An option for Beam; repeatable.")
+    PLOT = flags.DEFINE_string("plot", None, "Path of the plot of describe (.png).")
+    RUNNER = flags.DEFINE_enum("runner", "local", cli.RUNNERS, "local, or an Apache Beam runner.")
+    BEAM_OPTIONS = flags.DEFINE_multi_string("beam_options", [], "Options for Beam.")
     cli.run(main, words="list | build NAME | describe NAME")

@@ -27,7 +27,12 @@ def main(argv: list[str]) -> None:
     workdir = cli.required(WORKDIR, "workdir")
     if not CORPORA.value and not OVER_REFUSAL.value:
         raise BadInput("--corpora is missing: files, names of corpora, or test, dev.")
+    if PROFILE.value not in (None, ["dev_best_f1"]) and POLICY.value is None:
+        raise BadInput("--profile selects thresholds of a --policy: give its policy.json.")
     from ssl_guard.evaluation import evaluate, external, table
+
+    for spec in SCORERS.value:
+        external.check_spec(spec)
 
     open_scorer = functools.partial(
         external.open_scorer,
@@ -41,7 +46,7 @@ def main(argv: list[str]) -> None:
         over_refusal=OVER_REFUSAL.value,
         attacks=ROBUSTNESS.value,
         policy=POLICY.value,
-        profiles=PROFILE.value,
+        profiles=PROFILE.value or ["balanced"],
         threshold=THRESHOLD.value,
         columns=cli.pairs("columns", COLUMNS.value),
         labels=label_map(HARMFUL_VALUES.value, SAFE_VALUES.value),
@@ -50,25 +55,29 @@ def main(argv: list[str]) -> None:
         others=[functools.partial(open_scorer, spec) for spec in SCORERS.value],
     )
     print(table.table(found), "", *table.notes(found), sep="\n")
-    print(f"written to {workdir}/evaluations", *([f"{workdir}/peers"] if SCORERS.value else []))
+    print(f"written to {workdir}/evaluations")
+    if any(evaluation["scorer"]["workdir"] != str(workdir) for evaluation in found):
+        print(f"and to {workdir}/peers")
 
 
 if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "A finished run.")
     CORPORA = flags.DEFINE_list("corpora", [], "Files, names of corpora, or test, dev.")
     OVER_REFUSAL = flags.DEFINE_list("over_refusal", [], "Corpora whose safe rows look harmful.")
-    ROBUSTNESS = flags.DEFINE_list("robustness", [], "Operations of augment/ that hide words.")
+    ROBUSTNESS = flags.DEFINE_list("robustness", [], "Obfuscations to apply to harmful rows.")
     POLICY = flags.DEFINE_string("policy", None, "A policy.json of ssl_guard calibrate.")
-    PROFILE = flags.DEFINE_list("profile", ["balanced"], "Thresholds of the policy; dev_best_f1.")
-    THRESHOLD = flags.DEFINE_float("threshold", None, "A threshold instead of the one of dev.")
-    COLUMNS = flags.DEFINE_list("columns", [], "Columns of the files, such as label=is_harmful.")
+    PROFILE = flags.DEFINE_list("profile", None, "Thresholds of the policy (balanced).")
+    THRESHOLD = flags.DEFINE_float(
+        "threshold", None, "A threshold to use instead of the best on dev."
+    )
+    COLUMNS = flags.DEFINE_list("columns", [], "Columns of the files, e.g. label=is_harmful.")
     HARMFUL_VALUES = flags.DEFINE_list("harmful_values", [], "Label values that mean harmful.")
     SAFE_VALUES = flags.DEFINE_list("safe_values", [], "Label values that mean safe.")
     SLICES = flags.DEFINE_list("slices", None, "Columns of files to slice by (source,adversarial).")
     KEEP_SEEN = flags.DEFINE_bool("keep_seen", False, "Keeps near-duplicates of seen rows.")
     SCORERS = flags.DEFINE_list("scorers", [], "Other classifiers: hf:FOLDER, moderation:URL.")
-    HARMFUL_LABELS = flags.DEFINE_list("harmful_labels", [], "Of hf: outputs that mean harmful.")
-    MODERATION_MODEL = flags.DEFINE_string("moderation_model", "", "The model of moderation:.")
+    HARMFUL_LABELS = flags.DEFINE_list("harmful_labels", [], "Labels of hf: that mean harmful.")
+    MODERATION_MODEL = flags.DEFINE_string("moderation_model", "", "Model of moderation:, if any.")
     KEY_VARIABLE = flags.DEFINE_string(
         "key_variable", "MODERATION_API_KEY", "Environment variable with the endpoint's key."
     )

@@ -26,6 +26,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.")
+    CONFIG = config_flags.DEFINE_config_file("config", None, "A config file of configs/.")
     OVERWRITE = flags.DEFINE_bool("overwrite", False, "Makes existing shards again.")
     cli.run(main)

@@ -49,12 +49,12 @@ def train_batches(
     labelled_batch, unlabelled_batch: rows of a global batch. A process gets its own slice, rows
         [process_index * B / process_count, (process_index + 1) * B / process_count).
     buckets: increasing padded lengths; the last one is at least as long as any record.
-    window_steps: rows of this many consecutive steps are dealt to batches together, to sort or to
-        pack them; the steps of a window are then shuffled. Not used otherwise.
+    window_steps: rows of this many consecutive steps are dealt to batches together, to be packed or
+        sorted; the steps of a window are then shuffled. Not used otherwise.
     sort_by_length: deals the longest rows of a window to one batch, and so on. This pads less, but
-        batches are not random: where length goes with the class, a batch holds few of one class.
-    strata: int [labelled], such as the labels. A labelled batch then has the shares of all labelled
-        rows, to within a row, unless it is sorted or packed.
+        batches are not random: if length depends on the class, a batch may lack a class.
+    strata: int [labelled], such as the labels; each labelled batch has the shares of all labelled
+        rows, to within a row. Not applied to sorted or packed batches; None for none.
     num_shapes: 0 pads all views of a step to the bucket of its longest row. Otherwise the number of
         compiled shapes, a length for each view (the same one with `one_length`), which are chosen
         from the run's first steps, see data/bucketing.py. A later step that fits none of them uses

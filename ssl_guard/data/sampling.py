@@ -1,8 +1,8 @@
 """Chooses the records of each step from their lengths, without reading them.
 
-Rows come from an endless shuffle, epoch after epoch, and batches are consecutive rows of it. To
-pack them, the rows of a window of steps are dealt to batches of similar total length. To sort them,
-they are dealt by length: less padding, but where length goes with the class, so do the batches.
+Rows come from an endless shuffle, epoch after epoch, and batches are consecutive rows of it. For
+packing, the rows of a window of steps are dealt to batches of similar total length. Sorting deals
+them by length: less padding, but if length depends on the class, so do the batches.
 """
 
 import functools

@@ -7,6 +7,7 @@ The features are
     setfit                the same, after the steps of `algorithms/setfit.py`
     tfidf_logistic        TF-IDF of words, pairs of words, and runs of 3 and 4 characters, of the
                           prompt and the response as one text; vocabulary of the labelled rows
+    graph                 each of these, and LSA, see graph_model.py
 
 Only the labelled rows are fitted; dev chooses C, where there is a choice, and the threshold.
 """
@@ -14,6 +15,7 @@ Only the labelled rows are fitted; dev chooses C, where there is a choice, and t
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_union
@@ -52,17 +54,32 @@ def predict(features: Callable, params, records: Records, *, labelled: Records, 
     return harmful(head, features(params, records))
 
 
-def text_features(labelled: Sequence[Example]) -> Callable:
-    """Returns features(examples) -> sparse [rows, n], with the vocabulary of the labelled rows."""
-
-    def of(examples):
-        return [f"{example.prompt}\n{example.response or ''}" for example in examples]
-
+def text_features(vocabulary: Sequence[Example]) -> Callable:
+    """Returns features(examples) -> sparse [rows, n], with the terms of the `vocabulary`."""
     union = make_union(
         TfidfVectorizer(ngram_range=(1, 2)),
         TfidfVectorizer(ngram_range=(3, 4), analyzer="char"),
-    ).fit(of(labelled))
-    return lambda examples: union.transform(of(examples))
+    ).fit(_texts(vocabulary))
+    return lambda examples: union.transform(_texts(examples))
+
+
+def lsa_features(vocabulary: Sequence[Example], components: int = 200) -> Callable:
+    """features(examples) -> float64 [rows, components] of unit length, or 0 without a known word.
+
+    Latent semantic analysis (Deerwester et al., 1990): the truncated SVD of the TF-IDF of words,
+    fitted on the `vocabulary`, with fewer components where it has fewer rows or words.
+    """
+    words = TfidfVectorizer(sublinear_tf=True)
+    counts = words.fit_transform(_texts(vocabulary))
+    svd = TruncatedSVD(min(components, *counts.shape), random_state=0).fit(counts)
+    return lambda examples: normalize(svd.transform(words.transform(_texts(examples))))
+
+
+TEXT_FEATURES = {"tfidf": text_features, "lsa": lsa_features}
+
+
+def _texts(examples: Sequence[Example]) -> list[str]:
+    return [f"{example.prompt}\n{example.response or ''}" for example in examples]
 
 
 def fit(

@@ -142,11 +142,17 @@ def moderation_scorer(base_url: str, *, model: str = "", key: str = "") -> Score
     return Scorer(model or urlsplit(base_url).hostname or "endpoint", None, score)
 
 
+def check_spec(spec: str) -> None:
+    """Raises BadInput for a spec other than hf:FOLDER and moderation:URL."""
+    kind, _, place = spec.partition(":")
+    if kind not in ("hf", "moderation") or not place:
+        raise BadInput(f"--scorers: {spec!r} is neither hf:FOLDER nor moderation:URL.")
+
+
 def open_scorer(spec: str, *, harmful: Sequence[str], model: str, key: str) -> Scorer:
     """Opens the scorer of hf:FOLDER or moderation:URL. Raises BadInput for another spec."""
+    check_spec(spec)
     kind, _, place = spec.partition(":")
-    if kind == "hf" and place:
+    if kind == "hf":
         return checkpoint_scorer(place, harmful)
-    if kind == "moderation" and place:
-        return moderation_scorer(place, model=model, key=key)
-    raise BadInput(f"{spec} is neither hf:FOLDER nor moderation:URL.")
+    return moderation_scorer(place, model=model, key=key)

@@ -6,6 +6,7 @@ scores = run.score(examples)  # {"raw": float64 [rows], "ema": ...}
 
 import functools
 import hashlib
+import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,11 +26,12 @@ from ssl_guard.data.schema import Example
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import baselines, inference
+from ssl_guard.evaluation import baselines, graph_model, inference
 from ssl_guard.models import pretrained
-from ssl_guard.prepare import prepare
+from ssl_guard.prepare import Prepared, prepare, views_of
 from ssl_guard.runtime import sharding
 from ssl_guard.runtime.checkpoint import Checkpoints
+from ssl_guard.runtime.files import atomic_write
 
 
 class Scorer(NamedTuple):
@@ -84,7 +86,13 @@ def read_config(workdir: str | Path) -> ConfigDict:
         raise BadInput(
             f"{workdir} holds no finished run (no report.json): run ssl_guard.main on it first."
         )
-    return config_module.from_json(json.loads((workdir / "config.json").read_text()))
+    config = config_module.from_json(json.loads((workdir / "config.json").read_text()))
+    if config.algorithm == "mlm":
+        raise BadInput(
+            f"{workdir} pre-trained an encoder and has no classifier: train one with "
+            f"--config.model.name={workdir}/encoder."
+        )
+    return config
 
 
 def load_run(workdir: str | Path) -> Run:
@@ -100,8 +108,8 @@ def load_run(workdir: str | Path) -> Run:
     folder = pretrained.resolve(config.model.name)
     tokenizer = Tokenizer(folder, config.data.max_length)
     if config.algorithm in algorithms.CLOSED_FORM:
-        head, predict = _fitted_head(config, report)
-        weights, content = {"raw": head}, head_content(head)
+        fitted, predict = _fitted(workdir, config, report)
+        weights, content = {"raw": fitted}, content_of(fitted)
     else:
         mesh = sharding.make_mesh()
         algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
@@ -123,29 +131,87 @@ def _selected_weights(workdir: Path, config, report: dict, model, mesh) -> dict[
     return {kind: state[name] for kind, name in names.items()}
 
 
-def _fitted_head(config, report: dict):
-    """Fits the logistic regression of a run again; returns it and predict(head, records)."""
-    prepared = prepare(config, views=())
-    if config.algorithm == "tfidf_logistic":
-        of_texts = baselines.text_features(prepared.texts["labelled"])
-        taught = of_texts(prepared.texts["labelled"])
+def _fitted(workdir: Path, config, report: dict):
+    """The weights of a method with a closed form, and predict(weights, records).
 
-        def features(records):
-            return of_texts(records.examples)
-    else:
-        model = build_model(config, prepared.model_folder)
-        params = initial_params(config, model, prepared.model_folder)
-        encoded = features_fn(config, model, prepared.tokenizer, sharding.make_mesh())
-        features = functools.partial(encoded, params)
-        taught = features(prepared.labelled)
+    A logistic regression is fitted again as it was. A graph is read from its file, and only its
+    vocabularies are fitted again.
+    """
+    prepared = prepare(config, views=views_of(config))
+    features_of = closed_form_features(config, prepared)
+
+    def features(records):
+        return features_of(records.examples, records)
+
+    if config.algorithm == "graph":
+        settings = graph_model.Settings(**config.graph)
+        return graph_model.load(workdir), lambda weights, records: graph_model.predict(
+            weights, features(records), settings
+        )
+    (kind,) = kinds_of(config)
+    taught = features_of(prepared.texts["labelled"], prepared.labelled)[kind]
     labels = inference.labels_of(prepared.labelled)
     head = baselines.logistic(taught, labels, report["dev"]["raw"]["C"])
-    return head, lambda head, records: baselines.harmful(head, features(records))
+    return head, lambda head, records: baselines.harmful(head, features(records)[kind])
 
 
-def head_content(head) -> dict[str, np.ndarray]:
-    """Returns the parameters of a logistic regression, for its sha256."""
-    return {"coef": head.coef_, "intercept": head.intercept_}
+def kinds_of(config) -> tuple[str, ...]:
+    """The kinds of features that a method with a closed form reads."""
+    if config.algorithm == "graph":
+        return graph_model.Settings(**config.graph).kinds
+    return {"tfidf_logistic": ("tfidf",), "logistic_regression": ("encoder",)}[config.algorithm]
+
+
+def closed_form_features(config, prepared: Prepared) -> Callable:
+    """features(examples, records) -> {kind: [rows, n]} of `kinds_of`.
+
+    Vocabularies are fitted on the unlabelled rows, if the method reads any, and the labelled ones.
+    """
+    kinds, encode = kinds_of(config), None
+    texts = prepared.texts["labelled"] + prepared.texts.get("unlabelled", [])
+    text_features = {
+        kind: fit(texts) for kind, fit in baselines.TEXT_FEATURES.items() if kind in kinds
+    }
+    if "encoder" in kinds:
+        model = build_model(config, prepared.model_folder)
+        params = initial_params(config, model, prepared.model_folder)
+        mesh = sharding.make_mesh()
+        sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
+        encode = functools.partial(
+            _encoded_once,
+            functools.partial(features_fn(config, model, prepared.tokenizer, mesh), params),
+            Path(config.data.dir, "features"),
+            [config.model.to_dict(), config.data.packing, prepared.hashes["weights_sha256"]],
+        )
+
+    def features(examples, records):
+        found = {kind: of(examples) for kind, of in text_features.items()}
+        return found | ({"encoder": encode(records)} if encode else {})
+
+    return features
+
+
+def _encoded_once(encode: Callable, folder: Path, made_from: list, records: Records) -> np.ndarray:
+    """encode(records), of a whole view of shards only once: the folder keeps it as a .npy file.
+
+    made_from: whatever else than the view decides the features, as JSON values.
+    """
+    if len(records) != records.manifest.get("count"):  # rows in memory, or some of a view
+        return encode(records)
+    key = json.dumps([made_from, records.manifest["shards"]])
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
+    if not path.exists():
+        file = io.BytesIO()
+        np.save(file, encode(records))
+        atomic_write(path, file.getvalue())
+    return np.load(path, allow_pickle=False)
+
+
+def content_of(fitted) -> dict[str, np.ndarray]:
+    """The numbers of a logistic regression or of a graph's model, for their sha256."""
+    if isinstance(fitted, dict):
+        return fitted
+    return {"coef": fitted.coef_, "intercept": fitted.intercept_}
 
 
 def build_model(

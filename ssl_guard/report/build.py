@@ -25,7 +25,10 @@ def write(folder: Path, workdirs: list[str], *, against: str | None, published: 
     parts = [(part, comparison.summarise(part, against)) for part in by_cohort(found)]
     alarms = conclusions.alarms_of(found)
     text = writers.to_markdown(parts, papers, against, alarms)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise BadInput(f"{folder} is a file: give a folder as --out.") from error
     for name, content in {
         "report.md": text,
         "report.csv": writers.to_csv(parts),

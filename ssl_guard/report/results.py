@@ -92,6 +92,8 @@ def load(path: str | Path) -> dict:
 
 
 def _of_folder(workdir: Path) -> dict:
+    if (workdir / "encoder").is_dir():
+        raise BadInput(f"{workdir} pre-trained an encoder and has no test scores: leave it out.")
     policy = workdir / "policy.json"
     lines = (workdir / "predictions.jsonl").read_text().splitlines()
     return {

@@ -37,7 +37,7 @@ def run(main: Callable[[list[str]], None], *, words: str = "") -> None:
         except BadInput as error:
             _fail(error)
         except BrokenPipeError:
-            _end_quietly()
+            end_quietly()
 
     app.run(guarded, flags_parser=lambda argv: _parse(argv, main.__globals__["__doc__"]))
 
@@ -82,7 +82,7 @@ def _parse(argv: list[str], doc: str) -> list[str]:
         return FLAGS(argv)
     except BadInput as error:
         _fail(error)
-    except AttributeError as error:
+    except (AttributeError, KeyError) as error:
         # An override names a key that does not exist: suggest the nearest one.
         try:
             # "--config=FILE" or "--config FILE"
@@ -101,19 +101,19 @@ def _show_help(doc: str) -> NoReturn:
     lines = []
     for flag in FLAGS.get_key_flags_for_module(sys.argv[0]):
         value = (flag.default_as_str or "").strip("'")
-        default = f" (default: {value})" if value else ""
+        default = f" (default: {value})" if value not in ("", "None") else ""
         lines.append(f"  --{flag.name}: {flag.help}{default}")
     try:
         print(f"{doc.strip()}\n\nFlags:", *lines, sep="\n", flush=True)
     except BrokenPipeError:
-        _end_quietly()
+        end_quietly()
     sys.exit(0)
 
 
 def _stray(word: str) -> str:
     if word.startswith("config."):
-        return f"{word!r} is no flag: write --{word}."
-    return f"{word!r} is no flag, and this command takes no other words: see --help."
+        return f"{word!r} is not a flag: write --{word}."
+    return f"unexpected argument {word!r}: this command takes flags only, see --help."
 
 
 def _fail(error: Exception) -> NoReturn:
@@ -121,7 +121,7 @@ def _fail(error: Exception) -> NoReturn:
     sys.exit(2)
 
 
-def _end_quietly() -> NoReturn:
+def end_quietly() -> NoReturn:
     """Exits after the reader of stdout has closed it, as in `... | head`."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(BROKEN_PIPE)

@@ -26,7 +26,10 @@ def held(workdir: str | Path) -> Iterator[None]:
         yield
         return
     workdir = Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise BadInput(f"{workdir} is a file: give a folder as --workdir.") from error
     owner = workdir / "owner.json"
     lock = filelock.FileLock(workdir / "lock")
     try:

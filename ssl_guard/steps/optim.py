@@ -145,8 +145,8 @@ def update_average(average, params, decay: float, step: Int[Array, ""]):
     """
     if average is None:
         return None
-    kept = jnp.minimum(decay, (1 + step) / (10 + step)).astype(jnp.float32)
-    return optax.incremental_update(params, average, 1 - kept)
+    now = jnp.minimum(decay, (1 + step) / (10 + step)).astype(jnp.float32)
+    return optax.incremental_update(params, average, 1 - now)
 
 
 def warmup_cosine(step, *, peak: float, warmup_steps: int, total_steps: int) -> Float[Array, ""]:

@@ -1,4 +1,4 @@
-"""Methods with a closed form: a logistic regression on fixed features, without steps."""
+"""Methods with a closed form: logistic regressions on fixed features, without steps."""
 
 import functools
 import time
@@ -8,9 +8,8 @@ import jax
 from ml_collections import ConfigDict
 
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import baselines, inference, scorer
-from ssl_guard.prepare import prepare
-from ssl_guard.runtime import sharding
+from ssl_guard.evaluation import baselines, graph_model, inference, metrics, scorer
+from ssl_guard.prepare import prepare, views_of
 from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.writer import Writer
 from ssl_guard.train.result import Result, Run
@@ -28,42 +27,57 @@ def build(config: ConfigDict) -> Run:
         raise BadInput(f"{config.algorithm} has no pseudo-labels: set config.train.oracle = False.")
     if jax.process_count() > 1:
         raise BadInput(f"{config.algorithm} is fitted by one process: start it alone.")
-    prepared = prepare(config, views=())
+    if config.algorithm == "graph":
+        graph_model.Settings(**config.graph).check()
+    prepared = prepare(config, views=views_of(config))
     began = time.monotonic()
-    if config.algorithm == "tfidf_logistic":
-        features_of_texts = baselines.text_features(prepared.texts["labelled"])
+    features_of = scorer.closed_form_features(config, prepared)
 
-        def features(split):
-            return features_of_texts(prepared.texts[split])
-    else:
-        mesh = sharding.make_mesh()
-        sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
-        model = scorer.build_model(config, prepared.model_folder)
-        params = scorer.initial_params(config, model, prepared.model_folder)
-        encode = scorer.features_fn(config, model, prepared.tokenizer, mesh)
+    @functools.cache
+    def features(split):
+        return features_of(prepared.texts[split], getattr(prepared, split))
 
-        def features(split):
-            return encode(params, getattr(prepared, split))
+    labels = {split: inference.labels_of(getattr(prepared, split)) for split in ("labelled", "dev")}
+    fit = _graph if config.algorithm == "graph" else _logistic
+    fitted, dev, score = fit(config, features, labels)
+    seconds, tensorboard = time.monotonic() - began, config.train.tensorboard
+    return Run(prepared, functools.partial(_finish, fitted, dev, score, seconds, tensorboard))
 
+
+def _logistic(config, features, labels):
+    """A fitted head, its dev scores, and score(split) -> float64 [rows]."""
+    (kind,) = scorer.kinds_of(config)
     head, dev = baselines.fit(
-        features,
-        {split: inference.labels_of(getattr(prepared, split)) for split in ("labelled", "dev")},
+        lambda split: features(split)[kind],
+        labels,
         grid=tuple(config[config.algorithm].C),
         select_by=config.train.select_by,
     )
-    seconds, tensorboard = time.monotonic() - began, config.train.tensorboard
-    return Run(prepared, functools.partial(_finish, features, head, dev, seconds, tensorboard))
+    return head, dev, lambda split: baselines.harmful(head, features(split)[kind])
+
+
+def _graph(config, features, labels):
+    """A fitted model, its dev scores, and score(split) -> float64 [rows]."""
+    settings = graph_model.Settings(**config.graph)
+    model = graph_model.fit(features, labels, settings)
+
+    def score(split):
+        return graph_model.predict(model, features(split), settings)
+
+    return model, metrics.dev_scores(labels["dev"], score("dev")), score
 
 
 def _finish(
-    features, head, dev: dict, seconds: float, tensorboard: bool, files: Path, _: Checkpoints
+    fitted, dev: dict, score, seconds: float, tensorboard: bool, files: Path, _: Checkpoints
 ) -> Result:
-    """Writes one row of metrics and returns the result of a fitted head; makes no checkpoint."""
+    """Writes one row of metrics, and a graph's model; makes no checkpoint."""
     with Writer(files, resume_step=-1, tensorboard=tensorboard) as writer:
         row = {f"dev/raw/{name}": value for name, value in dev.items()}
         writer.write(0, row | {"time/seconds": seconds})
+    if isinstance(fitted, dict):
+        graph_model.save(files, fitted)
     return Result(
         dev={"raw": dev},
-        scores=lambda split: {"raw": baselines.harmful(head, features(split))},
-        checkpoint_sha256=scorer.tree_sha256(scorer.head_content(head)),
+        scores=lambda split: {"raw": score(split)},
+        checkpoint_sha256=scorer.tree_sha256(scorer.content_of(fitted)),
     )

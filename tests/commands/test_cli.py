@@ -16,6 +16,8 @@ def run(*arguments, module="ssl_guard.main"):
     [
         (["--config=configs/uda.py", "--workdir=x", "--config.uda.temprature=1"],
          "did you mean config.uda.temperature?"),
+        (["--config=configs/uda.py", "--workdir=x", "--config.optm.lr=1"],
+         "did you mean config.optim.lr?"),
         (["--config", "configs/uda.py", "--workdir=x", "--config.lr=1"],
          "did you mean config.optim.lr?"),
         (["--config=configs/uda.py:smok", "--workdir=x"], "smoke"),

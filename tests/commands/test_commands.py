@@ -62,13 +62,25 @@ def test_help_of_training_shows_how_to_override_the_config():
     assert text == run("train", "--help").stdout
 
 
-@pytest.mark.parametrize("arguments", [["evaluate", "--help"], ["data", "list", "--nostatus"]])
+@pytest.mark.parametrize("arguments", [[], ["evaluate", "--help"], ["data", "list", "--nostatus"]])
 def test_a_closed_pipe_ends_quietly(arguments):
     command = [sys.executable, "-m", "ssl_guard", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def test_mlm_takes_its_own_config():
+    done = run("mlm", "--config=configs/uda.py", "--workdir=x")
+    assert done.returncode == 2 and "mlm takes configs/mlm.py" in done.stderr
+
+
+def test_a_scorer_or_profile_that_cannot_be_is_refused_before_scoring():
+    done = run("evaluate", "--workdir=x", "--corpora=test", "--scorers=foo")
+    assert done.returncode == 2 and "neither hf:FOLDER nor moderation:URL" in done.stderr
+    done = run("evaluate", "--workdir=x", "--corpora=test", "--profile=strict")
+    assert done.returncode == 2 and "--profile selects thresholds of a --policy" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["train", "prepare", "augment", "evaluate"])

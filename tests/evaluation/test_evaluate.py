@@ -77,7 +77,7 @@ def test_dev_and_test_have_the_numbers_of_training_to_the_last_digit(run):
         assert test["scores"][kind] == report["test"][kind]
     # Training has read dev after steps 2 and 4, and test at the end.
     assert (evaluation["times_read"], test["times_read"]) == (3, 2)
-    assert any("test: read 2 times" in note for note in table.notes([test]))
+    assert any("test: scored 2 times" in note for note in table.notes([test]))
     mine = read_jsonl(workdir / "predictions.jsonl")
     lines = read_jsonl(workdir / "evaluations" / "human_scored_responses.test.dev_best_f1.jsonl")
     assert [{name: line[name] for name in mine[0]} for line in lines] == mine

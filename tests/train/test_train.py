@@ -53,7 +53,7 @@ def check_files(name, workdir, result, *, unlabelled):
     fitted = result["algorithm"] in algorithms.CLOSED_FORM
     assert [row["step"] for row in rows] == ([0] if fitted else [1, 2, 3, 4])
     assert all(np.isfinite(value).all() for row in rows for value in row.values())
-    assert ("pseudo/mask_rate" in rows[-1]) == (name not in LABELS_ALONE)
+    assert ("pseudo/mask_rate" in rows[-1]) == (name not in LABELS_ALONE and not fitted)
     assert result["data"]["rows"] == {
         "labelled": 20,
         "unlabelled": unlabelled,

@@ -1,0 +1,118 @@
+"""The ladder at 200 labels: cheap models, their ensemble, and the graph, one change a row.
+
+Rows and labels are those of experiments/methods. A cell is one arm and one seed, which draws
+labelled and dev rows; the test rows are the same.
+"""
+
+import numpy as np
+
+from experiments.methods import cells as methods
+from experiments.sweep import Cell, product
+from experiments.tables import github, runs_of
+from ssl_guard.evaluation import bootstrap
+from ssl_guard.evaluation.table import cell
+from ssl_guard.report import results
+
+SEEDS = {"first": range(5), "confirming": range(5, 10)}
+LABELLED = {"graph.nodes": "labelled"}
+UNSMOOTHED = {"graph.alpha": 0.0}
+# {arm: (config, settings, arms that it is compared with)}
+ARMS: dict[str, tuple[str, dict, tuple[str, ...]]] = {
+    "tfidf": ("tfidf_logistic", {}, ()),
+    "encoder": ("logistic_regression", {}, ()),
+    "lsa": ("graph", UNSMOOTHED | {"graph.scores": ("lsa",)}, ("tfidf",)),
+    "labelled_ensemble": ("graph", LABELLED | UNSMOOTHED, ("tfidf",)),
+    "labelled_neighbours": ("graph", LABELLED | {"graph.rounds": 0}, ("labelled_ensemble",)),
+    "labelled_graph": ("graph", LABELLED, ("labelled_ensemble",)),
+    "ensemble": ("graph", UNSMOOTHED, ("tfidf", "labelled_ensemble")),
+    "tfidf_graph": ("graph", {"graph.scores": ("tfidf",)}, ("tfidf",)),
+    "lsa_graph": ("graph", {"graph.scores": ("lsa",)}, ("lsa",)),
+    "encoder_graph": ("graph", {"graph.scores": ("encoder",)}, ("encoder",)),
+    "graph": (
+        "graph",
+        {},
+        ("tfidf", "ensemble", "labelled_ensemble", "labelled_neighbours", "labelled_graph"),
+    ),
+}
+MEASURES = {"auprc": "AUPRC", "f1": "F1 harmful"}
+CELLS = {
+    f"{one['arm']}-{one['seed']}": Cell(
+        ARMS[one["arm"]][0],
+        methods.SETTINGS | ARMS[one["arm"]][1] | {"seed": one["seed"]},
+    )
+    for one in product(seed=[seed for seeds in SEEDS.values() for seed in seeds], arm=ARMS)
+}
+RESAMPLES = 1000
+
+write_corpora = methods.write_corpora
+
+
+def table() -> str:
+    """Means of the arms and paired gains, for the first and the confirming seeds."""
+    return "\n\n".join(part for name in SEEDS if (part := _table(name)))
+
+
+def _table(name: str) -> str:
+    """Of the seeds that have the records of every arm; empty for fewer than two."""
+    found = {
+        seed: {arm: runs[0] for arm in ARMS if (runs := runs_of("ladder", [f"{arm}-{seed}"]))}
+        for seed in SEEDS[name]
+    }
+    found = {seed: runs for seed, runs in found.items() if len(runs) == len(ARMS)}
+    if len(found) < 2:
+        return ""
+    tests = {arm: [results.own_test(runs[arm]) for runs in found.values()] for arm in ARMS}
+    results.check_cohort([result for mine in tests.values() for result in mine])
+    one = tests["graph"][0]
+    groups = np.array([row["group"] for row in one.rows])
+    weights = [np.ones((1, len(groups)), int)]
+    weights += bootstrap.resampled(one.truth, groups, RESAMPLES, seed=0)
+    drawn = {arm: [draws(result, weights) for result in tests[arm]] for arm in ARMS}
+    means, gains = [], []
+    for arm, (_, _, others) in ARMS.items():
+        values = {m: np.array([r.scores[m]["value"] for r in tests[arm]]) for m in MEASURES}
+        means.append(
+            [arm, *(f"{100 * v.mean():.1f} ± {100 * v.std(ddof=1):.1f}" for v in values.values())]
+        )
+        for other in others:
+            row = [cell(gain(drawn[arm], drawn[other], m), sign="+") for m in MEASURES]
+            pairs = zip(tests[arm], tests[other], strict=True)
+            better = sum(a.scores["auprc"]["value"] > b.scores["auprc"]["value"] for a, b in pairs)
+            gains.append([f"{arm} less {other}", *row, f"{better} of {len(found)}"])
+    titles = [f"{title}, %" for title in MEASURES.values()]
+    return "\n\n".join(
+        [
+            f"{name} seeds, {min(found)} to {max(found)}",
+            github(means, ["arm", *titles]),
+            github(gains, ["gain [95%]", *titles, "better AUPRC"]),
+        ]
+    )
+
+
+def draws(result: results.Result, weights: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Every measure on the test rows, then on resamples of them: float64 [1 + RESAMPLES].
+
+    weights: int [resamples, rows] in parts, how often each row occurs.
+    """
+    threshold = result.cohort["threshold"][result.cohort["weights"]]
+    scores = [
+        bootstrap.weighted_scores(result.truth, result.probabilities, threshold, part, {"auprc"})
+        for part in weights
+    ]
+    return {m: np.concatenate([score[m] for score in scores]) for m in MEASURES}
+
+
+def gain(ours: list[dict], theirs: list[dict], measure: str) -> dict[str, float]:
+    """Mean difference over seeds with a 95% interval; a resample draws seeds and test groups.
+
+    ours, theirs: `draws` of each seed.
+    """
+    pairs = zip(ours, theirs, strict=True)
+    differences = np.array([mine[measure] - other[measure] for mine, other in pairs])
+    count, drawn = len(differences), differences[:, 1:]
+    rng = np.random.default_rng(0)
+    seeds = rng.integers(count, size=(drawn.shape[1], count))
+    low, high = np.percentile(
+        drawn[seeds, np.arange(drawn.shape[1])[:, None]].mean(axis=1), [2.5, 97.5]
+    )
+    return {"value": differences[:, 0].mean(), "low": low, "high": high}

@@ -1,0 +1,141 @@
+"""Ensemble of logistic regressions whose scores are smoothed over a graph of the pool.
+
+For each kind of features in `scores` a logistic regression is fitted on the labelled rows, and its
+scores become quantiles of its scores of the nodes. Their mean is smoothed over the graph (graph.py)
+of the kinds in `features`, and Platt scaling on dev makes it a probability. The kinds are
+
+    tfidf, lsa   text features whose vocabulary is that of the nodes
+    encoder      the pretrained encoder's pooled states, see baselines.py
+
+The nodes are the labelled and the unlabelled rows; dev, test and other rows are never among them.
+With nodes = "labelled" no unlabelled text is used: the control. Its scores become quantiles of
+those of dev, since a head separates the rows that it was fitted on.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+from scipy.special import expit
+
+from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import baselines, calibrators, graph
+from ssl_guard.runtime.files import atomic_write
+
+FILE = "graph.npz"  # of the run folder
+NODES = {"pool": ("labelled", "unlabelled"), "labelled": ("labelled",)}
+KINDS = (*baselines.TEXT_FEATURES, "encoder")
+
+
+class Settings(NamedTuple):
+    """The group config.graph, see configs/graph.py."""
+
+    scores: tuple[str, ...]
+    features: tuple[str, ...]
+    nodes: str
+    neighbours: int
+    alpha: float
+    rounds: int
+    C: float
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of features in use."""
+        return tuple(dict.fromkeys(self.scores + self.features * (self.alpha > 0)))
+
+    def check(self) -> None:
+        """Raises BadInput for values that no model can have."""
+        for key, values in {"scores": self.scores, "features": self.features}.items():
+            if not values or not set(values) <= set(KINDS):
+                raise BadInput(f"config.graph.{key} = {values}: name one or more of {KINDS}.")
+        if self.nodes not in NODES:
+            raise BadInput(f"config.graph.nodes = {self.nodes!r} must be one of {tuple(NODES)}.")
+        if self.neighbours < 1 or self.rounds < 0 or not 0 <= self.alpha < 1 or self.C <= 0:
+            raise BadInput(
+                f"config.graph needs neighbours ({self.neighbours}) of at least 1, rounds "
+                f"({self.rounds}) of at least 0, alpha ({self.alpha}) in [0, 1) and C ({self.C}) "
+                "above 0."
+            )
+
+
+def fit(
+    features: Callable[[str], Mapping], labels: Mapping[str, np.ndarray], settings: Settings
+) -> dict[str, np.ndarray]:
+    """The arrays of a fitted model, which `predict` takes.
+
+    features(split) -> {kind: [rows, n], dense or sparse}, for dev and those of NODES; labels: int
+    [rows] of "labelled" and "dev". The labels of other rows are not read.
+
+    Raises BadInput for a dev set on which the model is worse than guessing.
+    """
+    splits = [features(split) for split in NODES[settings.nodes]]
+    model: dict[str, np.ndarray] = {}
+    nodes = {
+        kind: (scipy.sparse.vstack if kind == "tfidf" else np.vstack)([s[kind] for s in splits])
+        for kind in settings.kinds
+    }
+    dev = features("dev")
+    for kind in settings.scores:
+        head = baselines.logistic(splits[0][kind], labels["labelled"], settings.C)
+        reference = (nodes if settings.nodes == "pool" else dev)[kind]
+        model |= {f"{kind}/coef": head.coef_[0], f"{kind}/intercept": head.intercept_}
+        model[f"{kind}/reference"] = np.sort(_probabilities(model, kind, reference))
+    if settings.alpha:
+        joined = graph.join([nodes[kind] for kind in settings.features])
+        found = graph.neighbours(joined, settings.neighbours)
+        own = _ensemble(model, nodes, settings)
+        smoothed = graph.smooth(own, found, alpha=settings.alpha, rounds=settings.rounds)
+        model |= {"nodes/features": joined, "nodes/scores": smoothed}
+    platt = calibrators.fit("platt", labels["dev"], _scores(model, dev, settings))
+    return model | {"platt": np.array([platt["slope"], platt["intercept"]])}
+
+
+def predict(model: Mapping[str, np.ndarray], features: Mapping, settings: Settings) -> np.ndarray:
+    """Harmful probability of every row, float64 [rows]; features: {kind: [rows, n]}."""
+    slope, intercept = model["platt"]
+    platt = {"kind": "platt", "slope": slope, "intercept": intercept}
+    return calibrators.apply(platt, _scores(model, features, settings))
+
+
+def save(folder: Path, model: Mapping[str, np.ndarray]) -> None:
+    """Writes the arrays of a fitted model to FILE in the folder."""
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **model)
+    atomic_write(folder / FILE, file.getvalue())
+
+
+def load(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of a fitted model. Raises BadInput if the folder has none."""
+    if not (folder / FILE).exists():
+        raise BadInput(f"{folder} has no {FILE}, so nothing can be scored: train it again.")
+    with np.load(folder / FILE, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _scores(model, features, settings: Settings) -> np.ndarray:
+    """The ensemble's scores, read on the graph."""
+    own = _ensemble(model, features, settings)
+    if not settings.alpha:
+        return own
+    rows = graph.join([features[kind] for kind in settings.features])
+    found = graph.neighbours(model["nodes/features"], settings.neighbours, rows)
+    return graph.read(own, found, model["nodes/scores"], alpha=settings.alpha)
+
+
+def _ensemble(model, features, settings: Settings) -> np.ndarray:
+    """Mean of the heads' quantiles."""
+    return np.mean(
+        [
+            graph.quantile(_probabilities(model, kind, features[kind]), model[f"{kind}/reference"])
+            for kind in settings.scores
+        ],
+        axis=0,
+    )
+
+
+def _probabilities(model, kind: str, features) -> np.ndarray:
+    """The harmful probability of one head, as of `baselines.harmful`."""
+    return expit(features @ model[f"{kind}/coef"] + model[f"{kind}/intercept"])

@@ -64,6 +64,13 @@ def test_a_method_by_another_name_is_its_own_row():
     assert {cells(line)[0] for line in table.splitlines()[2:]} == {"long", "short"}
 
 
+def test_an_oracle_is_marked():
+    runs = {"twin": [run("twin", 0, 0.6)], "ours": [run("ours", 0, 0.3)]}
+    runs["ours"][0]["report"]["oracle"] = True
+    table = seeds_table(runs, baseline="twin")
+    assert {cells(line)[0] for line in table.splitlines()[2:]} == {"ours (oracle)", "twin"}
+
+
 def test_the_interval_of_a_gain_resamples_seeds_and_rows():
     rng = np.random.default_rng(0)
     point, noise = np.array([0.5, 0.6, 0.8]), rng.normal(0, 0.01, 4000)

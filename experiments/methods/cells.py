@@ -51,6 +51,7 @@ OWN = {
     "marginmatch": {"marginmatch.confidence": 0.8},
     "pseudo_label": {"pseudo_label.threshold": 0.8},
     "simmatch": {"simmatch.threshold": 0.8},
+    "setfit": {"train.steps": 500, "train.labelled_batch": 16},  # its paper's
 }
 
 

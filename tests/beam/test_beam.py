@@ -37,7 +37,7 @@ def test_beam_goes_on_with_a_set_that_was_begun_locally(local, tmp_path):
     job = job_of(tmp_path, **RECIPE)
     make_lib.stage(job, EXAMPLES, fit_on=EXAMPLES)
     make_lib.make_shard(job, make_lib.open_tools(job), 2)
-    kept = (job.making / job.file(2)).stat().st_mtime_ns
+    kept = (job.partial / job.file(2)).stat().st_mtime_ns
     job, _ = on_beam(tmp_path)
     assert (job.folder / job.file(2)).stat().st_mtime_ns == kept
     assert shards_of(job.folder) == shards_of(local[0].folder)

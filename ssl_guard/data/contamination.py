@@ -91,4 +91,6 @@ def note(contamination: Mapping[str, Mapping[str, int]]) -> str:
         for name, pool in contamination.items()
         if pool["near_test"]
     ]
-    return f"near a test prompt and removed: {', '.join(found) or 'nothing'}"
+    if not found:
+        return "no prompt that the run may learn from is near a test prompt"
+    return f"near a test prompt and removed: {', '.join(found)}"

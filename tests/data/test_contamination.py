@@ -140,4 +140,4 @@ def test_a_leak_that_is_still_used_is_said():
     assert contamination.note(counts) == (
         "near a test prompt and removed: 1 of 2 in dev (STILL USED), 2 of 2 in augmented/rules"
     )
-    assert contamination.note({}).endswith("removed: nothing")
+    assert contamination.note({}).startswith("no prompt that the run may learn from")

@@ -4,7 +4,8 @@ responses.
 python -m ssl_guard.main --config=configs/freematch.py --workdir=runs/freematch
 
 As in experiments/methods (200 labelled prompts, 3 seeds): F1 67.9 ± 0.3, AUPRC 76.1 ± 1.9; 100
-steps in 177 s on 1 core of AMD EPYC.
+steps in 177 s on 1 core of AMD EPYC. Recorded with batches sorted by length and with older
+settings, see CHANGELOG.md.
 """
 
 from ssl_guard import config as base

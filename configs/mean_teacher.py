@@ -4,7 +4,8 @@ view is the original text.
 python -m ssl_guard.main --config=configs/mean_teacher.py --workdir=runs/mean_teacher
 
 As in experiments/methods (200 labelled prompts, 3 seeds): F1 67.3 ± 1.9, AUPRC 70.8 ± 4.2; 100
-steps in 281 s on 1 core of AMD EPYC.
+steps in 281 s on 1 core of AMD EPYC. Recorded with batches sorted by length and with older
+settings, see CHANGELOG.md.
 """
 
 from ssl_guard import config as base

@@ -4,7 +4,8 @@ responses.
 python -m ssl_guard.main --config=configs/mixmatch.py --workdir=runs/mixmatch
 
 As in experiments/methods (200 labelled prompts, 3 seeds): F1 64.4 ± 3.6, AUPRC 66.4 ± 3.5; 100
-steps in 328 s on 1 core of AMD EPYC.
+steps in 328 s on 1 core of AMD EPYC. Recorded with batches sorted by length and with older
+settings, see CHANGELOG.md.
 """
 
 from ssl_guard import config as base

@@ -4,7 +4,8 @@ scored responses.
 python -m ssl_guard.main --config=configs/multihead_cotraining.py --workdir=runs/multihead
 
 As in experiments/methods (200 labelled prompts, 3 seeds): F1 65.9 ± 2.8, AUPRC 73.2 ± 3.9; 100
-steps in 264 s on 1 core of AMD EPYC.
+steps in 264 s on 1 core of AMD EPYC. Recorded with batches sorted by length and with older
+settings, see CHANGELOG.md.
 """
 
 from ssl_guard import config as base

@@ -4,7 +4,8 @@ responses.
 python -m ssl_guard.main --config=configs/multimatch.py --workdir=runs/multimatch
 
 As in experiments/methods (200 labelled prompts, 3 seeds): F1 69.9 ± 3.1, AUPRC 78.7 ± 2.0; 100
-steps in 319 s on 1 core of AMD EPYC.
+steps in 319 s on 1 core of AMD EPYC. Recorded with batches sorted by length and with older
+settings, see CHANGELOG.md.
 """
 
 from ssl_guard import config as base

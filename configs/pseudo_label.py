@@ -3,7 +3,8 @@
 python -m ssl_guard.main --config=configs/pseudo_label.py --workdir=runs/pseudo_label
 
 As in experiments/methods (200 labelled prompts, 3 seeds): F1 69.3 ± 2.0, AUPRC 75.8 ± 6.5; 100
-steps in 122 s on 1 core of AMD EPYC.
+steps in 122 s on 1 core of AMD EPYC. Recorded with batches sorted by length and with older
+settings, see CHANGELOG.md.
 """
 
 from ssl_guard import config as base

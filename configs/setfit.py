@@ -4,7 +4,8 @@ unlabelled text.
 python -m ssl_guard.main --config=configs/setfit.py --workdir=runs/setfit
 
 As in experiments/methods (200 labelled prompts, 3 seeds): F1 68.6 ± 1.0, AUPRC 77.3 ± 1.2; 100
-steps in 131 s on 1 core of AMD EPYC.
+steps in 131 s on 1 core of AMD EPYC. Recorded with batches sorted by length and with older
+settings, see CHANGELOG.md.
 """
 
 from ssl_guard import config as base

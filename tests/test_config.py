@@ -52,9 +52,8 @@ def test_a_config_states_scores_and_time_of_its_records(name):
     seconds = np.mean([run["report"]["training"]["seconds"] for run in runs])
     (cores,) = {run["report"]["provenance"]["machine"]["cores"] for run in runs}
     docstring = " ".join(importlib.import_module(f"configs.{name}").__doc__.split())
-    assert (
-        f"({methods.SETTINGS['data.labelled']} labelled prompts, {len(runs)} seeds): " in docstring
-    )
+    setting = f"({methods.SETTINGS['data.labelled']} labelled prompts, {len(runs)} seeds)"
+    assert f"{setting}: F1 {f1}, AUPRC {auprc};" in docstring
     assert f"{seconds:.0f} s on {cores} core" in docstring
 
 

@@ -53,7 +53,7 @@ def table() -> str:
 
 
 def _table(name: str) -> str:
-    """Of the seeds with a record of `graph`, and the arms with one of each of them."""
+    """Formats the seeds with a record of `graph`, and the arms with one of each of them."""
     seeds = [seed for seed in SEEDS[name] if runs_of("ladder", [f"graph-{seed}"])]
     if len(seeds) < 2:
         return ""
@@ -91,7 +91,7 @@ def _table(name: str) -> str:
 
 
 def draws(result: results.Result, weights: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Every measure on the test rows, then on resamples of them: float64 [1 + RESAMPLES].
+    """Computes every measure on the test rows, then on resamples of them: float64 [1 + RESAMPLES].
 
     weights: int [resamples, rows] in parts, how often each row occurs.
     """
@@ -104,7 +104,7 @@ def draws(result: results.Result, weights: list[np.ndarray]) -> dict[str, np.nda
 
 
 def gain(ours: list[dict], theirs: list[dict], measure: str) -> dict[str, float]:
-    """Mean difference over seeds with a 95% interval; a resample draws seeds and test groups.
+    """Returns the mean difference over seeds with a 95% interval over seeds and test groups.
 
     ours, theirs: `draws` of each seed.
     """

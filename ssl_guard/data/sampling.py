@@ -90,7 +90,7 @@ def _stream(
 
 
 def interleaved(strata: np.ndarray) -> np.ndarray:
-    """An order, int [rows], of rows that spreads every stratum evenly and keeps the order within.
+    """Orders rows, int [rows], so that strata are spread evenly; keeps the order within each.
 
     strata: int [rows]. Of any consecutive rows each stratum has its share of all rows, to within a
     row for two strata.
@@ -105,7 +105,7 @@ def interleaved(strata: np.ndarray) -> np.ndarray:
 def _orders(
     seed: int, stream: int, size: int, strata: np.ndarray | None = None
 ) -> Callable[[int], np.ndarray]:
-    """order(epoch) -> a permutation of the rows, int64 [size], interleaved by strata."""
+    """Returns order(epoch) -> a permutation of the rows, int64 [size], interleaved by strata."""
 
     @functools.lru_cache(maxsize=2)
     def order(epoch: int) -> np.ndarray:

@@ -64,7 +64,7 @@ def text_features(vocabulary: Sequence[Example]) -> Callable:
 
 
 def lsa_features(vocabulary: Sequence[Example], components: int = 200) -> Callable:
-    """features(examples) -> float64 [rows, components] of unit length, or 0 without a known word.
+    """Returns features(examples) -> float64 [rows, components] of length 1, or 0 without a word.
 
     Latent semantic analysis (Deerwester et al., 1990): the truncated SVD of the TF-IDF of words,
     fitted on the `vocabulary`, with fewer components where it has fewer rows or words.

@@ -33,7 +33,7 @@ class Graph(NamedTuple):
 
 
 def join(features: Sequence[np.ndarray]) -> np.ndarray:
-    """Features whose cosine is the mean of the kinds' cosines: float32 [rows, sum of widths].
+    """Joins features, float32 [rows, sum of widths], so that cosines are the mean of the kinds'.
 
     features: one [rows, width] array for each kind.
     """
@@ -41,7 +41,7 @@ def join(features: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def neighbours(nodes: np.ndarray, k: int, rows: np.ndarray | None = None) -> Graph:
-    """The k nearest nodes of every row by cosine, all nodes if there are fewer.
+    """Finds the k nearest nodes of every row by cosine, all nodes if there are fewer.
 
     nodes: [nodes, n]; rows: [rows, n], None for the nodes themselves, which are then no neighbours
     of their own. Distances are computed in blocks of scikit-learn's working memory (1 GiB).
@@ -55,7 +55,7 @@ def neighbours(nodes: np.ndarray, k: int, rows: np.ndarray | None = None) -> Gra
 
 
 def smooth(scores: np.ndarray, graph: Graph, *, alpha: float, rounds: int) -> np.ndarray:
-    """Smoothed scores of the nodes, float64 [nodes], after so many rounds from their own scores."""
+    """Smooths the scores of the nodes for a number of rounds: float64 [nodes]."""
     smoothed = scores
     for _ in range(rounds):
         smoothed = read(scores, graph, smoothed, alpha=alpha)
@@ -63,7 +63,7 @@ def smooth(scores: np.ndarray, graph: Graph, *, alpha: float, rounds: int) -> np
 
 
 def read(own: np.ndarray, graph: Graph, smoothed: np.ndarray, *, alpha: float) -> np.ndarray:
-    """(1 - alpha) own + alpha (weighted mean of the neighbours' smoothed scores): float64 [rows].
+    """Computes (1 - alpha) own + alpha (mean of the neighbours' smoothed scores), float64 [rows].
 
     own: [rows]; graph: neighbours of the rows among the nodes; smoothed: [nodes]. A row without
     similar neighbours keeps its own score.
@@ -73,7 +73,7 @@ def read(own: np.ndarray, graph: Graph, smoothed: np.ndarray, *, alpha: float) -
 
 
 def quantile(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Share of the reference below each score, ties counted half: float64 [rows], in [0, 1].
+    """Computes the share of the reference below each score, float64 [rows]; ties count half.
 
     reference: float [rows], sorted. A fixed map: a row's quantile depends on no other row.
     """

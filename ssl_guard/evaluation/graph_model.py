@@ -64,7 +64,7 @@ class Settings(NamedTuple):
 def fit(
     features: Callable[[str], Mapping], labels: Mapping[str, np.ndarray], settings: Settings
 ) -> dict[str, np.ndarray]:
-    """The arrays of a fitted model, which `predict` takes.
+    """Fits the model and returns its arrays, which `predict` takes.
 
     features(split) -> {kind: [rows, n], dense or sparse}, for dev and those of NODES; labels: int
     [rows] of "labelled" and "dev". The labels of other rows are not read.
@@ -94,7 +94,7 @@ def fit(
 
 
 def predict(model: Mapping[str, np.ndarray], features: Mapping, settings: Settings) -> np.ndarray:
-    """Harmful probability of every row, float64 [rows]; features: {kind: [rows, n]}."""
+    """Predicts harmful probabilities, float64 [rows]; features: {kind: [rows, n]}."""
     slope, intercept = model["platt"]
     platt = {"kind": "platt", "slope": slope, "intercept": intercept}
     return calibrators.apply(platt, _scores(model, features, settings))
@@ -103,12 +103,12 @@ def predict(model: Mapping[str, np.ndarray], features: Mapping, settings: Settin
 def save(folder: Path, model: Mapping[str, np.ndarray]) -> None:
     """Writes the arrays of a fitted model to FILE in the folder."""
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **model)
+    np.savez(file, **model)
     atomic_write(folder / FILE, file.getvalue())
 
 
 def load(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of a fitted model. Raises BadInput if the folder has none."""
+    """Loads the arrays of a fitted model. Raises BadInput if the folder has none."""
     if not (folder / FILE).exists():
         raise BadInput(f"{folder} has no {FILE}, so nothing can be scored: train it again.")
     with np.load(folder / FILE, allow_pickle=False) as arrays:
@@ -116,7 +116,7 @@ def load(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _scores(model, features, settings: Settings) -> np.ndarray:
-    """The ensemble's scores, read on the graph."""
+    """Reads the ensemble's scores on the graph."""
     own = _ensemble(model, features, settings)
     if not settings.alpha:
         return own
@@ -126,7 +126,7 @@ def _scores(model, features, settings: Settings) -> np.ndarray:
 
 
 def _ensemble(model, features, settings: Settings) -> np.ndarray:
-    """Mean of the heads' quantiles."""
+    """Averages the quantiles of the heads."""
     return np.mean(
         [
             graph.quantile(_probabilities(model, kind, features[kind]), model[f"{kind}/reference"])
@@ -137,5 +137,5 @@ def _ensemble(model, features, settings: Settings) -> np.ndarray:
 
 
 def _probabilities(model, kind: str, features) -> np.ndarray:
-    """The harmful probability of one head, as of `baselines.harmful`."""
+    """Predicts the harmful probability of one head, as `baselines.harmful` does."""
     return expit(features @ model[f"{kind}/coef"] + model[f"{kind}/intercept"])

@@ -99,8 +99,8 @@ def load_run(workdir: str | Path) -> Run:
     """Loads a finished run from its config, its model folder and its selected checkpoint.
 
     Call `compilation.configure` with the run's config before, so that functions are compiled as in
-    training. Only SetFit and the logistic regressions read the corpus again, to fit
-    their head. Raises BadInput if a part of the run is missing.
+    training. SetFit and the methods with a closed form read the corpus again, to fit their head or
+    their vocabulary. Raises BadInput if a part of the run is missing.
     """
     workdir = Path(workdir)
     config = read_config(workdir)
@@ -132,7 +132,7 @@ def _selected_weights(workdir: Path, config, report: dict, model, mesh) -> dict[
 
 
 def _fitted(workdir: Path, config, report: dict):
-    """The weights of a method with a closed form, and predict(weights, records).
+    """Returns the weights of a method with a closed form, and predict(weights, records).
 
     A logistic regression is fitted again as it was. A graph is read from its file, and only its
     vocabularies are fitted again.
@@ -156,14 +156,14 @@ def _fitted(workdir: Path, config, report: dict):
 
 
 def kinds_of(config) -> tuple[str, ...]:
-    """The kinds of features that a method with a closed form reads."""
+    """Returns the kinds of features that a method with a closed form reads."""
     if config.algorithm == "graph":
         return graph_model.Settings(**config.graph).kinds
     return {"tfidf_logistic": ("tfidf",), "logistic_regression": ("encoder",)}[config.algorithm]
 
 
 def closed_form_features(config, prepared: Prepared) -> Callable:
-    """features(examples, records) -> {kind: [rows, n]} of `kinds_of`.
+    """Returns features(examples, records) -> {kind: [rows, n]} of `kinds_of`.
 
     Vocabularies are fitted on the unlabelled rows, if the method reads any, and the labelled ones.
     """
@@ -192,9 +192,9 @@ def closed_form_features(config, prepared: Prepared) -> Callable:
 
 
 def _encoded_once(encode: Callable, folder: Path, made_from: list, records: Records) -> np.ndarray:
-    """encode(records), of a whole view of shards only once: the folder keeps it as a .npy file.
+    """Returns encode(records), stored as a .npy file in the folder for a whole view of shards.
 
-    made_from: whatever else than the view decides the features, as JSON values.
+    made_from: the settings besides the view that determine the features, as JSON values.
     """
     if len(records) != records.manifest.get("count"):  # rows in memory, or some of a view
         return encode(records)
@@ -208,7 +208,7 @@ def _encoded_once(encode: Callable, folder: Path, made_from: list, records: Reco
 
 
 def content_of(fitted) -> dict[str, np.ndarray]:
-    """The numbers of a logistic regression or of a graph's model, for their sha256."""
+    """Returns the arrays of a logistic regression or of a graph's model, for their sha256."""
     if isinstance(fitted, dict):
         return fitted
     return {"coef": fitted.coef_, "intercept": fitted.intercept_}

@@ -45,7 +45,7 @@ def build(config: ConfigDict) -> Run:
 
 
 def _logistic(config, features, labels):
-    """A fitted head, its dev scores, and score(split) -> float64 [rows]."""
+    """Fits and returns a head, its dev scores, and score(split) -> float64 [rows]."""
     (kind,) = scorer.kinds_of(config)
     head, dev = baselines.fit(
         lambda split: features(split)[kind],
@@ -57,7 +57,7 @@ def _logistic(config, features, labels):
 
 
 def _graph(config, features, labels):
-    """A fitted model, its dev scores, and score(split) -> float64 [rows]."""
+    """Fits and returns a model, its dev scores, and score(split) -> float64 [rows]."""
     settings = graph_model.Settings(**config.graph)
     model = graph_model.fit(features, labels, settings)
 

@@ -22,20 +22,6 @@ from tests.tiny import final_checkpoint, smoke, timeless
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
-def runs(folder):
-    """Workdir and report of the smoke runs that the tests below look at closely."""
-    return {
-        name: (folder / name, train_run.train_and_evaluate(smoke(folder, name), folder / name))
-        for name in ("supervised", "uda")
-    }
-
-
 def test_a_supervised_start_to_the_end_is_the_supervised_run(runs, folder):
     started = train_run.train_and_evaluate(
         smoke(folder, "uda", **{"train.supervised_steps": 4}), folder / "started"

@@ -19,20 +19,6 @@ from tests.tiny import smoke
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
-def runs(folder):
-    """Workdir and report of the smoke runs that the tests below look at closely."""
-    return {
-        name: (folder / name, train_run.train_and_evaluate(smoke(folder, name), folder / name))
-        for name in ("supervised", "uda")
-    }
-
-
 def test_predictions_hold_ids_and_no_text(runs):
     workdir, result = runs["uda"]
     rows = [json.loads(line) for line in (workdir / "predictions.jsonl").read_text().splitlines()]

@@ -30,11 +30,6 @@ pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="module")
 def runs(folder):
     """Workdir and report of the run that others are compared with."""
     return {

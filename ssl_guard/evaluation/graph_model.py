@@ -103,7 +103,7 @@ def predict(model: Mapping[str, np.ndarray], features: Mapping, settings: Settin
 def save(folder: Path, model: Mapping[str, np.ndarray]) -> None:
     """Writes the arrays of a fitted model to FILE in the folder."""
     file = io.BytesIO()
-    np.savez(file, **model)
+    np.savez(file, allow_pickle=False, **model)
     atomic_write(folder / FILE, file.getvalue())
 
 

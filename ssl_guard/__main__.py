@@ -14,6 +14,8 @@ COMMANDS = {
     "generate": ("ssl_guard.commands.generate", "write new prompts with a chat model"),
     "data": ("ssl_guard.commands.data", "list, build and describe corpora"),
     "evaluate": ("ssl_guard.commands.evaluate", "score corpora with a finished run"),
+    "teach": ("ssl_guard.commands.teach", "write soft labels of the unlabelled rows"),
+    "self_train": ("ssl_guard.commands.self_train", "train teachers, and students on their labels"),
     "calibrate": ("ssl_guard.commands.calibrate", "fit thresholds with guarantees"),
     "report": ("ssl_guard.commands.report", "compare runs in tables and on a page"),
 }

@@ -5,7 +5,6 @@ are strings, numbers and tuples of them. Any key can be overridden on the comman
 --config.optim.lr=1e-4.
 """
 
-import difflib
 import json
 import re
 from pathlib import Path
@@ -53,6 +52,8 @@ LEAST = {  # smallest value of a key
     "data.test": 1,
     "data.window_steps": 1,
     "data.num_shapes": 0,
+    "teach.neighbours": 1,
+    "teach.rounds": 1,
     "augment.copies": 1,
     "model.num_heads": 1,
     "train.steps": 1,
@@ -76,6 +77,7 @@ CHOICES = {
     "train.on_save_error": ("stop", "continue"),
     "train.select_by": ("f1", "auprc"),
     "train.selection": ("threshold", "rank"),
+    "teach.combine": ("rank", "probability"),
     "data.task": ("response_harm", "prompt_harm", "content_moderation"),
     "data.label_sampling": ("balanced", "random"),
 }
@@ -95,6 +97,7 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     data.test_corpus = ""  # another corpus that provides the test rows; "": draws data.test rows
     # Comma-separated corpora whose rows join the unlabelled pool. Their labels are not read.
     data.unlabelled_corpus = ""
+    data.soft_labels = ""  # folder of a `teach` command, for configs/self_training.py
     # Columns of files. A file with other columns names them after its path, in any config key:
     # more.csv?prompt=text&label=toxic
     data.columns = ConfigDict()
@@ -187,6 +190,14 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     train.select_by = "auprc"  # dev score that selects the step: f1 (best threshold) or auprc
     train.tensorboard = False  # needs the extra "tensorboard"
 
+    config.teach = teach = ConfigDict()  # soft labels of the pool, see evaluation/teach.py
+    teach.combine = "rank"  # averages the teachers' ranks in the pool, or the "probability"
+    teach.features = ("lsa", "encoder")  # of the graph that smooths the average; () for none
+    teach.neighbours = 15
+    teach.alpha = 0.5  # weight of the neighbours
+    teach.share = 1.0  # share of the pool that is used: the most harmful and the safest rows
+    teach.rounds = 1  # students of `self_train`; each is a teacher of the next
+
     config.monitor = monitor = ConfigDict()  # alarms on pseudo-labels, see train/monitor.py
     monitor.disable_unlabelled_on_alarm = False  # True: no unlabelled loss while an alarm is up
     monitor.idle_steps = 50  # steps without a used pseudo-label before the alarm
@@ -264,9 +275,10 @@ def check(config: ConfigDict) -> None:
         "config.train.float32_check compares bfloat16 with float32: set config.model.dtype = "
         "'bfloat16', or unset the check.",
     )
+    for key in ("train.rank_share", "teach.share"):
+        _require(0 < values[key] <= 1, f"config.{key} = {values[key]} must be a share in (0, 1].")
     _require(
-        0 < config.train.rank_share <= 1,
-        f"config.train.rank_share = {config.train.rank_share} must be a share in (0, 1].",
+        0 <= config.teach.alpha < 1, f"config.teach.alpha = {config.teach.alpha} is not in [0, 1)."
     )
     _require(
         config.algorithm in config,
@@ -300,40 +312,6 @@ def _check_sets(augment: ConfigDict) -> None:
 def _require(holds: bool, sentence: str) -> None:
     if not holds:
         raise BadInput(sentence)
-
-
-def check_overrides(config: ConfigDict, arguments: list[str]) -> None:
-    """Raises BadInput for a command-line override of an unknown key and suggests the nearest one.
-
-    arguments: the command line; only --config.some.key[=value] is checked.
-    """
-    for argument in arguments:
-        if not argument.startswith("--config."):
-            continue
-        path = argument.removeprefix("--config.").split("=", 1)[0].split(".")
-        node = config
-        for depth, key in enumerate(path):
-            if not isinstance(node, ConfigDict) or key not in node:
-                asked = "config." + ".".join(path[: depth + 1])
-                raise BadInput(f"there is no {asked}: {_nearest(config, path, depth)}")
-            node = node[key]
-
-
-def _nearest(config: ConfigDict, path: list[str], depth: int) -> str:
-    """Suggests a key: the closest sibling, else the same name elsewhere, else all siblings."""
-    keys = leaves(config)
-    parent = ".".join(path[:depth])
-    siblings = [key for key in keys if key.startswith(parent + "." if parent else "")]
-    wanted = ".".join(path)
-    # The shared parent does not count as similarity.
-    ends = {key[len(parent) :].lstrip("."): key for key in siblings}
-    close = difflib.get_close_matches(".".join(path[depth:]), ends, n=1, cutoff=0.6)
-    near = [ends[name] for name in close]
-    near = near or [key for key in keys if key.split(".")[-1] == path[-1]]
-    if not near and parent and siblings:
-        return f"its keys are {', '.join(ends)}."
-    near = near or difflib.get_close_matches(wanted, keys, n=1, cutoff=0.0)
-    return f"did you mean config.{near[0]}?"
 
 
 def as_json(config: ConfigDict) -> dict:

@@ -23,7 +23,7 @@ from ssl_guard import algorithms
 from ssl_guard.augment import select
 from ssl_guard.augment.ops import OPS
 from ssl_guard.augment.text_set import TextSet
-from ssl_guard.data import assemble, contamination, duplicates
+from ssl_guard.data import assemble, contamination, duplicates, soft_labels
 from ssl_guard.data.encode import encode, encode_windows, originals
 from ssl_guard.data.records import Records
 from ssl_guard.data.schema import Example, commercial_use, label_map
@@ -50,6 +50,7 @@ class Prepared(NamedTuple):
     labelled: Records
     unlabelled: Records | None
     strong: Mixture | None
+    soft_labels: soft_labels.SoftLabels | None  # if config.data.soft_labels names them
     dev: Records
     test: Records
     test_groups: np.ndarray  # int [test rows]: number of the near-duplicate group of the prompt
@@ -72,6 +73,7 @@ class DataSpec:
         self.model, self.max_length = config.model.name, data.max_length
         self.stride, self.all_labels = config.eval.stride, data.all_labels
         self.data_dir = Path(data.dir)
+        self.soft_labels = Path(data.soft_labels) if data.soft_labels else None
         self.corpora = assemble.CorporaSpec(
             corpus=data.corpus,
             task=data.task,
@@ -181,12 +183,17 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         )
         records[name] = Windowed(records[name], parts)
 
+    soft = None
+    if views and spec.soft_labels:
+        ids = [example.id for example in pool]
+        soft = soft_labels.open_set(spec.soft_labels, ids, pool=source.hashes)
     groups = {name: duplicates.group_numbers([e.prompt for e in rows[name]]) for name in scored[1:]}
     manifests = [r.manifest for r in (*records.values(), *strong_views)]
     return Prepared(
         labelled=records["labelled"],
         unlabelled=records.get("unlabelled"),
         strong=strong,
+        soft_labels=soft,
         dev=records["dev"],
         test=records["test"],
         test_groups=groups["test"],
@@ -201,7 +208,8 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         hashes=made_from | {"weights_sha256": sha256_file(model_folder / "model.safetensors")},
         shards_sha256={
             m["view"]: hashlib.sha256(json.dumps(m).encode()).hexdigest() for m in manifests
-        },
+        }
+        | ({"soft_labels": soft.sha256} if soft else {}),
     )
 
 

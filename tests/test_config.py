@@ -100,16 +100,16 @@ def test_every_key_is_read_somewhere():
 )
 def test_an_unknown_override_names_the_key_that_was_meant(argument, meant):
     with pytest.raises(BadInput, match=re.escape(f"did you mean {meant}?")):
-        base.check_overrides(load("uda"), ["main", argument])
+        cli.check_overrides(load("uda"), ["main", argument])
 
 
 def test_a_key_unlike_any_lists_those_of_its_group():
     with pytest.raises(BadInput, match="its keys are clip_norm, .*, lr, "):
-        base.check_overrides(load("uda"), ["main", "--config.optim.learning_rate=1"])
+        cli.check_overrides(load("uda"), ["main", "--config.optim.learning_rate=1"])
 
 
 def test_known_overrides_pass():
-    base.check_overrides(load("uda"), ["--config.optim.lr=1", "--workdir=x", "--config=a.py"])
+    cli.check_overrides(load("uda"), ["--config.optim.lr=1", "--workdir=x", "--config=a.py"])
 
 
 @pytest.mark.parametrize(

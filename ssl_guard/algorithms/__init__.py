@@ -18,6 +18,7 @@ from ssl_guard.algorithms import (
     pi_model,
     pseudo_label,
     remixmatch,
+    self_training,
     setfit,
     simmatch,
     softmatch,
@@ -39,6 +40,7 @@ from ssl_guard.errors import BadInput
 ALGORITHMS = {
     "supervised": supervised.make,
     "pseudo_label": pseudo_label.make,
+    "self_training": self_training.make,
     "pi_model": pi_model.make,
     "mean_teacher": mean_teacher.make,
     "vat": vat.make,

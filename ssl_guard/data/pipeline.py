@@ -13,6 +13,7 @@ import numpy as np
 
 from ssl_guard.data import bucketing, packing, sampling
 from ssl_guard.data.records import Records
+from ssl_guard.data.soft_labels import SoftLabels
 from ssl_guard.data.view_mixture import Mixture
 from ssl_guard.errors import BadInput
 
@@ -25,6 +26,7 @@ def train_batches(
     weak: Records | None,
     strong: Records | Mixture | None,
     *,
+    soft_labels: SoftLabels | None = None,
     seed: int,
     steps: int,
     labelled_batch: int,
@@ -46,6 +48,7 @@ def train_batches(
     labelled, weak, strong: the views. weak: record i is row i of the unlabelled pool. strong: copy
         c of row i at i * copies + c, or several such views as a Mixture. Both are None for a
         supervised run, strong for an algorithm without augmentation.
+    soft_labels: of the rows of `weak`, for a method that learns from them.
     labelled_batch, unlabelled_batch: rows of a global batch. A process gets its own slice, rows
         [process_index * B / process_count, (process_index + 1) * B / process_count).
     buckets: increasing padded lengths; the last one is at least as long as any record.
@@ -71,6 +74,7 @@ def train_batches(
         depends on whether it has a response
         index: int32 [Bu], position in the pool; hidden_label: int32 [Bu], -1 where unknown
         weight: float32 [Bu], 0 where a pool row occurs in the global batch for the second time
+        soft_label, soft_weight: float32 [Bu], with soft_labels
     `row` is the place in the global batch.
 
     Every epoch visits each row once, in a new order, and uses the row's next strong copy, starting
@@ -177,6 +181,9 @@ def train_batches(
                 batch["hidden_label"] = np.array([row["label"] for row in rows], np.int32)
                 batch["index"] = index[mine].astype(np.int32)
                 batch["weight"] = _first_occurrence(index)[mine]
+                if soft_labels is not None:
+                    batch["soft_label"] = soft_labels.harmful[index[mine]]
+                    batch["soft_weight"] = soft_labels.weight[index[mine]]
         return batch
 
     return (

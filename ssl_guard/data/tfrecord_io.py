@@ -1,14 +1,14 @@
 """Reads and writes TFRecord files without tensorflow: tf.train.Example messages with CRCs.
 
 A frame is uint64 size, uint32 masked CRC32C of the size, the message, uint32 masked CRC of the
-message. A message is a dict of str features: an int becomes an int64 list of one, bytes a bytes
-list of one. Text is UTF-8 bytes.
+message. A message is a dict of str features: an int becomes an int64 list of one, a float a float
+list of one, bytes a bytes list of one. Text is UTF-8 bytes.
 """
 
 import contextlib
 import errno
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,13 +20,15 @@ from ssl_guard.errors import BadInput
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 
 
-def serialise(row: dict[str, int | bytes]) -> bytes:
+def serialise(row: Mapping[str, int | float | bytes]) -> bytes:
     """Serialises a row as a message. The same row gives the same bytes."""
     example = Example()
     feature = example.features.feature
     for name, value in row.items():
         if isinstance(value, bytes):
             feature[name].bytes_list.value.append(value)
+        elif isinstance(value, float):
+            feature[name].float_list.value.append(value)
         else:
             feature[name].int64_list.value.append(int(value))
     return example.SerializeToString(deterministic=True)
@@ -36,8 +38,7 @@ def parse(data: bytes) -> dict[str, Any]:
     """Parses the row of a message."""
     row = {}
     for name, feature in Example.FromString(data).features.feature.items():
-        values = feature.int64_list if feature.HasField("int64_list") else feature.bytes_list
-        row[name] = values.value[0]
+        row[name] = getattr(feature, feature.WhichOneof("kind")).value[0]
     return row
 
 

@@ -138,7 +138,7 @@ def _fitted(workdir: Path, config, report: dict):
     vocabularies are fitted again.
     """
     prepared = prepare(config, views=views_of(config))
-    features_of = closed_form_features(config, prepared)
+    features_of = fixed_features(config, prepared, kinds_of(config))
 
     def features(records):
         return features_of(records.examples, records)
@@ -162,12 +162,13 @@ def kinds_of(config) -> tuple[str, ...]:
     return {"tfidf_logistic": ("tfidf",), "logistic_regression": ("encoder",)}[config.algorithm]
 
 
-def closed_form_features(config, prepared: Prepared) -> Callable:
-    """Returns features(examples, records) -> {kind: [rows, n]} of `kinds_of`.
+def fixed_features(config, prepared: Prepared, kinds: Sequence[str]) -> Callable:
+    """Returns features(examples, records) -> {kind: [rows, n]} that no training changes.
 
-    Vocabularies are fitted on the unlabelled rows, if the method reads any, and the labelled ones.
+    kinds: of graph_model.KINDS. Vocabularies are fitted on the labelled and the unlabelled rows of
+    `prepared`.
     """
-    kinds, encode = kinds_of(config), None
+    encode = None
     texts = prepared.texts["labelled"] + prepared.texts.get("unlabelled", [])
     text_features = {
         kind: fit(texts) for kind, fit in baselines.TEXT_FEATURES.items() if kind in kinds

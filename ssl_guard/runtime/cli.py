@@ -1,11 +1,13 @@
 """Runs a command: reads its flags, and reports bad input in one sentence with exit code 2."""
 
+import difflib
 import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
 from ssl_guard import config as config_module
 from ssl_guard.errors import BadInput
@@ -88,12 +90,46 @@ def _parse(argv: list[str], doc: str) -> list[str]:
             # "--config=FILE" or "--config FILE"
             words = [word for argument in argv for word in argument.split("=", 1)]
             path = words[words.index("--config") + 1]
-            config_module.check_overrides(FLAGS["config"].parser.parse(path), argv)
+            check_overrides(FLAGS["config"].parser.parse(path), argv)
         except BadInput as named:
             _fail(named)
         _fail(error)
     except flags.Error as error:
         _fail(error)
+
+
+def check_overrides(config: ConfigDict, arguments: list[str]) -> None:
+    """Raises BadInput for a command-line override of an unknown key and suggests the nearest one.
+
+    arguments: the command line; only --config.some.key[=value] is checked.
+    """
+    for argument in arguments:
+        if not argument.startswith("--config."):
+            continue
+        path = argument.removeprefix("--config.").split("=", 1)[0].split(".")
+        node = config
+        for depth, key in enumerate(path):
+            if not isinstance(node, ConfigDict) or key not in node:
+                asked = "config." + ".".join(path[: depth + 1])
+                raise BadInput(f"there is no {asked}: {_nearest(config, path, depth)}")
+            node = node[key]
+
+
+def _nearest(config: ConfigDict, path: list[str], depth: int) -> str:
+    """Suggests a key: the closest sibling, else the same name elsewhere, else all siblings."""
+    keys = config_module.leaves(config)
+    parent = ".".join(path[:depth])
+    siblings = [key for key in keys if key.startswith(parent + "." if parent else "")]
+    wanted = ".".join(path)
+    # The shared parent does not count as similarity.
+    ends = {key[len(parent) :].lstrip("."): key for key in siblings}
+    close = difflib.get_close_matches(".".join(path[depth:]), ends, n=1, cutoff=0.6)
+    near = [ends[name] for name in close]
+    near = near or [key for key in keys if key.split(".")[-1] == path[-1]]
+    if not near and parent and siblings:
+        return f"its keys are {', '.join(ends)}."
+    near = near or difflib.get_close_matches(wanted, keys, n=1, cutoff=0.0)
+    return f"did you mean config.{near[0]}?"
 
 
 def _show_help(doc: str) -> NoReturn:

@@ -31,7 +31,7 @@ def build(config: ConfigDict) -> Run:
         graph_model.Settings(**config.graph).check()
     prepared = prepare(config, views=views_of(config))
     began = time.monotonic()
-    features_of = scorer.closed_form_features(config, prepared)
+    features_of = scorer.fixed_features(config, prepared, scorer.kinds_of(config))
 
     @functools.cache
     def features(split):

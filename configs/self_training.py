@@ -1,0 +1,21 @@
+"""Self-training: a new student learns the soft labels of diverse teachers.
+
+python -m ssl_guard teach --config=configs/self_training.py --to=runs/soft \\
+    --teachers=runs/supervised,runs/graph
+python -m ssl_guard train --config=configs/self_training.py --workdir=runs/self_training \\
+    --config.data.soft_labels=runs/soft
+"""
+
+from ssl_guard import config as base
+
+
+def get_config(arg=None):
+    config = base.default(
+        "self_training",
+        supervised_weight=0.5,  # lambda_l, of the labelled rows; the soft labels weigh 1
+    )
+    config.augment.name = "identity"  # ("tfidf",) and so on add the noise of Noisy Student
+    config.augment.ops = ("identity",)
+    config.augment.copies = 1
+    config.train.labelled_batch, config.train.unlabelled_batch = 8, 24
+    return base.variant(config, arg)

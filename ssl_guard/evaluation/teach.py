@@ -1,0 +1,195 @@
+"""Writes soft labels of a run's unlabelled pool with a set of teachers.
+
+A teacher is a classifier that scores the pool and dev:
+
+    FOLDER       a finished run on the same split, of any method
+    hf:FOLDER    a text classifier of Hugging Face
+    scores:FILE  JSON lines {"id", "score"}, such as a chat model's judgements
+
+The teachers' ranks in the pool (or their probabilities after Platt scaling on dev) are averaged and
+smoothed over the pool's nearest neighbours (graph.py), where the labelled rows are nodes with their
+label as score. Platt scaling on dev makes the result a probability, the soft label. Teachers with
+different features err on different rows, and so do neighbours; their mean is a better teacher than
+any of them (co-training, Blum and Mitchell, 1998; self-training with ensembles).
+"""
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+from scipy.stats import spearmanr
+
+from ssl_guard.data import soft_labels
+from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import calibrators, external, graph, inference, metrics, scorer
+from ssl_guard.evaluation.scorer import Scorer
+from ssl_guard.prepare import Prepared, prepare
+from ssl_guard.runtime.files import read_jsonl, sha256_file
+
+SMOOTHING_ROUNDS = 10  # the rest changes a score by less than alpha ** 10
+
+
+class Settings(NamedTuple):
+    """The keys of config.teach that soft labels depend on, see config.py."""
+
+    combine: str
+    features: tuple[str, ...]
+    neighbours: int
+    alpha: float
+    share: float
+
+
+def teach(config: ConfigDict, teachers: Sequence[str], folder: str | Path) -> dict:
+    """Writes the soft labels of the config's pool to a folder and returns their manifest.
+
+    teachers: see above. Soft labels of the same teachers and settings are not made again. Raises
+    BadInput for a teacher of another split, without a score for a row, or worse than guessing.
+    """
+    if not teachers:
+        raise BadInput("no teacher is given: name finished runs, hf:FOLDER or scores:FILE.")
+    folder, settings = (
+        Path(folder),
+        Settings(**{key: config.teach[key] for key in Settings._fields}),
+    )
+    prepared = prepare(config, views=("weak",))
+    found = [open_teacher(name, prepared.hashes["split_sha256"]) for name in teachers]
+    hashes = {key: prepared.hashes[key] for key in ("corpus_sha256", "split_sha256")}
+    made_from = hashes | {
+        "teachers": [[teacher.name, teacher.sha256] for teacher in found],
+        "settings": json.loads(json.dumps(settings._asdict())),
+    }
+    there = soft_labels.read_manifest(folder)
+    if there and there.get("made_from") == made_from:
+        return there
+    pool, dev = prepared.texts["unlabelled"], prepared.texts["dev"]
+    labels = inference.labels_of(prepared.dev)
+    scores = [(teacher.score(pool)[0], teacher.score(dev)[0]) for teacher in found]
+    on_pool, on_dev = combine(scores, labels, settings.combine)
+    if settings.features:
+        on_pool, on_dev = _smoothed(config, prepared, on_pool, on_dev, settings)
+    platt = calibrators.fit("platt", labels, on_dev)
+    harmful, dev_harmful = (calibrators.apply(platt, part) for part in (on_pool, on_dev))
+    low, high = cut_offs(harmful, settings.share)
+    weight = (harmful <= low) | (harmful >= high)
+    results = {
+        "teachers": [
+            {"name": teacher.name, "dev": metrics.dev_scores(labels, dev_score)}
+            for teacher, (_, dev_score) in zip(found, scores, strict=True)
+        ],
+        "dev": metrics.dev_scores(labels, dev_harmful),
+        "dev_precision": precision(labels, dev_harmful, low, high),
+        "agreement": agreement([mine for mine, _ in scores]),
+        "used": int(weight.sum()),
+        "harmful_share": float(harmful.mean()),
+    }
+    ids = [example.id for example in pool]
+    return soft_labels.write(folder, ids, harmful, weight, made_from=made_from, results=results)
+
+
+def open_teacher(name: str, split_sha256: str) -> Scorer:
+    """Opens a teacher. Raises BadInput for one that is missing or was trained on another split."""
+    if name.startswith("scores:"):
+        return _from_file(Path(name.removeprefix("scores:")))
+    if name.startswith("hf:"):
+        return external.checkpoint_scorer(name.removeprefix("hf:"))
+    config = scorer.read_config(name)
+    report = json.loads(Path(name, "report.json").read_text())
+    if report["provenance"]["split_sha256"] != split_sha256:
+        raise BadInput(
+            f"the teacher {name} was trained on another corpus or split, so its labelled rows may "
+            "be dev rows here: train it with the same config.data and config.seed."
+        )
+
+    def score(examples):
+        run = scorer.load_run(name)
+        return run.predict(run.weights[report["weights"]], run.records(examples)), None
+
+    return Scorer(config.algorithm, report["checkpoint_sha256"], score)
+
+
+def _from_file(path: Path) -> Scorer:
+    """Opens a file of scores as a teacher. Raises BadInput for one that is no such file."""
+    try:
+        scores = {row["id"]: float(row["score"]) for row in read_jsonl(path)}
+        sha256 = sha256_file(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f'the teacher scores:{path} must be a file of lines {{"id": ..., "score": number}}.'
+        ) from error
+
+    def score(examples):
+        missing = [e.id for e in examples if not np.isfinite(scores.get(e.id, np.nan))]
+        if missing:
+            raise BadInput(
+                f"{path} has no finite score for {len(missing)} of {len(examples)} rows, such as "
+                f"{missing[0]}: score them, or leave the teacher out."
+            )
+        return np.array([scores[e.id] for e in examples]), None
+
+    return Scorer(path.stem, sha256, score)
+
+
+def combine(
+    scores: Sequence[tuple[np.ndarray, np.ndarray]], labels: np.ndarray, how: str
+) -> list[np.ndarray]:
+    """Averages teachers: scores of the pool and of dev, float64 [rows] in [0, 1].
+
+    scores: of the pool and of dev, for each teacher; labels: int [dev]; how: "rank" averages the
+    shares of the pool below each score, "probability" the scores after Platt scaling on dev.
+    """
+
+    def common(pool, dev):
+        if how == "rank":
+            reference = np.sort(pool)
+            return [graph.quantile(part, reference) for part in (pool, dev)]
+        platt = calibrators.fit("platt", labels, dev)
+        return [calibrators.apply(platt, part) for part in (pool, dev)]
+
+    return [
+        np.mean(parts, axis=0) for parts in zip(*(common(*mine) for mine in scores), strict=True)
+    ]
+
+
+def _smoothed(config, prepared: Prepared, pool, dev, settings: Settings) -> list[np.ndarray]:
+    """Smooths the scores of the pool, and reads those of dev, on the graph of all training rows."""
+    features = scorer.fixed_features(config, prepared, settings.features)
+
+    def joined(split):
+        found = features(prepared.texts[split], getattr(prepared, split))
+        return graph.join([found[kind] for kind in settings.features])
+
+    nodes = np.vstack([joined("labelled"), joined("unlabelled")])
+    own = np.concatenate([inference.labels_of(prepared.labelled), pool])
+    neighbours = graph.neighbours(nodes, settings.neighbours)
+    smoothed = graph.smooth(own, neighbours, alpha=settings.alpha, rounds=SMOOTHING_ROUNDS)
+    near = graph.neighbours(nodes, settings.neighbours, joined("dev"))
+    return [smoothed[-len(pool) :], graph.read(dev, near, smoothed, alpha=settings.alpha)]
+
+
+def cut_offs(harmful: np.ndarray, share: float) -> tuple[float, float]:
+    """Returns the probabilities up to and from which rows of the pool are used.
+
+    harmful: float [pool]; share: of the pool that is used, in (0, 1]. The classes have the shares
+    of their mean probabilities, so confidence in one class does not crowd out the other.
+    """
+    prior = harmful.mean()
+    return tuple(np.quantile(harmful, [share * (1 - prior), 1 - share * prior]))
+
+
+def precision(labels: np.ndarray, harmful: np.ndarray, low: float, high: float) -> dict:
+    """Computes the share of right pseudo-labels of each class on dev, None for no row.
+
+    labels: int [rows]; harmful: float [rows]; low, high: see `cut_offs`.
+    """
+    chosen = {"safe": labels[harmful <= low] == 0, "harmful": labels[harmful >= high] == 1}
+    return {name: float(right.mean()) if len(right) else None for name, right in chosen.items()}
+
+
+def agreement(scores: Sequence[np.ndarray]) -> float | None:
+    """Computes the mean Spearman correlation of pairs of teachers; None for a single one."""
+    pairs = [spearmanr(a, b).statistic for a, b in itertools.combinations(scores, 2)]
+    return float(np.mean(pairs)) if pairs else None

@@ -14,6 +14,7 @@ from ssl_guard import config as base
 from ssl_guard.augment import gates, ops, recipe
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import model_gates
+from ssl_guard.runtime import cli
 
 CONFIGS = sorted(path.stem for path in Path("configs").glob("*.py"))
 SETS = sorted(f"augment.{path.stem}" for path in Path("configs/augment").glob("*.py"))

@@ -1,6 +1,7 @@
 """Cells and tables of experiments/, and the size of their records."""
 
 import importlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,16 @@ def test_every_record_is_of_a_cell_and_every_config_is_there(experiment):
     records = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.json")}
     assert records and records <= set(found)
     assert all(Path(f"configs/{cell.config}.py").exists() for cell in found.values())
+
+
+def test_the_test_rows_of_records_are_those_that_there_are():
+    named = {
+        path.with_name(f"rows-{sha256[:12]}.parquet")
+        for path in Path("experiments").glob("*/**/*.json")
+        if (sha256 := json.loads(path.read_text()).get("rows"))
+        and path.with_suffix(".parquet").exists()
+    }
+    assert named and named == set(Path("experiments").rglob("rows-*.parquet"))
 
 
 def test_the_folder_is_small():

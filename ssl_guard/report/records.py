@@ -18,6 +18,7 @@ are in rows-<sha256>.parquet of the same folder, which all records of these rows
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,11 +26,11 @@ from ssl_guard import config as configs
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime.files import atomic_write, read_jsonl
 
-# Prefixes of the metrics that tables and plots read.
-METRICS = (
-    "step", "alarm/", "dev/raw/f1", "dev/ema/f1", "loss/supervised", "loss/unlabelled",
-    "pseudo/accuracy", "pseudo/margins_", "pseudo/mask_rate",
-)  # fmt: skip
+# Names of the metrics that tables and plots read.
+METRICS = re.compile(
+    r"step|alarm/\w+|dev/\w+/f1|loss/(supervised|unlabelled)"
+    r"|pseudo/(accuracy|mask_rate|margins_\d)"
+)
 SIGNIFICANT = 5  # digits of these metrics
 ROW = ("id", "group", "label")  # keys of predictions.jsonl that are not scores
 DIGITS = 7  # decimals of the scores in predictions.jsonl; float32 keeps them between 0 and 1
@@ -99,7 +100,7 @@ def read(record: str | Path) -> dict:
 
 
 def _columns(rows: list[dict]) -> dict[str, list]:
-    names = dict.fromkeys(name for row in rows for name in row if name.startswith(METRICS))
+    names = dict.fromkeys(name for row in rows for name in row if METRICS.fullmatch(name))
     return {name: [_short(row.get(name)) for row in rows] for name in names}
 
 

@@ -15,13 +15,30 @@ PREDICTIONS = [
 ]
 METRICS = [
     {"step": 10, "loss/supervised": 0.6938898746783917, "time/seconds": 3.0},
-    {"step": 20, "pseudo/margins_1": [0.33333333, 0.75, 0.0], "alarm/one_class": 0.0},
-    {"step": 123456, "loss/supervised": 1234567.0, "dev/raw/f1": 1.2345678e-07, "dev/raw/ece": 0.5},
+    {
+        "step": 20,
+        "pseudo/margins_1": [0.33333333, 0.75, 0.0],
+        "loss/total": 0.5,
+        "alarm/one_class": 0.0,
+    },
+    {
+        "step": 123456,
+        "loss/supervised": 1234567.0,
+        "dev/raw/f1": 1.2345678e-07,
+        "pseudo/mask_rate": 0.5,
+    },
+    {"dev/raw/f1_at_half": 0.5, "pseudo/mask_rate_1": 0.5, "step": 123457},
 ]
-KEPT = [  # without time and ece, five digits
+KEPT = [  # of those that tables and plots read; five digits
     {"step": 10, "loss/supervised": 0.69389},
     {"step": 20, "pseudo/margins_1": [0.33333, 0.75, 0], "alarm/one_class": 0},
-    {"step": 123456, "loss/supervised": 1234600, "dev/raw/f1": 1.2346e-07},
+    {
+        "step": 123456,
+        "loss/supervised": 1234600,
+        "dev/raw/f1": 1.2346e-07,
+        "pseudo/mask_rate": 0.5,
+    },
+    {"step": 123457},
 ]
 MADE_BY = {"commit": "c0", "max_length": 64}
 

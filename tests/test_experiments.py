@@ -1,17 +1,22 @@
 """Cells and tables of experiments/, and the size of their records."""
 
 import importlib
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments import sweep
+from experiments import sweep, tables
+from experiments.gpu import cells as gpu
 from experiments.ladder import cells as ladder
 from experiments.tables import seeds_table
+from ssl_guard import config as configs
 from ssl_guard.errors import BadInput
+from ssl_guard.train import run as train_run
 from tests.report.test_records import workdir_of
 from tests.report.test_report import cells, run
+from tests.tiny import smoke
 
 
 def test_seeds_table_means_spreads_and_gains():
@@ -111,6 +116,52 @@ def test_a_cell_with_a_record_does_not_run_again(tmp_path, monkeypatch):
     assert [command[1] for command in started[3:]] == ["augment", "train"]
 
 
+def config_of(cell):
+    """The config of a cell, with the settings as flags set them."""
+    config = importlib.import_module(f"configs.{cell.config}").get_config()
+    config.update_from_flattened_dict(dict(cell.settings))
+    return config
+
+
+@pytest.mark.parametrize("name", [name for name in gpu.CELLS if name.startswith("smoke/")])
+def test_smoke_cells_are_full_cells_cut_down(name):
+    full, small = gpu.CELLS[name.replace("smoke/", "full/")], gpu.CELLS[name]
+    assert full.config == small.config
+    expected = configs.as_json(configs.smoke(config_of(full)))
+    found = configs.as_json(config_of(small))
+    configs.check(config_of(full))
+    configs.check(config_of(small))
+    differing = {key for key in found if found[key] != expected[key]}
+    assert differing <= {"data.num_shapes", "train.supervised_steps", "monitor.baseline_run"}
+    assert found["monitor.baseline_run"] == expected["monitor.baseline_run"].replace(
+        "/full/", "/smoke/"
+    )
+
+
+def test_the_smoke_cells_train_and_fill_the_table(tmp_path, monkeypatch):
+    def train(workdir, *command):
+        cell = gpu.CELLS[str(workdir.relative_to("runs/gpu"))]
+        own = {
+            key: value
+            for key, value in cell.settings.items()
+            if key.startswith(("train.", "optim.", "monitor.", "data.pack", "model.dtype", "seed"))
+        }
+        train_run.train_and_evaluate(smoke(tmp_path, cell.config, **own), workdir)
+
+    monkeypatch.chdir(tmp_path)
+    for module in (sweep, tables):
+        monkeypatch.setattr(module, "HERE", tmp_path / "experiments")
+    monkeypatch.setattr(sweep, "_program", train)
+    assert gpu.table() == ""
+    for name, cell in gpu.CELLS.items():
+        if name.startswith("smoke/"):
+            sweep.run("gpu", name, cell)
+    assert gpu.table() == ""  # of the full cells
+    Path("experiments/gpu/smoke").rename("experiments/gpu/full")
+    _, _, *rows = gpu.table().splitlines()
+    assert {cells(row)[0] for row in rows} == {gpu.BASELINE, gpu.RECIPE}
+
+
 def test_product_changes_the_last_axis_fastest():
     found = [(cell["a"], cell["b"]) for cell in sweep.product(a="xy", b=(1, 2))]
     assert found == [("x", 1), ("x", 2), ("y", 1), ("y", 2)]
@@ -121,8 +172,19 @@ def test_every_record_is_of_a_cell_and_every_config_is_there(experiment):
     found = importlib.import_module(f"experiments.{experiment}.cells").CELLS
     folder = Path("experiments", experiment)
     records = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.json")}
-    assert records and records <= set(found)
+    assert records or "There are no records yet" in (folder / "README.md").read_text()
+    assert records <= set(found)
     assert all(Path(f"configs/{cell.config}.py").exists() for cell in found.values())
+
+
+def test_the_test_rows_of_records_are_those_that_there_are():
+    named = {
+        path.with_name(f"rows-{sha256[:12]}.parquet")
+        for path in Path("experiments").glob("*/**/*.json")
+        if (sha256 := json.loads(path.read_text()).get("rows"))
+        and path.with_suffix(".parquet").exists()
+    }
+    assert named and named == set(Path("experiments").rglob("rows-*.parquet"))
 
 
 def test_the_folder_is_small():

@@ -41,7 +41,16 @@ def test_the_corpora_are_those_that_there_are():
 
 @pytest.mark.parametrize(
     "experiment",
-    ["first_light", "methods", "augmentation", "operating_point", "evaluation", "budget", "ladder"],
+    [
+        "first_light",
+        "methods",
+        "augmentation",
+        "operating_point",
+        "evaluation",
+        "budget",
+        "ladder",
+        "gpu",
+    ],
 )
 def test_the_tables_of_the_sweeps_come_from_their_records(experiment):
     cells = importlib.import_module(f"experiments.{experiment}.cells")

@@ -13,6 +13,7 @@ unless the method works inside the model:
     weak, strong: input_ids, attention_mask, token_type_ids int32 [B_u, L], row int32 [B_u]
     index: int32 [B_u], position in the unlabelled pool; weight: float32 [B_u]
     hidden_label: int32 [B_u], -1 where unknown; read by the diagnostics and by an oracle alone
+    soft_label, soft_weight: float32 [B_u], read by self-training alone
 
 `row` is the row's place in the global batch. Dropout is keyed by it, so that the same batch gives
 the same numbers on any number of devices. Views may be packed, see data/packing.py.

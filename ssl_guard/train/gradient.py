@@ -172,17 +172,12 @@ def _check_support(config: ConfigDict, algorithm: algorithms.Algorithm) -> None:
             f"{config.algorithm} has no pseudo-labels that hidden labels could replace: unset "
             "config.train.oracle, or set config.data.all_labels to train on them."
         )
-    taught = config.algorithm == "self_training"
-    if taught and not config.data.soft_labels and not config.train.oracle:
+    taught = config.data.soft_labels or config.train.oracle
+    if config.algorithm == "self_training" and not taught:
         raise BadInput(
             "self_training learns from the soft labels of teachers: name their folder in "
             "config.data.soft_labels (python -m ssl_guard teach writes it), or use "
             "python -m ssl_guard self_train, which trains the teachers too."
-        )
-    if config.data.soft_labels and not taught:
-        raise BadInput(
-            f"{config.algorithm} reads no soft labels: unset config.data.soft_labels, or use "
-            "configs/self_training.py."
         )
     if config.data.packing and algorithm.forward is not None:
         raise BadInput(f"{config.algorithm}: {NOT_PACKED}")

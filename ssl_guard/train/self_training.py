@@ -49,7 +49,7 @@ def self_train(config: ConfigDict, workdir: str | Path) -> list[Path]:
     for number in range(1, config.teach.rounds + 1):
         labels = workdir / f"soft_labels-{number}"
         teach.teach(config, [str(learnt), str(ensemble)], labels)
-        student = ConfigDict(config).unlock()
+        student = config.copy_and_resolve_references().unlock()
         student.data.soft_labels = str(labels)
         learnt = workdir / f"student-{number}"
         train_and_evaluate(student.lock(), learnt)
@@ -59,7 +59,7 @@ def self_train(config: ConfigDict, workdir: str | Path) -> list[Path]:
 
 def other_method(config: ConfigDict, algorithm: str, hyper_parameters: dict) -> ConfigDict:
     """Returns the config of another method with the same data, model and steps."""
-    other = ConfigDict(config).unlock()
+    other = config.copy_and_resolve_references().unlock()
     del other[other.algorithm]
     other.algorithm = algorithm
     other[algorithm] = ConfigDict(hyper_parameters)

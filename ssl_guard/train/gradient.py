@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from ssl_guard import algorithms, models, steps
 from ssl_guard.algorithms import selection
 from ssl_guard.data import pipeline
-from ssl_guard.data.soft_labels import SoftLabels
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference, metrics, scorer
 from ssl_guard.prepare import Prepared, prepare
@@ -52,7 +51,7 @@ def build(config: ConfigDict) -> Run:
         prepared.labelled,
         prepared.unlabelled,
         prepared.strong,
-        soft_labels=_soft_labels(config, prepared),
+        soft_labels=prepared.soft_labels,
         seed=config.seed,
         steps=config.train.steps,
         labelled_batch=config.train.labelled_batch,
@@ -192,15 +191,6 @@ def _check_support(config: ConfigDict, algorithm: algorithms.Algorithm) -> None:
                 f"{config.algorithm} works inside the model and does not support config.{key} = "
                 f"{value!r}: unset it."
             )
-
-
-def _soft_labels(config: ConfigDict, prepared: Prepared) -> SoftLabels | None:
-    """Returns the soft labels of the pool; an oracle's are the hidden labels, where known."""
-    if config.algorithm != "self_training" or not config.train.oracle:
-        return prepared.soft_labels
-    assert prepared.unlabelled is not None
-    hidden = inference.labels_of(prepared.unlabelled)
-    return SoftLabels(np.maximum(hidden, 0).astype("f4"), (hidden >= 0).astype("f4"), "")
 
 
 def _fit(

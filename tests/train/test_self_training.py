@@ -10,7 +10,7 @@ import pytest
 
 from ssl_guard import prepare
 from ssl_guard.commands import self_train as command
-from ssl_guard.config import leaves
+from ssl_guard.config import check, leaves
 from ssl_guard.data import assemble, soft_labels
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference
@@ -191,6 +191,17 @@ def test_configs_that_are_refused_before_any_training(folder, tmp_path, name, ch
     with pytest.raises(BadInput, match=words):
         self_training.self_train(smoke(folder, name, **changes), tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_teacher_has_the_students_config_but_for_its_method(folder):
+    config = config_of(folder, **{"train.oracle": True, "optim.lr": 0.5})
+    for name, group in (("supervised", {}), ("graph", self_training.ENSEMBLE)):
+        other = self_training.other_method(config, name, group)
+        check(other)
+        mine, theirs = leaves(config), leaves(other)
+        changed = {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
+        own = {f"{name}.{key}" for key in group} | {"self_training.supervised_weight"}
+        assert changed == own | {"algorithm", "train.oracle"} and not other.train.oracle
 
 
 def run_command(monkeypatch, config, workdir):

@@ -124,6 +124,15 @@ def test_a_finished_call_returns_at_once_and_may_have_more_rounds(whole, folder,
         self_training.self_train(config_of(folder, **{"teach.rounds": 3}), whole)
 
 
+def test_a_deleted_teacher_is_trained_again_and_is_the_same(whole, folder):
+    files = {path: path.stat().st_mtime_ns for path in whole.glob("s*-*/*.json")}
+    assert len(files) > 6
+    shutil.rmtree(whole / "supervised")
+    self_training.self_train(config_of(folder), whole)
+    assert (whole / "supervised/report.json").exists()
+    assert {path: path.stat().st_mtime_ns for path in whole.glob("s*-*/*.json")} == files
+
+
 def test_another_config_is_refused(whole, folder):
     with pytest.raises(BadInput, match="another config: teach.alpha"):
         self_training.self_train(config_of(folder, **{"teach.alpha": 0.1}), whole)

@@ -1,8 +1,12 @@
 """Self-training: a new student learns the soft labels of diverse teachers.
 
+python -m ssl_guard self_train --config=configs/self_training.py --workdir=runs/self_training
+
+trains two teachers too. With other teachers:
+
 python -m ssl_guard teach --config=configs/self_training.py --to=runs/soft \\
-    --teachers=runs/supervised,runs/graph
-python -m ssl_guard train --config=configs/self_training.py --workdir=runs/self_training \\
+    --teachers=runs/supervised,runs/graph,scores:judge.jsonl
+python -m ssl_guard.main --config=configs/self_training.py --workdir=runs/student \\
     --config.data.soft_labels=runs/soft
 """
 

@@ -19,6 +19,7 @@ MAY_CHANGE = (
     "train.keep_last",
     "train.on_save_error",
     "train.tensorboard",
+    "teach.rounds",
 )
 
 # Old names of keys, so that `from_json` reads the config.json of older runs.
@@ -192,7 +193,7 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
 
     config.teach = teach = ConfigDict()  # soft labels of the pool, see evaluation/teach.py
     teach.combine = "rank"  # averages the teachers' ranks in the pool, or the "probability"
-    teach.features = ("lsa", "encoder")  # of the graph that smooths the average; () for none
+    teach.features = ("lsa", "encoder")  # of the graph that smooths the average; () for no graph
     teach.neighbours = 15
     teach.alpha = 0.5  # weight of the neighbours
     teach.share = 1.0  # share of the pool that is used: the most harmful and the safest rows
@@ -279,6 +280,15 @@ def check(config: ConfigDict) -> None:
         _require(0 < values[key] <= 1, f"config.{key} = {values[key]} must be a share in (0, 1].")
     _require(
         0 <= config.teach.alpha < 1, f"config.teach.alpha = {config.teach.alpha} is not in [0, 1)."
+    )
+    _require(
+        set(config.teach.features) <= {"lsa", "encoder"},
+        f"config.teach.features = {config.teach.features}: name lsa, encoder, both or none.",
+    )
+    _require(
+        not data.soft_labels or config.algorithm == "self_training",
+        f"{config.algorithm} reads no soft labels: unset config.data.soft_labels, or use "
+        "configs/self_training.py.",
     )
     _require(
         config.algorithm in config,

@@ -48,6 +48,7 @@ LONG = (
     "test_resume",
     "test_runs",
     "test_runs_of_processes",
+    "test_self_training",
     "test_train",
 )
 

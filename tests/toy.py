@@ -61,7 +61,7 @@ def new_params(heads=1, outputs=2):
 
 
 def batches():
-    rng = np.random.default_rng(1)
+    rng, soft = np.random.default_rng(1), np.random.default_rng(2)
 
     def view(rows):
         return {
@@ -87,6 +87,8 @@ def batches():
             "index": rng.permutation(POOL)[:UNLABELLED].astype(np.int32),
             "weight": (rng.random(UNLABELLED) < 0.8).astype(np.float32),
             "hidden_label": rng.integers(-1, 2, UNLABELLED).astype(np.int32),
+            "soft_label": soft.random(UNLABELLED, np.float32),
+            "soft_weight": (soft.random(UNLABELLED) < 0.7).astype(np.float32),
         }
         yield jax.tree.map(jnp.asarray, batch)  # annotations refuse NumPy's arrays
 
@@ -141,6 +143,7 @@ def assert_same(actual, expected):
 METHODS = {
     "supervised": {},
     "pseudo_label": {"threshold": 0.7},
+    "self_training": {},
     "pi_model": {},
     "mean_teacher": {},
     "vat": {"epsilon": 1.0},

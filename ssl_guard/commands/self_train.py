@@ -1,4 +1,4 @@
-"""Trains teachers, and students on their soft labels, from nothing.
+"""Trains teachers, and students on their soft labels.
 
     python -m ssl_guard self_train --config=configs/self_training.py --workdir=runs/self_training
 

@@ -2,7 +2,7 @@
 
     python -m ssl_guard teach --config=configs/self_training.py --to=runs/soft \\
         --teachers=runs/supervised,runs/graph,scores:judge.jsonl
-    python -m ssl_guard train --config=configs/self_training.py --workdir=runs/student \\
+    python -m ssl_guard.main --config=configs/self_training.py --workdir=runs/student \\
         --config.data.soft_labels=runs/soft
 
 A teacher is a finished run of any method on the same split, hf:FOLDER, or scores:FILE with lines

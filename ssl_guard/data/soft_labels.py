@@ -66,11 +66,14 @@ def write(
 
 
 def read_manifest(folder: Path) -> dict | None:
-    """Reads the manifest; None if the folder has none, or one that cannot be read."""
+    """Reads the manifest; None if the folder has no soft labels, or damaged ones."""
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        known = manifest["schema_version"] == SCHEMA_VERSION
+        whole = known and manifest["sha256"] == sha256_file(folder / RECORDS)
+    except (OSError, ValueError, KeyError, TypeError):  # of the files, JSON, another JSON value
         return None
+    return manifest if whole else None
 
 
 def open_set(folder: Path, ids: Sequence[str], *, pool: dict) -> SoftLabels:
@@ -81,17 +84,16 @@ def open_set(folder: Path, ids: Sequence[str], *, pool: dict) -> SoftLabels:
     """
     again = "make them with: python -m ssl_guard teach"
     manifest = read_manifest(folder)
-    if manifest is None or manifest.get("schema_version") != SCHEMA_VERSION:
-        raise BadInput(f"{folder} has no soft labels; {again}")
+    if manifest is None:
+        raise BadInput(f"{folder} has no soft labels, or damaged ones; {again}")
     if {key: manifest["made_from"].get(key) for key in pool} != pool:
         raise BadInput(f"the soft labels in {folder} are of another corpus or split; {again}")
-    path = folder / RECORDS
-    if not path.is_file() or sha256_file(path) != manifest["sha256"]:
-        raise BadInput(f"{path} is missing or has changed since it was written; {again}")
-    rows = list(tfrecord_io.read(path))
-    if [row["id"].decode() for row in rows] != list(ids):
-        raise BadInput(f"{path} has other rows than the unlabelled pool; {again}")
-    harmful, weight = (
-        np.array([row[k] for row in rows], np.float32) for k in ("harmful", "weight")
-    )
+    other = BadInput(f"{folder} has soft labels of other rows than the unlabelled pool; {again}")
+    if manifest["count"] != len(ids):
+        raise other
+    harmful, weight = np.zeros((2, len(ids)), np.float32)
+    for i, row in enumerate(tfrecord_io.read(folder / RECORDS)):
+        if row["id"].decode() != ids[i]:
+            raise other
+        harmful[i], weight[i] = row["harmful"], row["weight"]
     return SoftLabels(harmful, weight, manifest["sha256"])

@@ -28,6 +28,7 @@ from ssl_guard.runtime.files import atomic_write
 FILE = "graph.npz"  # of the run folder
 NODES = {"pool": ("labelled", "unlabelled"), "labelled": ("labelled",)}
 KINDS = (*baselines.TEXT_FEATURES, "encoder")
+DENSE = ("lsa", "encoder")  # kinds that a graph can join
 
 
 class Settings(NamedTuple):
@@ -48,9 +49,10 @@ class Settings(NamedTuple):
 
     def check(self) -> None:
         """Raises BadInput for values that no model can have."""
-        for key, values in {"scores": self.scores, "features": self.features}.items():
-            if not values or not set(values) <= set(KINDS):
-                raise BadInput(f"config.graph.{key} = {values}: name one or more of {KINDS}.")
+        for key, known in {"scores": KINDS, "features": DENSE}.items():
+            values = getattr(self, key)
+            if not values or not set(values) <= set(known):
+                raise BadInput(f"config.graph.{key} = {values}: name one or more of {known}.")
         if self.nodes not in NODES:
             raise BadInput(f"config.graph.nodes = {self.nodes!r} must be one of {tuple(NODES)}.")
         if self.neighbours < 1 or self.rounds < 0 or not 0 <= self.alpha < 1 or self.C <= 0:

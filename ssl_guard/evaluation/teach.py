@@ -4,13 +4,17 @@ A teacher is a classifier that scores the pool and dev:
 
     FOLDER       a finished run on the same split, of any method
     hf:FOLDER    a text classifier of Hugging Face
-    scores:FILE  JSON lines {"id", "score"}, such as a chat model's judgements
+    scores:FILE  JSON lines {"id", "score"}, the scores in [0, 1], such as a chat model's judgements
 
 The teachers' ranks in the pool (or their probabilities after Platt scaling on dev) are averaged and
 smoothed over the pool's nearest neighbours (graph.py), where the labelled rows are nodes with their
 label as score. Platt scaling on dev makes the result a probability, the soft label. Teachers with
 different features err on different rows, and so do neighbours; their mean is a better teacher than
-any of them (co-training, Blum and Mitchell, 1998; self-training with ensembles).
+any of them (co-training, Blum and Mitchell, 1998; self-training with ensembles). Hidden labels of
+the pool are never read, and teachers that were trained on them are refused.
+
+The nearest neighbours come from all pairs of rows: for a pool of millions set config.teach.features
+to (). One process does it all.
 """
 
 import itertools
@@ -19,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from scipy.stats import spearmanr
@@ -28,7 +33,7 @@ from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import calibrators, external, graph, inference, metrics, scorer
 from ssl_guard.evaluation.scorer import Scorer
 from ssl_guard.prepare import Prepared, prepare
-from ssl_guard.runtime.files import read_jsonl, sha256_file
+from ssl_guard.runtime.files import sha256_file
 
 SMOOTHING_ROUNDS = 10  # the rest changes a score by less than alpha ** 10
 
@@ -46,30 +51,32 @@ class Settings(NamedTuple):
 def teach(config: ConfigDict, teachers: Sequence[str], folder: str | Path) -> dict:
     """Writes the soft labels of the config's pool to a folder and returns their manifest.
 
-    teachers: see above. Soft labels of the same teachers and settings are not made again. Raises
-    BadInput for a teacher of another split, without a score for a row, or worse than guessing.
+    teachers: see above. Soft labels of the same teachers, model and settings are not made again;
+    other ones in the folder are replaced. Raises BadInput for a teacher of another split, trained
+    on hidden labels, or without different scores for the rows, and if the soft labels are worse
+    than guessing on dev.
     """
-    if not teachers:
-        raise BadInput("no teacher is given: name finished runs, hf:FOLDER or scores:FILE.")
-    folder, settings = (
-        Path(folder),
-        Settings(**{key: config.teach[key] for key in Settings._fields}),
-    )
+    folder = Path(folder)
+    _check(config, teachers, folder)
+    settings = Settings(**{key: config.teach[key] for key in Settings._fields})
     prepared = prepare(config, views=("weak",))
     found = [open_teacher(name, prepared.hashes["split_sha256"]) for name in teachers]
-    hashes = {key: prepared.hashes[key] for key in ("corpus_sha256", "split_sha256")}
-    made_from = hashes | {
+    made_from = prepared.hashes | {
+        "model": config.model.to_dict(),  # its features
         "teachers": [[teacher.name, teacher.sha256] for teacher in found],
-        "settings": json.loads(json.dumps(settings._asdict())),
+        "settings": settings._asdict(),
     }
+    made_from = json.loads(json.dumps(made_from))
     there = soft_labels.read_manifest(folder)
-    if there and there.get("made_from") == made_from:
+    if there and there["made_from"] == made_from:
         return there
-    pool, dev = prepared.texts["unlabelled"], prepared.texts["dev"]
-    labels = inference.labels_of(prepared.dev)
-    scores = [(teacher.score(pool)[0], teacher.score(dev)[0]) for teacher in found]
+    pool, labels = prepared.texts["unlabelled"], inference.labels_of(prepared.dev)
+    scores = [
+        _scores(name, teacher, pool, prepared.texts["dev"])
+        for name, teacher in zip(teachers, found, strict=True)
+    ]
     on_pool, on_dev = combine(scores, labels, settings.combine)
-    if settings.features:
+    if settings.features and settings.alpha:
         on_pool, on_dev = _smoothed(config, prepared, on_pool, on_dev, settings)
     platt = calibrators.fit("platt", labels, on_dev)
     harmful, dev_harmful = (calibrators.apply(platt, part) for part in (on_pool, on_dev))
@@ -77,8 +84,8 @@ def teach(config: ConfigDict, teachers: Sequence[str], folder: str | Path) -> di
     weight = (harmful <= low) | (harmful >= high)
     results = {
         "teachers": [
-            {"name": teacher.name, "dev": metrics.dev_scores(labels, dev_score)}
-            for teacher, (_, dev_score) in zip(found, scores, strict=True)
+            {"name": name, "dev": metrics.dev_scores(labels, dev_score)}
+            for name, (_, dev_score) in zip(teachers, scores, strict=True)
         ],
         "dev": metrics.dev_scores(labels, dev_harmful),
         "dev_precision": precision(labels, dev_harmful, low, high),
@@ -90,8 +97,25 @@ def teach(config: ConfigDict, teachers: Sequence[str], folder: str | Path) -> di
     return soft_labels.write(folder, ids, harmful, weight, made_from=made_from, results=results)
 
 
+def _check(config: ConfigDict, teachers: Sequence[str], folder: Path) -> None:
+    """Raises BadInput for what can be seen to be wrong before any data is read."""
+    if not teachers:
+        raise BadInput("no teacher is given: name finished runs, hf:FOLDER or scores:FILE.")
+    if config.data.soft_labels:
+        raise BadInput(
+            "config.data.soft_labels is for the student: unset it, and name the folder in --to."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder} is a file: choose another folder for the soft labels.")
+    if jax.process_count() > 1:
+        raise BadInput("soft labels are made by one process: start it alone.")
+
+
 def open_teacher(name: str, split_sha256: str) -> Scorer:
-    """Opens a teacher. Raises BadInput for one that is missing or was trained on another split."""
+    """Opens a teacher.
+
+    Raises BadInput for one that is missing, or was trained on another split or on hidden labels.
+    """
     if name.startswith("scores:"):
         return _from_file(Path(name.removeprefix("scores:")))
     if name.startswith("hf:"):
@@ -102,6 +126,11 @@ def open_teacher(name: str, split_sha256: str) -> Scorer:
         raise BadInput(
             f"the teacher {name} was trained on another corpus or split, so its labelled rows may "
             "be dev rows here: train it with the same config.data and config.seed."
+        )
+    if config.train.oracle or config.data.all_labels:
+        raise BadInput(
+            f"the teacher {name} was trained on hidden labels of the pool, which soft labels "
+            "must not hold: leave it out."
         )
 
     def score(examples):
@@ -114,23 +143,52 @@ def open_teacher(name: str, split_sha256: str) -> Scorer:
 def _from_file(path: Path) -> Scorer:
     """Opens a file of scores as a teacher. Raises BadInput for one that is no such file."""
     try:
-        scores = {row["id"]: float(row["score"]) for row in read_jsonl(path)}
-        sha256 = sha256_file(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(
-            f'the teacher scores:{path} must be a file of lines {{"id": ..., "score": number}}.'
-        ) from error
+        sha256, scores = sha256_file(path), _read_scores(path)
+    except OSError as error:
+        raise BadInput(f"the teacher scores:{path} cannot be read: {error.strerror}.") from error
 
     def score(examples):
-        missing = [e.id for e in examples if not np.isfinite(scores.get(e.id, np.nan))]
+        missing = [e.id for e in examples if not 0 <= scores.get(e.id, np.nan) <= 1]
         if missing:
             raise BadInput(
-                f"{path} has no finite score for {len(missing)} of {len(examples)} rows, such as "
-                f"{missing[0]}: score them, or leave the teacher out."
+                f"{path} has no score in [0, 1] for {len(missing)} of {len(examples)} rows of the "
+                f"pool and dev, such as {missing[0]}: score them, or leave the teacher out."
             )
         return np.array([scores[e.id] for e in examples]), None
 
     return Scorer(path.stem, sha256, score)
+
+
+def _read_scores(path: Path) -> dict[str, float]:
+    """Reads the lines of a file of scores. Raises BadInput for a broken line or a second score."""
+    scores: dict[str, float] = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            key, value = str(row["id"]), float(row["score"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(
+                f'line {number} of {path} must be {{"id": ..., "score": a number}}.'
+            ) from error
+        if key in scores:
+            raise BadInput(f"line {number} of {path} is a second score of {key}: keep one.")
+        scores[key] = value
+    return scores
+
+
+def _scores(
+    name: str, teacher: Scorer, pool: Sequence, dev: Sequence
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores the pool and dev. Raises BadInput for a teacher that does not tell rows apart."""
+    found, _ = teacher.score([*pool, *dev])
+    on_pool, on_dev = found[: len(pool)], found[len(pool) :]
+    if np.ptp(on_pool) == 0 or np.ptp(on_dev) == 0:
+        raise BadInput(
+            f"the teacher {name} gives all rows of the pool or of dev the same score: leave it out."
+        )
+    return on_pool, on_dev
 
 
 def combine(

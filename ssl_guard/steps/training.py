@@ -13,6 +13,7 @@ unless the method works inside the model:
     weak, strong: input_ids, attention_mask, token_type_ids int32 [B_u, L], row int32 [B_u]
     index: int32 [B_u], position in the unlabelled pool; weight: float32 [B_u]
     hidden_label: int32 [B_u], -1 where unknown; read by the diagnostics and by an oracle alone
+    soft_label, soft_weight: float32 [B_u], read by self-training alone
 
 `row` is the row's place in the global batch. Dropout is keyed by it, so that the same batch gives
 the same numbers on any number of devices. Views may be packed, see data/packing.py.
@@ -188,12 +189,13 @@ def train_step(
 
     def judge(logits):
         """Returns the objective as a function of the logits, and by-products."""
-        seen = jax.lax.stop_gradient(logits)
+        seen, taught = jax.lax.stop_gradient(logits), batch
         if weak is not None:
             seen |= {"weak": weak}
         if oracle:
             seen |= _true_logits(seen, batch["hidden_label"], algorithm)
-        algo_state, target = algorithm.target(state.algo_state, seen, batch, clock, across)
+            taught = batch | _true_soft_labels(batch)
+        algo_state, target = algorithm.target(state.algo_state, seen, taught, clock, across)
         algo_state, target = jax.lax.stop_gradient((algo_state, target))
         terms = algorithm.loss(logits, target, batch, clock)
         # Each device adds its own rows over the global count, so that summing the devices'
@@ -252,6 +254,16 @@ def _true_logits(seen: dict, hidden_label, algorithm: Algorithm) -> dict:
             sure = ORACLE_LOGIT * jax.nn.one_hot(hidden_label, seen[view].shape[-1])[:, None]
             found[view] = jnp.where((hidden_label >= 0)[:, None, None], sure, seen[view])
     return found
+
+
+def _true_soft_labels(batch: dict) -> dict:
+    """Returns the hidden labels as soft labels; where unknown, the batch's own or none."""
+    hidden, own = batch["hidden_label"], jnp.zeros(batch["weight"].shape)
+    known = hidden >= 0
+    return {
+        "soft_label": jnp.where(known, hidden, batch.get("soft_label", own)),
+        "soft_weight": jnp.where(known, 1.0, batch.get("soft_weight", own)),
+    }
 
 
 def supervised_start(train_step: Callable, supervised_steps: int) -> Callable:

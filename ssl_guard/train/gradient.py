@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from ssl_guard import algorithms, models, steps
 from ssl_guard.algorithms import selection
 from ssl_guard.data import pipeline
-from ssl_guard.data.soft_labels import SoftLabels
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference, metrics, scorer
 from ssl_guard.prepare import Prepared, prepare
@@ -52,7 +51,7 @@ def build(config: ConfigDict) -> Run:
         prepared.labelled,
         prepared.unlabelled,
         prepared.strong,
-        soft_labels=_soft_labels(config, prepared),
+        soft_labels=prepared.soft_labels,
         seed=config.seed,
         steps=config.train.steps,
         labelled_batch=config.train.labelled_batch,
@@ -172,17 +171,12 @@ def _check_support(config: ConfigDict, algorithm: algorithms.Algorithm) -> None:
             f"{config.algorithm} has no pseudo-labels that hidden labels could replace: unset "
             "config.train.oracle, or set config.data.all_labels to train on them."
         )
-    taught = config.algorithm == "self_training"
-    if taught and not config.data.soft_labels and not config.train.oracle:
+    taught = config.data.soft_labels or config.train.oracle
+    if config.algorithm == "self_training" and not taught:
         raise BadInput(
             "self_training learns from the soft labels of teachers: name their folder in "
             "config.data.soft_labels (python -m ssl_guard teach writes it), or use "
             "python -m ssl_guard self_train, which trains the teachers too."
-        )
-    if config.data.soft_labels and not taught:
-        raise BadInput(
-            f"{config.algorithm} reads no soft labels: unset config.data.soft_labels, or use "
-            "configs/self_training.py."
         )
     if config.data.packing and algorithm.forward is not None:
         raise BadInput(f"{config.algorithm}: {NOT_PACKED}")
@@ -197,15 +191,6 @@ def _check_support(config: ConfigDict, algorithm: algorithms.Algorithm) -> None:
                 f"{config.algorithm} works inside the model and does not support config.{key} = "
                 f"{value!r}: unset it."
             )
-
-
-def _soft_labels(config: ConfigDict, prepared: Prepared) -> SoftLabels | None:
-    """Returns the soft labels of the pool; an oracle's are the hidden labels, where known."""
-    if config.algorithm != "self_training" or not config.train.oracle:
-        return prepared.soft_labels
-    assert prepared.unlabelled is not None
-    hidden = inference.labels_of(prepared.unlabelled)
-    return SoftLabels(np.maximum(hidden, 0).astype("f4"), (hidden >= 0).astype("f4"), "")
 
 
 def _fit(

@@ -1,13 +1,13 @@
-"""Trains the teachers and all rounds of self-training from nothing.
+"""Trains teachers and all rounds of self-training.
 
     WORKDIR/supervised/      a run on the labelled rows alone: a teacher, and the baseline
     WORKDIR/ensemble/        logistic regressions on TF-IDF, LSA and the frozen encoder: a teacher
-    WORKDIR/soft_labels-1/   theirs; see evaluation/teach.py
+    WORKDIR/soft_labels-1/   of both; see evaluation/teach.py
     WORKDIR/student-1/       a run that learns them; it and the ensemble teach the next one
     WORKDIR/soft_labels-2/   ...
 
 Each run has the student's config but for its method, so the baseline has as many steps. Each is a
-finished run of its own, and the same call goes on after an interruption.
+run of its own, and the same call resumes after an interruption, or with more rounds.
 """
 
 from pathlib import Path
@@ -42,13 +42,14 @@ def self_train(config: ConfigDict, workdir: str | Path) -> list[Path]:
         )
     workdir = Path(workdir)
     learnt, ensemble = workdir / "supervised", workdir / "ensemble"
-    train_and_evaluate(other_method(config, "supervised", {}), learnt)
+    # The ensemble takes seconds and supports less, so it refuses a config before the long runs.
     train_and_evaluate(other_method(config, "graph", ENSEMBLE), ensemble)
+    train_and_evaluate(other_method(config, "supervised", {}), learnt)
     runs = [learnt, ensemble]
     for number in range(1, config.teach.rounds + 1):
         labels = workdir / f"soft_labels-{number}"
         teach.teach(config, [str(learnt), str(ensemble)], labels)
-        student = ConfigDict(config).unlock()
+        student = config.copy_and_resolve_references().unlock()
         student.data.soft_labels = str(labels)
         learnt = workdir / f"student-{number}"
         train_and_evaluate(student.lock(), learnt)
@@ -58,7 +59,7 @@ def self_train(config: ConfigDict, workdir: str | Path) -> list[Path]:
 
 def other_method(config: ConfigDict, algorithm: str, hyper_parameters: dict) -> ConfigDict:
     """Returns the config of another method with the same data, model and steps."""
-    other = ConfigDict(config).unlock()
+    other = config.copy_and_resolve_references().unlock()
     del other[other.algorithm]
     other.algorithm = algorithm
     other[algorithm] = ConfigDict(hyper_parameters)

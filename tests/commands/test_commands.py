@@ -83,6 +83,27 @@ def test_a_scorer_or_profile_that_cannot_be_is_refused_before_scoring():
     assert done.returncode == 2 and "--profile selects thresholds of a --policy" in done.stderr
 
 
+STUDENT = "--config=configs/self_training.py"
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["teach", "--to=x", "--teachers=y"], "--config is missing"),
+        (["teach", STUDENT, "--teachers=y"], "--to is missing"),
+        (["teach", STUDENT, "--to=x"], "no teacher is given"),
+        (["teach", STUDENT, "--to=x", "--config.teach.share=2"], "a share in (0, 1]"),
+        (["teach", STUDENT, "--to=x", "--config.teach.neighbors=2"], "config.teach.neighbours?"),
+        (["self_train", "--workdir=x"], "--config is missing"),
+        (["self_train", STUDENT], "--workdir is missing"),
+        (["self_train", "--config=configs/uda.py", "--workdir=x"], "use configs/self_training.py"),
+    ],
+)
+def test_teaching_without_what_it_needs(arguments, words):
+    done = run(*arguments)
+    assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("name", ["train", "prepare", "augment", "evaluate"])
 def test_a_word_that_is_no_flag_is_refused(name):
     done = run(name, "config.train.steps=1")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ssl_guard.data import pipeline, sampling
 from ssl_guard.data.pipeline import eval_batches, token_counts, train_batches
 from ssl_guard.data.shards import open_shards, write_shards
+from ssl_guard.data.soft_labels import SoftLabels
 from ssl_guard.errors import BadInput
 
 BUCKETS, PAD, COPIES = (16, 24, 40), 99, 4
@@ -102,6 +103,25 @@ def test_rows_of_the_three_views_are_the_right_ones_and_padded_right(views):
             check_row(batch["labelled"], i, labelled[index])
             assert batch["labelled"]["label"][i] == index % 2
             assert batch["labelled"]["weight"][i] == 1
+
+
+@pytest.mark.parametrize("changes", [{}, {"pack_groups": 2}, {"sort_by_length": True}])
+def test_soft_labels_are_those_of_the_rows(views, changes):
+    rng = np.random.default_rng(0)
+    soft = SoftLabels(rng.random(50, np.float32), rng.random(50, np.float32), "")
+    for batch in batches_of(views, steps=20, soft_labels=soft, **changes):
+        assert batch["soft_label"].dtype == batch["soft_weight"].dtype == np.float32
+        np.testing.assert_array_equal(batch["soft_label"], soft.harmful[batch["index"]])
+        np.testing.assert_array_equal(batch["soft_weight"], soft.weight[batch["index"]])
+    parts = [
+        batches_of(views, steps=5, soft_labels=soft, process_index=i, process_count=2, **changes)
+        for i in (0, 1)
+    ]
+    for batch, *halves in zip(
+        batches_of(views, steps=5, soft_labels=soft, **changes), *parts, strict=True
+    ):
+        joined = np.concatenate([half["soft_label"] for half in halves])
+        np.testing.assert_array_equal(joined, batch["soft_label"])
 
 
 def check_row(view, i, record):

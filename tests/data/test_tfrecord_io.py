@@ -1,3 +1,5 @@
+import struct
+
 import pytest
 
 from ssl_guard.data import tfrecord_io
@@ -47,3 +49,10 @@ def test_no_changed_byte_goes_unnoticed(tmp_path, frames):
         damaged = next(number for number, end in enumerate(ends) if place < end)
         rows, error = count_before_the_error(path)
         assert rows == damaged and f"record {damaged} of" in error
+
+
+@pytest.mark.parametrize("value", [0.1, 1.0, 0.0, -3e-39, 3.4e38, float("nan")])
+def test_a_float_has_the_bits_of_its_float32(value):
+    found = tfrecord_io.parse(tfrecord_io.serialise({"score": value, "text": b"", "copy": 1}))
+    assert struct.pack("<f", found["score"]) == struct.pack("<f", value)
+    assert found["text"] == b"" and found["copy"] == 1 and isinstance(found["copy"], int)

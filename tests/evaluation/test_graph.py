@@ -256,6 +256,7 @@ def test_no_smoothing_is_the_ensemble():
         {"scores": ()},
         {"scores": ("words",)},
         {"features": ()},
+        {"features": ("tfidf",)},
         {"nodes": "test"},
         {"neighbours": 0},
         {"alpha": 1.0},

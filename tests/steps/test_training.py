@@ -267,8 +267,22 @@ def test_an_oracle_teaches_hidden_labels(name):
     assert epoch["pseudo/accuracy"][0] == epoch["pseudo/accuracy"][1] > 0
 
 
-def test_the_guesses_of_rows_without_a_hidden_label_stay():
-    step, state = make("uda", **METHODS["uda"])
+def test_an_oracle_without_soft_labels_leaves_unknown_rows_out():
+    step, state = make("self_training")
+    batch = next(iter(batches()))
+    soft = {"soft_label", "soft_weight"}
+    bare = {name: values for name, values in batch.items() if name not in soft}
+    weightless = batch | {"soft_weight": jnp.zeros_like(batch["soft_weight"])}
+    ours, theirs = (step(state, b, oracle=True)[0].params for b in (bare, weightless))
+    assert_same(ours, theirs)
+    known = (batch["hidden_label"] >= 0).sum()
+    _, metrics = step(state, bare, oracle=True)
+    assert 0 < known < len(batch["hidden_label"]) and metrics["pseudo/used"][0] <= known
+
+
+@pytest.mark.parametrize("name", ["uda", "self_training"])
+def test_the_guesses_of_rows_without_a_hidden_label_stay(name):
+    step, state = make(name, **METHODS[name])
     batch = next(iter(batches()))
     unknown = batch | {"hidden_label": jnp.full_like(batch["hidden_label"], -1)}
     assert_same(step(state, unknown, oracle=True)[0].params, step(state, unknown)[0].params)

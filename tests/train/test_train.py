@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ssl_guard import algorithms
+from ssl_guard.evaluation import teach
 from ssl_guard.report import build
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import run as train_run
@@ -61,7 +62,12 @@ def check_files(name, workdir, result, *, unlabelled):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_trains_and_reports(runs, folder, name):
     workdir = folder / name
-    result = train_run.train_and_evaluate(smoke(folder, name), workdir)
+    changes = {}
+    if name == "self_training":
+        train_run.train_and_evaluate(smoke(folder, "graph"), folder / "graph")
+        teach.teach(smoke(folder, name), [str(folder / "graph")], folder / "soft_labels")
+        changes = {"data.soft_labels": str(folder / "soft_labels")}
+    result = train_run.train_and_evaluate(smoke(folder, name, **changes), workdir)
     check_files(name, workdir, result, unlabelled=90)
     if name in LABELS_ALONE:
         files = {"config.json", "metrics.jsonl", "predictions.jsonl", "report.json"}

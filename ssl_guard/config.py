@@ -275,13 +275,6 @@ def check(config: ConfigDict) -> None:
         f"config.algorithm = {config.algorithm!r} has no group config.{config.algorithm} for its "
         "hyper-parameters: set it in the config file.",
     )
-    _require(
-        config.model.head_init == "random"
-        or config.model.head == "mlp"
-        or config.model.num_heads == 1,
-        "config.model.head_init = 'logistic' makes several linear heads equal, which then have "
-        "nothing to teach each other: set config.model.head = 'mlp'.",
-    )
     axes = {name: config.mesh[name] for name in ("data", "fsdp", "tensor")}
     _require(
         list(axes.values()).count(-1) <= 1 and all(n >= 1 or n == -1 for n in axes.values()),
@@ -337,8 +330,7 @@ def _nearest(config: ConfigDict, path: list[str], depth: int) -> str:
     # The shared parent does not count as similarity.
     ends = {key[len(parent) :].lstrip("."): key for key in siblings}
     close = difflib.get_close_matches(".".join(path[depth:]), ends, n=1, cutoff=0.6)
-    near = [ends[name] for name in close]
-    near = near or [key for key in keys if key.split(".")[-1] == path[-1]]
+    near = [ends[name] for name in close] or [k for k in keys if k.split(".")[-1] == path[-1]]
     if not near and parent and siblings:
         return f"its keys are {', '.join(ends)}."
     near = near or difflib.get_close_matches(wanted, keys, n=1, cutoff=0.0)

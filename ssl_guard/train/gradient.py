@@ -174,11 +174,8 @@ def _check_support(config: ConfigDict, algorithm: algorithms.Algorithm) -> None:
         )
     if config.data.packing and algorithm.forward is not None:
         raise BadInput(f"{config.algorithm}: {NOT_PACKED}")
-    if config.model.head_init == "logistic" and algorithm.logistic_head:
-        raise BadInput(
-            f"the steps of {config.algorithm} read no head, which every evaluation fits: set "
-            "config.model.head_init = 'random'."
-        )
+    if config.model.head_init == "logistic":
+        head_init.check(config, algorithm)
     if algorithm.forward is None and not algorithm.logistic_head:
         return
     for key, value in (

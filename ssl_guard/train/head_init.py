@@ -1,4 +1,4 @@
-"""Fits the heads before the first step, LP-FT (Kumar et al., ICLR 2022, arXiv 2202.10054, section 4).
+"""Fits the heads before the first step: LP-FT (Kumar et al., arXiv 2202.10054, section 4).
 
 A random head sends gradients into the encoder that distort its pretrained features; a fitted one
 ("linear probing") leaves them nearly as they are. Heads are scikit-learn's logistic regressions,
@@ -7,8 +7,7 @@ with an L2 penalty, on the labelled rows' features of the pretrained encoder, dr
 The features are standardised for the fit, and the shift and the scale are then part of the layer.
 The features of a "linear" head are the pooled states. An "mlp" head keeps its random dense layer
 and GELU, whose outputs are the features of its last layer: this is a regression on random features,
-not the best head of this shape, and different for each head of `model.num_heads`. (Linear heads
-would all be equal; `config.check` refuses several.)
+not the best head of this shape, and different for each head of `model.num_heads`.
 
 The two logits are -d / 2 and d / 2 for a decision function d. The paper chooses the penalty on
 validation data; here it is fixed, see `C`.
@@ -20,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ssl_guard import models
+from ssl_guard.algorithms import Algorithm
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference, scorer
@@ -30,6 +30,20 @@ from ssl_guard.runtime import processes, sharding
 # Inverse of the L2 penalty. With some hundred rows, fewer than features, the usual 1 separates the
 # classes, and such a sure head would have all its first pseudo-labels used.
 C = 0.01
+
+
+def check(config, algorithm: Algorithm) -> None:
+    """Raises BadInput for several linear heads, which would be equal, and for a method without."""
+    if algorithm.logistic_head:
+        raise BadInput(
+            f"the steps of {config.algorithm} read no head, which every evaluation fits: set "
+            "config.model.head_init = 'random'."
+        )
+    if config.model.head == "linear" and config.model.num_heads > 1:
+        raise BadInput(
+            f"config.model.head_init = 'logistic' makes all {config.model.num_heads} linear heads "
+            "equal, with nothing to teach each other: set config.model.head = 'mlp'."
+        )
 
 
 def logistic(config, model: models.Classifier, params, prepared: Prepared, mesh) -> dict:

@@ -141,7 +141,7 @@ def test_rows_of_one_class_are_refused(folder):
 @pytest.mark.parametrize(
     "name, changes, words",
     [
-        ("multimatch", {"model.head": "linear"}, "several linear heads equal"),
+        ("multimatch", {"model.head": "linear"}, "all 3 linear heads equal"),
         ("supervised", {"model.head_init": "zeros"}, "must be one of random, logistic"),
         ("setfit", {}, "the steps of setfit read no head"),
     ],

@@ -1,8 +1,9 @@
 """Fits the heads before the first step: LP-FT (Kumar et al., arXiv 2202.10054, section 4).
 
-A random head sends gradients into the encoder that distort its pretrained features; a fitted one
-("linear probing") leaves them nearly as they are. Heads are scikit-learn's logistic regressions,
-with an L2 penalty, on the labelled rows' features of the pretrained encoder, dropout off.
+The paper finds that the gradients of a random head distort pretrained features, and that a fitted
+one ("linear probing") leaves them nearly as they are. Heads are scikit-learn's logistic
+regressions, with an L2 penalty, on the labelled rows' features of the pretrained encoder, dropout
+off. A fitted head starts with larger gradients than a random one, which is near 0 here.
 
 The features are standardised for the fit, and the shift and the scale are then part of the layer.
 The features of a "linear" head are the pooled states. An "mlp" head keeps its random dense layer

@@ -74,6 +74,7 @@ LEAST = {  # smallest value of a key
 CHOICES = {
     "model.pooling": ("mean", "cls"),
     "model.head": ("mlp", "linear"),
+    "model.head_init": ("random", "logistic"),
     "model.dtype": ("float32", "bfloat16"),
     "train.on_save_error": ("stop", "continue"),
     "train.select_by": ("f1", "auprc"),
@@ -152,6 +153,7 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     model.num_layers = 0  # number of encoder layers to keep, from the lowest; 0 for all
     model.pooling = "mean"  # mean over the tokens of the text, or cls
     model.head = "mlp"  # mlp (dropout, dense, GELU, linear) or linear
+    model.head_init = "random"  # or logistic: fitted on the labelled rows, see train/head_init.py
     model.num_heads = 1  # classifier heads on the shared encoder
     model.dropout = 0.1  # in the encoder and the head
     model.dtype = "float32"  # or bfloat16: compute dtype of the encoder; weights stay float32

@@ -293,12 +293,17 @@ def predict_fn(
     )
 
 
-def features_fn(config, model: models.Classifier, tokenizer: Tokenizer, mesh) -> Callable:
-    """Returns features(params, records) of `baselines.encoder_features`: float64 [rows, width]."""
+def features_fn(
+    config, model: models.Classifier, tokenizer: Tokenizer, mesh, *, unit_length: bool = True
+) -> Callable:
+    """Returns features(params, records): pooled states, float64 [rows, width].
+
+    unit_length: scales each row, see `baselines.encoder_features`.
+    """
     features = sharding.gather_fsdp_params(model.stages.features, mesh)
     step = functools.partial(steps_module.feature_step, features=features)
     return functools.partial(
-        baselines.encoder_features,
+        baselines.encoder_features if unit_length else inference.outputs,
         jax.jit(step, out_shardings=sharding.replicated(mesh)),
         **how_to_evaluate(config, tokenizer, mesh),
     )

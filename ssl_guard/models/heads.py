@@ -55,6 +55,19 @@ def of_task(
     return jnp.take_along_axis(by_task, task[:, None, None, None], axis=1)[:, 0]
 
 
+def last_inputs(
+    head: dict, pooled: Float[Array, "batch width"], number: int
+) -> Float[Array, "batch width"]:
+    """Returns the input of the last layer of one of the `Heads`, float32, dropout off.
+
+    head: the parameters of all.
+    """
+    if f"dense_{number}" not in head:
+        return pooled
+    dense = head[f"dense_{number}"]
+    return gelu(pooled @ dense["kernel"] + dense["bias"])
+
+
 class Heads(nn.Module):
     """Independent classification heads on one pooled vector, in float32.
 

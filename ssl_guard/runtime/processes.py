@@ -48,6 +48,11 @@ def first_process_first(make: Callable[[], Any]) -> Any:
     return make()
 
 
+def of_first_process(arrays: Any) -> Any:
+    """Returns the first process's arrays (a pytree) in all processes, as NumPy arrays."""
+    return multihost_utils.broadcast_one_to_all(arrays)
+
+
 @contextlib.contextmanager
 def process_workdir(workdir: Path) -> Iterator[Path]:
     """Yields the folder that this process writes a run's files to.

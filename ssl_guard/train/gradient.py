@@ -21,7 +21,7 @@ from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import optim
 from ssl_guard.steps.state import TrainState
 from ssl_guard.steps.training import NOT_PACKED
-from ssl_guard.train import loop, monitor
+from ssl_guard.train import head_init, loop, monitor
 from ssl_guard.train.result import Result, Run
 
 
@@ -71,6 +71,8 @@ def build(config: ConfigDict) -> Run:
     # Scoring of records. A bfloat16 run may score dev in float32 too, to compare.
     model = scorer.build_model(config, prepared.model_folder, algorithm.extra_classes)
     params = scorer.initial_params(config, model, prepared.model_folder)
+    if config.model.head_init == "logistic":
+        params |= {"head": head_init.logistic(config, model, params, prepared, mesh)}
     score_with = functools.partial(
         scorer.predict_fn,
         config,
@@ -180,6 +182,8 @@ def _check_support(config: ConfigDict, algorithm: algorithms.Algorithm) -> None:
         )
     if config.data.packing and algorithm.forward is not None:
         raise BadInput(f"{config.algorithm}: {NOT_PACKED}")
+    if config.model.head_init == "logistic":
+        head_init.check(config, algorithm)
     if algorithm.forward is None and not algorithm.logistic_head:
         return
     for key, value in (

@@ -59,7 +59,7 @@ def folder(tmp_path_factory, minilm):
     return folder
 
 
-def run(folder, name, *, processes, devices, command=MAIN, code=0, **mesh):
+def run(folder, name, *, processes, devices, command=MAIN, code=0, keys=None, **mesh):
     """Runs the command in so many processes of so many devices each, until all have ended."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -77,7 +77,8 @@ def run(folder, name, *, processes, devices, command=MAIN, code=0, **mesh):
         "optim.lr": 0.01,
         "optim.freeze": "()",
         "compilation_cache": folder / "cache",
-    } | {f"mesh.{axis}": value for axis, value in mesh.items()}
+    }
+    changes |= (keys or {}) | {f"mesh.{axis}": value for axis, value in mesh.items()}
     arguments = [
         *command,
         "--config=configs/flexmatch.py:smoke",
@@ -155,6 +156,15 @@ def test_two_processes_end_what_one_began(folder, alone):
     run(folder, "two", processes=1, devices=4, command=[*WORKER, "3"], code=1, fsdp=2, tensor=2)
     run(folder, "two", processes=2, devices=2, data=1, fsdp=4, shard_pool=True)
     assert_same_run(folder / "two", alone)
+
+
+@pytest.mark.skipif("SCALE" not in os.environ, reason="make scale")
+def test_two_processes_fit_the_head_that_one_fits(folder):
+    """At a learning rate of 0, the last weights are the first ones."""
+    keys = {"model.head_init": "logistic", "optim.lr": 0.0, "train.steps": 2}
+    alone = run(folder, "fitted", processes=1, devices=1, keys=keys)
+    two = run(folder, "fitted by two", processes=2, devices=2, keys=keys, fsdp=2)
+    assert_same_run(two, alone)
 
 
 @pytest.mark.skipif("SCALE" not in os.environ, reason="make scale")

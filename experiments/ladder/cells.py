@@ -7,7 +7,7 @@ labelled and dev rows; the test rows are the same.
 import numpy as np
 
 from experiments.methods import cells as methods
-from experiments.sweep import Cell, product
+from experiments.sweep import Cell, overrides, product
 from experiments.tables import github, runs_of
 from ssl_guard.evaluation import bootstrap
 from ssl_guard.evaluation.table import cell
@@ -34,12 +34,58 @@ ARMS: dict[str, tuple[str, dict, tuple[str, ...]]] = {
         ("tfidf", "ensemble", "labelled_ensemble", "labelled_neighbours", "labelled_graph"),
     ),
 }
+# Arms that train the whole encoder, on packed batches.
+TRAINED = {
+    "train.steps": 150,
+    "train.eval_every_steps": 50,
+    "train.unlabelled_batch": 24,
+    "optim.freeze": "()",
+    "data.packing": True,
+}
+ENSEMBLE, SUPERVISED, LLM = (
+    f"runs/ladder/{name}" for name in ("ensemble-{seed}", "supervised-{seed}", "llm-{seed}.jsonl")
+)
+# Teachers of the students' soft labels. LLM is written by llm_scores.py.
+TEACHERS = {
+    "student": f"{SUPERVISED},{ENSEMBLE}",
+    "llm_student": f"scores:{LLM}",
+}
+ARMS |= {
+    "supervised": ("supervised", TRAINED, ("encoder", "tfidf")),
+    # As many rows in a step as the students see
+    "supervised_32": ("supervised", TRAINED | {"train.labelled_batch": 32}, ("supervised",)),
+    "student": ("self_training", TRAINED, ("supervised", "supervised_32", "graph")),
+    "llm_student": ("self_training", TRAINED, ("supervised", "supervised_32", "student")),
+    "oracle": ("self_training", TRAINED | {"train.oracle": True}, ("supervised",)),
+}
 MEASURES = {"auprc": "AUPRC", "f1": "F1 harmful"}
-CELLS = {
-    f"{one['arm']}-{one['seed']}": Cell(
-        ARMS[one["arm"]][0],
-        methods.SETTINGS | ARMS[one["arm"]][1] | {"seed": one["seed"]},
+
+
+def _cell(arm: str, seed: int) -> Cell:
+    """Plans a cell; those of students first train their teachers, if these are not finished."""
+    config, own, _ = ARMS[arm]
+    settings = methods.SETTINGS | own | {"seed": seed}
+    if arm not in TEACHERS:
+        return Cell(config, settings)
+    labels = f"runs/ladder/{arm}-{seed}-soft_labels"
+    before = [
+        ("train", f"--config=configs/{ARMS[name][0]}.py", f"--workdir=runs/ladder/{name}-{seed}")
+        + tuple(overrides(methods.SETTINGS | ARMS[name][1] | {"seed": seed}))
+        for name in ("ensemble", "supervised")
+        if f"{name}-" in TEACHERS[arm]
+    ]
+    flags = (f"--to={labels}", f"--teachers={TEACHERS[arm].format(seed=seed)}")
+    before.append(("teach", "--config=configs/self_training.py", *flags, *overrides(settings)))
+    return Cell(
+        config,
+        settings | {"data.soft_labels": labels},
+        before=before,
+        more={"soft_labels": f"{labels}/manifest.json"},
     )
+
+
+CELLS = {
+    f"{one['arm']}-{one['seed']}": _cell(**one)
     for one in product(seed=[seed for seeds in SEEDS.values() for seed in seeds], arm=ARMS)
 }
 RESAMPLES = 1000

@@ -22,4 +22,7 @@ def get_config(arg=None):
     config.augment.ops = ("identity",)
     config.augment.copies = 1
     config.train.labelled_batch, config.train.unlabelled_batch = 8, 24
+    config.train.steps, config.train.eval_every_steps = 150, 50
+    config.optim.freeze = ()
+    config.data.packing = True
     return base.variant(config, arg)

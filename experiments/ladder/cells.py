@@ -99,41 +99,56 @@ def table() -> str:
 
 
 def _table(name: str) -> str:
-    """Formats the seeds with a record of `graph`, and the arms with one of each of them."""
-    seeds = [seed for seed in SEEDS[name] if runs_of("ladder", [f"graph-{seed}"])]
-    if len(seeds) < 2:
-        return ""
-    runs = {arm: runs_of("ladder", [f"{arm}-{seed}" for seed in seeds]) for arm in ARMS}
-    tests = {
-        arm: [results.own_test(run) for run in mine]
-        for arm, mine in runs.items()
-        if len(mine) == len(seeds)
+    """Tabulates arms with records of two seeds or more; a gain is over the seeds that both have."""
+    runs = {
+        arm: {run["report"]["seed"]: run for run in runs_of("ladder", _names(arm, SEEDS[name]))}
+        for arm in ARMS
     }
-    results.check_cohort([result for mine in tests.values() for result in mine])
-    one = tests["graph"][0]
-    groups = np.array([row["group"] for row in one.rows])
+    tests = {
+        arm: {seed: results.own_test(run) for seed, run in mine.items()}
+        for arm, mine in runs.items()
+        if len(mine) > 1
+    }
+    if not tests:
+        return ""
+    every = [result for mine in tests.values() for result in mine.values()]
+    results.check_cohort(every)
+    groups = np.array([row["group"] for row in every[0].rows])
     weights = [np.ones((1, len(groups)), int)]
-    weights += bootstrap.resampled(one.truth, groups, RESAMPLES, seed=0)
-    drawn = {arm: [draws(result, weights) for result in mine] for arm, mine in tests.items()}
+    weights += bootstrap.resampled(every[0].truth, groups, RESAMPLES, seed=0)
+    drawn = {
+        arm: {seed: draws(result, weights) for seed, result in mine.items()}
+        for arm, mine in tests.items()
+    }
     means, gains = [], []
-    for arm in tests:
-        values = {m: np.array([r.scores[m]["value"] for r in tests[arm]]) for m in MEASURES}
-        means.append(
-            [arm, *(f"{100 * v.mean():.1f} ± {100 * v.std(ddof=1):.1f}" for v in values.values())]
-        )
+    for arm, mine in tests.items():
+        values = (np.array([r.scores[m]["value"] for r in mine.values()]) for m in MEASURES)
+        spread = [f"{100 * v.mean():.1f} ± {100 * v.std(ddof=1):.1f}" for v in values]
+        means.append([arm, str(len(mine)), *spread])
         for other in (other for other in ARMS[arm][2] if other in tests):
-            row = [cell(gain(drawn[arm], drawn[other], m), sign="+") for m in MEASURES]
-            pairs = zip(tests[arm], tests[other], strict=True)
-            better = sum(a.scores["auprc"]["value"] > b.scores["auprc"]["value"] for a, b in pairs)
-            gains.append([f"{arm} less {other}", *row, f"{better} of {len(seeds)}"])
+            seeds = sorted(mine.keys() & tests[other].keys())
+            if len(seeds) < 2:
+                continue
+            pair = [[drawn[one][seed] for seed in seeds] for one in (arm, other)]
+            found = [cell(gain(*pair, m), sign="+") for m in MEASURES]
+            changes = [a["f1"][0] - b["f1"][0] for a, b in zip(*pair, strict=True)]
+            better = sum(a["auprc"][0] > b["auprc"][0] for a, b in zip(*pair, strict=True))
+            gains.append(
+                [f"{arm} less {other}", *found, f"{better} of {len(seeds)}"]
+                + [f"{100 * min(changes):+.1f}"]
+            )
     titles = [f"{title}, %" for title in MEASURES.values()]
     return "\n\n".join(
         [
-            f"{name} seeds, {seeds[0]} to {seeds[-1]}",
-            github(means, ["arm", *titles]),
-            github(gains, ["gain [95%]", *titles, "better AUPRC"]),
+            f"{name} seeds",
+            github(means, ["arm", "seeds", *titles]),
+            github(gains, ["gain [95%]", *titles, "better AUPRC", "least F1 gain"]),
         ]
     )
+
+
+def _names(arm: str, seeds: range) -> list[str]:
+    return [f"{arm}-{seed}" for seed in seeds]
 
 
 def draws(result: results.Result, weights: list[np.ndarray]) -> dict[str, np.ndarray]:

@@ -95,11 +95,24 @@ write_corpora = methods.write_corpora
 
 def table() -> str:
     """Means of the arms and paired gains, for the first and the confirming seeds."""
-    return "\n\n".join(part for name in SEEDS if (part := _table(name)))
+    titles = [f"{title}, %" for title in MEASURES.values()]
+    parts = []
+    for name in SEEDS:
+        means, gains = rows(name)
+        if means:
+            parts += [
+                f"{name} seeds",
+                github(means, ["arm", "seeds", *titles]),
+                github(gains, ["gain [95%]", *titles, "better AUPRC", "least F1 gain"]),
+            ]
+    return "\n\n".join(parts)
 
 
-def _table(name: str) -> str:
-    """Tabulates arms with records of two seeds or more; a gain is over the seeds that both have."""
+def rows(name: str) -> tuple[list[list[str]], list[list[str]]]:
+    """Returns the rows of both tables: of arms with records of two seeds or more.
+
+    A gain is over the seeds that both arms have.
+    """
     runs = {
         arm: {run["report"]["seed"]: run for run in runs_of("ladder", _names(arm, SEEDS[name]))}
         for arm in ARMS
@@ -110,7 +123,7 @@ def _table(name: str) -> str:
         if len(mine) > 1
     }
     if not tests:
-        return ""
+        return [], []
     every = [result for mine in tests.values() for result in mine.values()]
     results.check_cohort(every)
     groups = np.array([row["group"] for row in every[0].rows])
@@ -137,14 +150,7 @@ def _table(name: str) -> str:
                 [f"{arm} less {other}", *found, f"{better} of {len(seeds)}"]
                 + [f"{100 * min(changes):+.1f}"]
             )
-    titles = [f"{title}, %" for title in MEASURES.values()]
-    return "\n\n".join(
-        [
-            f"{name} seeds",
-            github(means, ["arm", "seeds", *titles]),
-            github(gains, ["gain [95%]", *titles, "better AUPRC", "least F1 gain"]),
-        ]
-    )
+    return means, gains
 
 
 def _names(arm: str, seeds: range) -> list[str]:

@@ -54,6 +54,28 @@ def overrides(settings: Mapping[str, Any]) -> list[str]:
     return [f"--config.{key}={value}" for key, value in settings.items()]
 
 
+def training(cell: Cell, workdir: str) -> tuple[str, ...]:
+    """Returns the command that trains a cell's run, or resumes it, with flags."""
+    config, to = f"--config=configs/{cell.config}.py", f"--workdir={workdir}"
+    return "train", config, to, *overrides(cell.settings)
+
+
+def taught(cell: Cell, labels: str, teachers: Mapping[str, Cell | None]) -> Cell:
+    """Returns a student's cell that first makes its soft labels, and stores their manifest.
+
+    cell: of configs/self_training.py, without soft labels; labels: their folder; teachers: {name
+    for the command `teach`: cell to train in the folder of that name, None for no run}.
+    """
+    before = [training(own, name) for name, own in teachers.items() if own is not None]
+    flags = (f"--to={labels}", f"--teachers={','.join(teachers)}")
+    config = f"--config=configs/{cell.config}.py"
+    return cell._replace(
+        settings={**cell.settings, "data.soft_labels": labels},
+        before=[*before, ("teach", config, *flags, *overrides(cell.settings))],
+        more={"soft_labels": f"{labels}/manifest.json"},
+    )
+
+
 def run(experiment: str, name: str, cell: Cell) -> None:
     """Runs a cell and writes its record, unless the record exists."""
     record = HERE / experiment / name
@@ -62,13 +84,7 @@ def run(experiment: str, name: str, cell: Cell) -> None:
     workdir = Path("runs", experiment, name)
     for command in cell.before:
         _program(workdir, *command)
-    _program(
-        workdir,
-        "train",
-        f"--config=configs/{cell.config}.py",
-        "--workdir={workdir}",
-        *overrides(cell.settings),
-    )
+    _program(workdir, *training(cell, "{workdir}"))
     for number, command in enumerate(cell.after):
         done = workdir / f"after-{number}"
         if not done.exists():

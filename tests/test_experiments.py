@@ -2,21 +2,30 @@
 
 import importlib
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
+from ml_collections import config_flags
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from experiments import sweep, tables
 from experiments.gpu import cells as gpu
 from experiments.ladder import cells as ladder
+from experiments.ladder import llm_scores
 from experiments.tables import seeds_table
 from ssl_guard import config as configs
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import teach
+from ssl_guard.report import records
+from ssl_guard.runtime.files import read_jsonl, write_jsonl
 from ssl_guard.train import run as train_run
 from tests.report.test_records import workdir_of
 from tests.report.test_report import cells, run
-from tests.tiny import smoke
+from tests.tiny import TOPICS, smoke
 
 
 def test_seeds_table_means_spreads_and_gains():
@@ -132,31 +141,138 @@ def test_smoke_cells_are_full_cells_cut_down(name):
     configs.check(config_of(full))
     configs.check(config_of(small))
     differing = {key for key in found if found[key] != expected[key]}
-    assert differing <= {"data.num_shapes", "train.supervised_steps", "monitor.baseline_run"}
-    assert found["monitor.baseline_run"] == expected["monitor.baseline_run"].replace(
-        "/full/", "/smoke/"
-    )
+    folders = "monitor.baseline_run", "data.soft_labels"
+    assert differing <= {"data.num_shapes", *folders}
+    for key in folders:
+        assert found[key] == expected[key].replace("/full/", "/smoke/")
+
+
+def parsed(*arguments):
+    """The flags of a command, read as the command does."""
+    values, argv = flags.FlagValues(), ["command", *arguments]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    for name in ("workdir", "to"):
+        flags.DEFINE_string(name, None, "", flag_values=values)
+    flags.DEFINE_list("teachers", [], "", flag_values=values)
+    with warnings.catch_warnings(action="ignore"):  # ml_collections loads files the old way
+        values(argv)
+    return values
+
+
+STUDENTS = {
+    f"{folder}/{name}": cell
+    for folder, module in (("gpu", gpu), ("ladder", ladder))
+    for name, cell in module.CELLS.items()
+    if cell.before
+}
+
+
+@pytest.mark.parametrize("name", [name for name in STUDENTS if name.endswith(("0", "7"))])
+def test_a_students_teachers_are_trained_on_its_rows_and_asked(name):
+    cell = STUDENTS[name]
+    student = configs.as_json(parsed(*flags_of(cell)).config)
+    *trained, (command, *last) = cell.before
+    asked = parsed(*last)
+    assert command == "teach" and {command for command, *_ in trained} <= {"train"}
+    assert asked.to == student["data.soft_labels"]
+    assert configs.as_json(asked.config) | {"data.soft_labels": asked.to} == student
+    assert cell.more == {"soft_labels": f"{asked.to}/manifest.json"}
+    runs = {one.workdir: one.config for one in (parsed(*rest) for _, *rest in trained)}
+    assert list(runs) == [name for name in asked.teachers if not name.startswith("scores:")]
+    for workdir, config in runs.items():
+        configs.check(config)
+        teacher = configs.as_json(config)
+        same = [key for key in student if key.startswith(("data.", "model.", "seed"))]
+        differing = {key for key in same if teacher[key] != student[key]}
+        assert differing <= {"data.soft_labels", "data.packing"} and not teacher["data.soft_labels"]
+        experiment, _, arm = workdir.removeprefix("runs/").partition("/")
+        own = importlib.import_module(f"experiments.{experiment}.cells").CELLS.get(arm)
+        assert own is None or teacher == configs.as_json(parsed(*flags_of(own)).config)
+
+
+def flags_of(cell):
+    _, *found = sweep.training(cell, "x")
+    return found
+
+
+def test_students_have_the_teachers_of_their_protocol():
+    student, llm = (STUDENTS[f"ladder/{name}-7"].before for name in ("student", "llm_student"))
+    assert parsed(*student[-1][1:]).teachers == [
+        "runs/ladder/supervised-7",
+        "runs/ladder/ensemble-7",
+    ]
+    assert parsed(*llm[-1][1:]).teachers == ["scores:runs/ladder/llm-7.jsonl"] and len(llm) == 1
+    for before in (student, STUDENTS["gpu/full/self_training-0"].before):
+        ensemble = next(
+            c for _, *rest in before if (c := parsed(*rest).config).algorithm == "graph"
+        )
+        assert ensemble.graph.alpha == 0 and ensemble.graph.scores == ("tfidf", "lsa", "encoder")
+
+
+def test_scores_of_a_chat_models_states(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 90), ("test", 12)):
+        rows = [
+            {"id": f"{name}{i}", "prompt": " ".join(rng.choice(TOPICS, 12)), "label": i % 2}
+            for i in range(count)
+        ]
+        write_jsonl(Path(f"{name}.jsonl"), rows)
+    changes = {"corpus": "train.jsonl", "test_corpus": "test.jsonl", "labelled": 20, "dev": 16}
+    for key, value in changes.items():
+        monkeypatch.setitem(llm_scores.methods.SETTINGS, f"data.{key}", value)
+    ids = rng.permutation([f"train{i}" for i in range(90)] + ["of another corpus"])
+    states = (rng.normal(2, 3, (91, 5)) * [1, 1, 50, 0.1, 1]).astype(np.float16)
+    states[:, 0] += [6 * (i[-1] in "13579") for i in ids]
+    np.savez("features.npz", ids=ids, states=states)
+    llm_scores.write_scores(Path("features.npz"), Path("runs/ladder"), seed=7)
+
+    found = {row["id"]: row["score"] for row in read_jsonl(Path("runs/ladder/llm-7.jsonl"))}
+    (split,) = Path("data/splits").glob("*.json")
+    labelled = json.loads(split.read_text())["labelled"]
+    known = [f"train{i}" for i in range(90)]
+    scored = [name for name in known if name not in labelled]
+    assert len(labelled) == 20 and sorted(found) == sorted(scored)
+    place = {name: i for i, name in enumerate(ids)}
+    dev = json.loads(split.read_text())["dev"]
+    fitted = [place[name] for name in known if name not in dev]
+    scale = StandardScaler().fit(states[fitted].astype(float))
+    x = scale.transform(states.astype(float))
+    head = LogisticRegression(C=llm_scores.C, class_weight="balanced")
+    head.fit(x[[place[n] for n in labelled]], [int(n[5:]) % 2 for n in labelled])
+    expected = head.predict_proba(x[[place[name] for name in found]])[:, 1]
+    np.testing.assert_allclose(list(found.values()), expected, atol=1e-5)
+    assert np.ptp(expected) > 0.1
 
 
 def test_the_smoke_cells_train_and_fill_the_table(tmp_path, monkeypatch):
-    def train(workdir, *command):
-        cell = gpu.CELLS[str(workdir.relative_to("runs/gpu"))]
-        own = {
-            key: value
-            for key, value in cell.settings.items()
-            if key.startswith(("train.", "optim.", "monitor.", "data.pack", "model.dtype", "seed"))
-        }
-        train_run.train_and_evaluate(smoke(tmp_path, cell.config, **own), workdir)
+    kept = (
+        *("train.", "optim.", "monitor.", "graph.", "teach.", "augment.name", "augment.ops"),
+        *("data.packing", "data.soft_labels", "model.dtype", "seed"),
+    )
 
+    def program(workdir, command, *arguments):
+        found = parsed(*(part.replace("{workdir}", str(workdir)) for part in arguments))
+        own = {k: v for k, v in configs.leaves(found.config).items() if k.startswith(kept)}
+        config = smoke(tmp_path, found.config.algorithm, **own)
+        if command == "teach":
+            teach.teach(config, found.teachers, found.to)
+        else:
+            train_run.train_and_evaluate(config, found.workdir)
+
+    (tmp_path / "configs").symlink_to(Path("configs").resolve())
     monkeypatch.chdir(tmp_path)
     for module in (sweep, tables):
         monkeypatch.setattr(module, "HERE", tmp_path / "experiments")
-    monkeypatch.setattr(sweep, "_program", train)
+    monkeypatch.setattr(sweep, "_program", program)
     assert gpu.table() == ""
     for name, cell in gpu.CELLS.items():
         if name.startswith("smoke/"):
             sweep.run("gpu", name, cell)
     assert gpu.table() == ""  # of the full cells
+    labels = records.read(f"experiments/gpu/smoke/{gpu.RECIPE}-0")["more"]["soft_labels"]
+    names = [teacher["name"] for teacher in labels["results"]["teachers"]]
+    assert names == ["runs/gpu/smoke/supervised-0", "runs/gpu/smoke/ensemble-0"]
     Path("experiments/gpu/smoke").rename("experiments/gpu/full")
     _, _, *rows = gpu.table().splitlines()
     assert {cells(row)[0] for row in rows} == {gpu.BASELINE, gpu.RECIPE}

@@ -5,14 +5,13 @@ A cell is a size, a method and a seed. The smoke cells have the sizes of config.
 """
 
 from experiments.methods import cells as methods
-from experiments.sweep import Cell, product
+from experiments.sweep import Cell, product, taught
 from experiments.tables import runs_of, seeds_table
 from ssl_guard import config as configs
 
 SEEDS = (0, 1, 2)
 BASELINE = methods.BASELINE
-RECIPE = "uda"  # a config; its settings:
-OWN = {"train.supervised_steps": 50, "train.selection": "rank"}
+RECIPE = "self_training"
 SETTINGS = methods.SETTINGS | {
     "data.max_length": 256,
     "data.buckets": (64, 128, 192, 256),
@@ -32,16 +31,23 @@ SIZES = {
     "smoke": {
         **{key: value for key, value in _SMALL.items() if value != _DEFAULT[key]},
         "data.num_shapes": 1,
-        "train.supervised_steps": 1,
     },
 }
 
 
 def _cell(size: str, method: str, seed: int) -> Cell:
-    own = {}
-    if method != BASELINE:
-        own = OWN | {"monitor.baseline_run": f"runs/gpu/{size}/{BASELINE}-{seed}"}
-    return Cell(method, SETTINGS | own | SIZES[size] | {"seed": seed})
+    """Plans a cell; that of the recipe first trains its teachers, if these are not finished."""
+    settings = SETTINGS | SIZES[size] | {"seed": seed}
+    if method == BASELINE:
+        return Cell(method, settings)
+    baseline, ensemble, labels = (
+        f"runs/gpu/{size}/{name}-{seed}" for name in (BASELINE, "ensemble", "soft_labels")
+    )
+    teachers = {
+        baseline: Cell(BASELINE, settings),
+        ensemble: Cell("graph", settings | {"graph.alpha": 0.0}),
+    }
+    return taught(Cell(method, settings | {"monitor.baseline_run": baseline}), labels, teachers)
 
 
 CELLS = {

@@ -7,7 +7,7 @@ labelled and dev rows; the test rows are the same.
 import numpy as np
 
 from experiments.methods import cells as methods
-from experiments.sweep import Cell, overrides, product
+from experiments.sweep import Cell, product, taught
 from experiments.tables import github, runs_of
 from ssl_guard.evaluation import bootstrap
 from ssl_guard.evaluation.table import cell
@@ -42,13 +42,10 @@ TRAINED = {
     "optim.freeze": "()",
     "data.packing": True,
 }
-ENSEMBLE, SUPERVISED, LLM = (
-    f"runs/ladder/{name}" for name in ("ensemble-{seed}", "supervised-{seed}", "llm-{seed}.jsonl")
-)
-# Teachers of the students' soft labels. LLM is written by llm_scores.py.
+# Teachers of the students' soft labels: arms, or a file of scores that llm_scores.py writes.
 TEACHERS = {
-    "student": f"{SUPERVISED},{ENSEMBLE}",
-    "llm_student": f"scores:{LLM}",
+    "student": ("supervised", "ensemble"),
+    "llm_student": ("scores:runs/ladder/llm-{seed}.jsonl",),
 }
 ARMS |= {
     "supervised": ("supervised", TRAINED, ("encoder", "tfidf")),
@@ -64,24 +61,16 @@ MEASURES = {"auprc": "AUPRC", "f1": "F1 harmful"}
 def _cell(arm: str, seed: int) -> Cell:
     """Plans a cell; those of students first train their teachers, if these are not finished."""
     config, own, _ = ARMS[arm]
-    settings = methods.SETTINGS | own | {"seed": seed}
+    plain = Cell(config, methods.SETTINGS | own | {"seed": seed})
     if arm not in TEACHERS:
-        return Cell(config, settings)
-    labels = f"runs/ladder/{arm}-{seed}-soft_labels"
-    before = [
-        ("train", f"--config=configs/{ARMS[name][0]}.py", f"--workdir=runs/ladder/{name}-{seed}")
-        + tuple(overrides(methods.SETTINGS | ARMS[name][1] | {"seed": seed}))
-        for name in ("ensemble", "supervised")
-        if f"{name}-" in TEACHERS[arm]
-    ]
-    flags = (f"--to={labels}", f"--teachers={TEACHERS[arm].format(seed=seed)}")
-    before.append(("teach", "--config=configs/self_training.py", *flags, *overrides(settings)))
-    return Cell(
-        config,
-        settings | {"data.soft_labels": labels},
-        before=before,
-        more={"soft_labels": f"{labels}/manifest.json"},
-    )
+        return plain
+    teachers: dict[str, Cell | None] = {}
+    for name in TEACHERS[arm]:
+        if name in ARMS:
+            teachers[f"runs/ladder/{name}-{seed}"] = _cell(name, seed)
+        else:
+            teachers[name.format(seed=seed)] = None
+    return taught(plain, f"runs/ladder/{arm}-{seed}-soft_labels", teachers)
 
 
 CELLS = {

@@ -75,7 +75,7 @@ def teach(config: ConfigDict, teachers: Sequence[str], folder: str | Path) -> di
         _scores(name, teacher, pool, prepared.texts["dev"])
         for name, teacher in zip(teachers, found, strict=True)
     ]
-    on_pool, on_dev = combine(scores, labels, settings.combine)
+    on_pool, on_dev = combine(teachers, scores, labels, settings.combine)
     if settings.features and settings.alpha:
         on_pool, on_dev = _smoothed(config, prepared, on_pool, on_dev, settings)
     platt = calibrators.fit("platt", labels, on_dev)
@@ -192,24 +192,30 @@ def _scores(
 
 
 def combine(
-    scores: Sequence[tuple[np.ndarray, np.ndarray]], labels: np.ndarray, how: str
+    names: Sequence[str],
+    scores: Sequence[tuple[np.ndarray, np.ndarray]],
+    labels: np.ndarray,
+    how: str,
 ) -> list[np.ndarray]:
     """Averages teachers: scores of the pool and of dev, float64 [rows] in [0, 1].
 
-    scores: of the pool and of dev, for each teacher; labels: int [dev]; how: "rank" averages the
-    shares of the pool below each score, "probability" the scores after Platt scaling on dev.
+    names, scores: of each teacher, the scores of the pool and of dev; labels: int [dev]; how:
+    "rank" averages the shares of the pool below each score, "probability" the scores after Platt
+    scaling on dev. Raises BadInput for a teacher that cannot be scaled: worse than guessing.
     """
 
-    def common(pool, dev):
+    def common(name, pool, dev):
         if how == "rank":
             reference = np.sort(pool)
             return [graph.quantile(part, reference) for part in (pool, dev)]
-        platt = calibrators.fit("platt", labels, dev)
+        try:
+            platt = calibrators.fit("platt", labels, dev)
+        except BadInput as error:
+            raise BadInput(f"the teacher {name} gives no probability: {error}") from error
         return [calibrators.apply(platt, part) for part in (pool, dev)]
 
-    return [
-        np.mean(parts, axis=0) for parts in zip(*(common(*mine) for mine in scores), strict=True)
-    ]
+    found = [common(name, *mine) for name, mine in zip(names, scores, strict=True)]
+    return [np.mean(parts, axis=0) for parts in zip(*found, strict=True)]
 
 
 def _smoothed(config, prepared: Prepared, pool, dev, settings: Settings) -> list[np.ndarray]:

@@ -8,19 +8,21 @@ from ssl_guard import algorithms
 from ssl_guard import config as config_module
 from ssl_guard.evaluation import run_report
 from ssl_guard.train import baselines, gradient
-from ssl_guard.train.workdir import finished, opened
+from ssl_guard.train.workdir import finished, opened, refuse_other_soft_labels
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     """Trains one run and returns its report, which is also in `workdir/report.json`.
 
     The same call on the same workdir resumes; a finished run returns at once. Raises BadInput for a
-    workdir of another config or in use by another process and for any other input that the user can
-    correct, Preempted when a signal stopped the training.
+    workdir of another config or of other soft labels or in use by another process and for any other
+    input that the user can correct, Preempted when a signal stopped the training.
     """
     workdir = Path(workdir)
     config_module.check(config)
     config_module.refuse_other(workdir, config)
+    if config.data.soft_labels:
+        refuse_other_soft_labels(workdir, Path(config.data.soft_labels))
     if (report := finished(workdir)) is not None:
         return report
     method = baselines if config.algorithm in algorithms.CLOSED_FORM else gradient

@@ -8,6 +8,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ssl_guard import config as config_module
+from ssl_guard.data import soft_labels
+from ssl_guard.errors import BadInput
 from ssl_guard.prepare import Prepared
 from ssl_guard.runtime import lock, processes, provenance
 from ssl_guard.runtime.checkpoint import Checkpoints
@@ -18,6 +20,20 @@ def finished(workdir: Path) -> dict | None:
     """Returns the report of a finished run, None for any other workdir."""
     report = workdir / "report.json"
     return json.loads(report.read_text()) if report.exists() else None
+
+
+def refuse_other_soft_labels(workdir: Path, folder: Path) -> None:
+    """Raises BadInput for the workdir of a run that began with other soft labels than those in
+    the folder now."""
+    path, manifest = workdir / "provenance.json", soft_labels.read_manifest(folder)
+    if manifest is None or not path.exists():
+        return
+    start = json.loads(path.read_text())["starts"][-1]
+    if start["shards_sha256"].get("soft_labels") != manifest["sha256"]:
+        raise BadInput(
+            f"{workdir} learns other soft labels than those in {folder}, which were made again: "
+            "choose another --workdir, or delete this one."
+        )
 
 
 @contextlib.contextmanager

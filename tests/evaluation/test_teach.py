@@ -50,18 +50,18 @@ def teachers(rows=60, dev=30, count=3):
 
 def test_combined_by_rank():
     labels, scores = teachers()
-    on_pool, on_dev = teach.combine(scores, labels, "rank")
+    on_pool, on_dev = teach.combine("abc", scores, labels, "rank")
     expected = np.mean([(rankdata(mine) - 0.5) / 60 for mine, _ in scores], axis=0)
     np.testing.assert_allclose(on_pool, expected, atol=1e-12)
     below = [[(mine < s).mean() + (mine == s).mean() / 2 for s in dev] for mine, dev in scores]
     np.testing.assert_allclose(on_dev, np.mean(below, axis=0), atol=1e-12)
     cubed = [(mine**3, dev**3) for mine, dev in scores]  # only the order counts
-    np.testing.assert_array_equal(teach.combine(cubed, labels, "rank")[0], on_pool)
+    np.testing.assert_array_equal(teach.combine("abc", cubed, labels, "rank")[0], on_pool)
 
 
 def test_combined_by_probability():
     labels, scores = teachers()
-    on_pool, on_dev = teach.combine(scores, labels, "probability")
+    on_pool, on_dev = teach.combine("abc", scores, labels, "probability")
     scale = [platt(labels, dev) for _, dev in scores]
     expected = np.mean([f(mine) for f, (mine, _) in zip(scale, scores, strict=True)], axis=0)
     np.testing.assert_allclose(on_pool, expected, atol=1e-4)
@@ -71,7 +71,7 @@ def test_combined_by_probability():
 
 def test_one_teacher_is_its_own_mean():
     labels, scores = teachers(count=1)
-    on_pool, _ = teach.combine(scores, labels, "rank")
+    on_pool, _ = teach.combine("a", scores, labels, "rank")
     np.testing.assert_allclose(on_pool, (rankdata(scores[0][0]) - 0.5) / 60, atol=1e-12)
     assert teach.agreement([scores[0][0]]) is None
 
@@ -339,7 +339,10 @@ def test_teachers_that_are_refused(folder, tmp_path):
     refused("was trained on another corpus or split", str(folder / "graph"), other)
     inverted = {f"row{i}": (1 - i % 2) / 2 + i / 1000 for i in range(160)}
     without = config_of(folder, **{"teach.alpha": 0.0})
-    refused("worse than guessing", write_scores(tmp_path / "inverted.jsonl", inverted), without)
+    scaled = config_of(folder, **{"teach.combine": "probability"})
+    name = write_scores(tmp_path / "inverted.jsonl", inverted)
+    refused("worse than guessing", name, without)
+    refused(f"the teacher {name} .* worse than guessing", name, scaled)
 
 
 @pytest.mark.parametrize("key", ["train.oracle", "data.all_labels"])

@@ -138,6 +138,26 @@ def test_another_config_is_refused(whole, folder):
         self_training.self_train(config_of(folder, **{"teach.alpha": 0.1}), whole)
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_a_student_whose_soft_labels_were_made_again_is_refused(whole, folder, done):
+    """Finished or not; with the old soft labels, or none, it is the same run still."""
+    labels, report = whole / "soft_labels-1", whole / "student-1/report.json"
+    files = {path: path.read_bytes() for path in (*labels.iterdir(), report)}
+    made_from = soft_labels.read_manifest(labels)["made_from"]
+    ids = [e.id for e in prepare.read_split(config_of(folder)).rows["unlabelled"]]
+    soft_labels.write(labels, ids, np.full(90, 0.5), np.ones(90), made_from=made_from, results={})
+    if not done:
+        report.unlink()
+    try:
+        with pytest.raises(BadInput, match="student-1 learns other soft labels than those in"):
+            self_training.self_train(config_of(folder), whole)
+        assert report.exists() == done
+    finally:
+        for path, content in files.items():
+            path.write_bytes(content)
+    assert len(self_training.self_train(config_of(folder), whole)) == 4
+
+
 def test_hidden_labels_change_no_weight(whole, folder, tmp_path, monkeypatch):
     """Half of them false and the rest missing: teachers, soft labels and students are the same."""
     read_split = assemble.read_split

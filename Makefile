@@ -1,4 +1,4 @@
-# make demo   train UDA and its supervised baseline on real data, end with a table
+# make demo   self-training and its supervised baseline on real data, end with a table
 # make test   lint and tests
 # make parity, tfdata, translate, llm, beam: against PyTorch and TensorFlow, with real translators, a
 #             small language model, on Apache Beam; each in an environment of its own
@@ -26,9 +26,8 @@ EXTRAS := parity tfdata translate llm beam
 
 .PHONY: all demo test lint browser faults scale clean $(EXTRAS)
 demo: .venv/installed
-	.venv/bin/python -m ssl_guard.main --config=configs/uda.py --workdir=runs/uda
-	.venv/bin/python -m ssl_guard.main --config=configs/supervised.py --workdir=runs/supervised
-	.venv/bin/python -m ssl_guard report runs/uda runs/supervised
+	.venv/bin/python -m ssl_guard self_train --config=configs/self_training.py --workdir=runs/self_training \
+		--config.train.steps=60 --config.train.eval_every_steps=20
 
 test: .venv/installed lint
 	.venv/bin/python -m pytest $(PARALLEL) -W error tests --ignore=tests/browser \

@@ -1,17 +1,41 @@
-"""Compares UDA and FixMatch with their supervised baseline on a small corpus of responses.
+"""Runs what `make demo` runs: self-training and its supervised baseline on a small corpus.
 
-A cell is a config and a seed. The seed draws the split, the head, the order and the dropout.
+A cell is a method and a seed. The seed draws the split, the head, the order and the dropout.
 """
+
+import importlib
 
 import numpy as np
 
-from experiments.sweep import Cell, product
+from experiments.sweep import Cell, product, taught
 from experiments.tables import github, runs_of, scores_of
+from ssl_guard import config as configs
 from ssl_guard.report import comparison, results, tables
 
-METHODS, SEEDS = ("uda", "fixmatch", "supervised"), (0, 1, 2)
+METHODS, SEEDS = ("self_training", "supervised", "graph"), (0, 1, 2)
+_DEFAULT = configs.leaves(configs.default())
+_STUDENT = configs.leaves(importlib.import_module("configs.self_training").get_config())
+# The settings of the student, which the command self_train gives to the teachers too, and the flags
+# of `make demo`.
+SETTINGS = {
+    key: value
+    for key, value in _STUDENT.items()
+    if key in _DEFAULT and value != _DEFAULT[key] and key != "algorithm"
+} | {"train.steps": 60, "train.eval_every_steps": 20}
+
+
+def _cell(method: str, seed: int) -> Cell:
+    own = {"graph.alpha": 0.0} if method == "graph" else {}
+    plain = Cell(method, SETTINGS | own | {"seed": seed})
+    if method != "self_training":
+        return plain
+    names = [name for name in METHODS if name != method]
+    teachers = {f"runs/first_light/{name}-{seed}": _cell(name, seed) for name in names}
+    return taught(plain, f"runs/first_light/{method}-{seed}-soft_labels", teachers)
+
+
 CELLS = {
-    f"{cell['method']}-{cell['seed']}": Cell(cell["method"], {"seed": cell["seed"]})
+    f"{cell['method']}-{cell['seed']}": _cell(**cell)
     for cell in product(seed=SEEDS, method=METHODS)
 }
 

@@ -4,6 +4,8 @@ Rows and labels are those of experiments/methods. A cell is one arm and one seed
 labelled and dev rows; the test rows are the same.
 """
 
+import re
+
 import numpy as np
 
 from experiments.methods import cells as methods
@@ -94,7 +96,27 @@ def table() -> str:
                 github(means, ["arm", "seeds", *titles]),
                 github(gains, ["gain [95%]", *titles, "better AUPRC", "least F1 gain"]),
             ]
+        if found := teachers(name):
+            parts.append(github(found, ["student", "scores of", "dev AUPRC, %"]))
     return "\n\n".join(parts)
+
+
+def teachers(name: str) -> list[list[str]]:
+    """Returns rows of the teachers' dev AUPRC, and of their soft labels'."""
+    found = []
+    for arm in TEACHERS:
+        made = [
+            run["more"]["soft_labels"]["results"]
+            for run in runs_of("ladder", _names(arm, SEEDS[name]))
+        ]
+        if len(made) < 2:
+            continue
+        named = [one["teachers"] + [{"name": "soft labels", "dev": one["dev"]}] for one in made]
+        for same in zip(*named, strict=True):
+            values = 100 * np.array([one["dev"]["auprc"] for one in same])
+            title = re.sub(r"scores:|runs/ladder/|-\d+.*", "", same[0]["name"])
+            found.append([arm, title, f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"])
+    return found
 
 
 def rows(name: str) -> tuple[list[list[str]], list[list[str]]]:

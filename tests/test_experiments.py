@@ -201,7 +201,7 @@ def test_students_have_the_teachers_of_their_protocol():
         "runs/ladder/supervised-7",
         "runs/ladder/ensemble-7",
     ]
-    assert parsed(*llm[-1][1:]).teachers == ["scores:runs/ladder/llm-7.jsonl"] and len(llm) == 1
+    assert parsed(*llm[-1][1:]).teachers == ["scores:runs/ladder/llm_200-7.jsonl"] and len(llm) == 1
     for before in (student, STUDENTS["gpu/full/self_training-0"].before):
         ensemble = next(
             c for _, *rest in before if (c := parsed(*rest).config).algorithm == "graph"
@@ -218,16 +218,16 @@ def test_scores_of_a_chat_models_states(tmp_path, monkeypatch):
             for i in range(count)
         ]
         write_jsonl(Path(f"{name}.jsonl"), rows)
-    changes = {"corpus": "train.jsonl", "test_corpus": "test.jsonl", "labelled": 20, "dev": 16}
+    changes = {"corpus": "train.jsonl", "test_corpus": "test.jsonl", "dev": 16}
     for key, value in changes.items():
         monkeypatch.setitem(llm_scores.methods.SETTINGS, f"data.{key}", value)
     ids = rng.permutation([f"train{i}" for i in range(90)] + ["of another corpus"])
     states = (rng.normal(2, 3, (91, 5)) * [1, 1, 50, 0.1, 1]).astype(np.float16)
     states[:, 0] += [6 * (i[-1] in "13579") for i in ids]
     np.savez("features.npz", ids=ids, states=states)
-    llm_scores.write_scores(Path("features.npz"), Path("runs/ladder"), seed=7)
+    llm_scores.write_scores(Path("features.npz"), Path("runs/ladder"), 20, seed=7)
 
-    found = {row["id"]: row["score"] for row in read_jsonl(Path("runs/ladder/llm-7.jsonl"))}
+    found = {row["id"]: row["score"] for row in read_jsonl(Path("runs/ladder/llm_20-7.jsonl"))}
     (split,) = Path("data/splits").glob("*.json")
     labelled = json.loads(split.read_text())["labelled"]
     known = [f"train{i}" for i in range(90)]

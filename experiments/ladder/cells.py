@@ -44,10 +44,12 @@ TRAINED = {
     "optim.freeze": "()",
     "data.packing": True,
 }
+FEWER = {"data.labelled": 50}
 # Teachers of the students' soft labels: arms, or a file of scores that llm_scores.py writes.
 TEACHERS = {
     "student": ("supervised", "ensemble"),
-    "llm_student": ("scores:runs/ladder/llm-{seed}.jsonl",),
+    "llm_student": ("scores:runs/ladder/llm_200-{seed}.jsonl",),
+    "llm_student_50": ("scores:runs/ladder/llm_50-{seed}.jsonl",),
 }
 ARMS |= {
     "supervised": ("supervised", TRAINED, ("encoder", "tfidf")),
@@ -56,6 +58,8 @@ ARMS |= {
     "student": ("self_training", TRAINED, ("supervised", "supervised_32", "graph")),
     "llm_student": ("self_training", TRAINED, ("supervised", "supervised_32", "student")),
     "oracle": ("self_training", TRAINED | {"train.oracle": True}, ("supervised",)),
+    "supervised_50": ("supervised", TRAINED | FEWER, ("supervised",)),
+    "llm_student_50": ("self_training", TRAINED | FEWER, ("supervised_50", "supervised")),
 }
 MEASURES = {"auprc": "AUPRC", "f1": "F1 harmful"}
 

@@ -1,9 +1,9 @@
 """Scores the pool and dev of a seed with a logistic regression on a chat model's states.
 
-    python -m experiments.ladder.llm_scores features.npz runs/ladder 5 6 7 8 9
+    python -m experiments.ladder.llm_scores features.npz runs/ladder 200 5 6 7 8 9
 
-Fits the seed's 200 labelled rows and writes runs/ladder/llm-<seed>.jsonl, a teacher of the command
-`teach`. features.npz: from llm_features.py.
+Fits the 200 labelled rows of each seed, 5 to 9 here, and writes runs/ladder/llm_200-<seed>.jsonl, a
+teacher of the command `teach`. features.npz: from llm_features.py.
 """
 
 import sys
@@ -20,11 +20,11 @@ from ssl_guard.runtime.files import write_jsonl
 C = 0.01  # inverse L2 penalty on states of variance 1
 
 
-def write_scores(features: Path, folder: Path, seed: int) -> None:
-    """Writes the scores of one seed."""
+def write_scores(features: Path, folder: Path, labelled: int, seed: int) -> None:
+    """Writes the scores of one seed with a number of labels."""
     config = config_module.default().unlock()
-    config.seed = seed
-    for key in ("corpus", "test_corpus", "task", "labelled", "dev"):
+    config.seed, config.data.labelled = seed, labelled
+    for key in ("corpus", "test_corpus", "task", "dev"):
         config.data[key] = methods.SETTINGS[f"data.{key}"]
     sides = read_split(config).rows
     with np.load(features, allow_pickle=False) as file:
@@ -42,9 +42,9 @@ def write_scores(features: Path, folder: Path, seed: int) -> None:
             sides[side], baselines.harmful(head, states[rows[side]]), strict=True
         )
     ]
-    write_jsonl(folder / f"llm-{seed}.jsonl", scores)
+    write_jsonl(folder / f"llm_{labelled}-{seed}.jsonl", scores)
 
 
 if __name__ == "__main__":
-    for number in sys.argv[3:]:
-        write_scores(Path(sys.argv[1]), Path(sys.argv[2]), int(number))
+    for number in sys.argv[4:]:
+        write_scores(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(number))

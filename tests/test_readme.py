@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from experiments.ladder import cells as ladder
 from ssl_guard.data import catalogue
 from ssl_guard.report import build, comparison, results, writers
 
 RECORDS = Path("experiments/first_light")
+FIRST = ("self_training-0", "supervised-0")  # runs of the first table
 
 
 def table_in(path, of=""):
@@ -20,13 +22,21 @@ def table_in(path, of=""):
 
 
 def test_the_first_table_comes_from_the_run_records(tmp_path):
-    records = [str(RECORDS / name) for name in ("uda-0", "supervised-0")]
+    records = [str(RECORDS / name) for name in FIRST]
     expected = build.write(tmp_path, records, against=None, published=None)
     assert table_in(Path("README.md")) == expected.strip()
 
 
+@pytest.mark.parametrize("arm", ["llm_student", "student", "oracle"])
+def test_the_gains_on_the_first_page_are_the_ladders(arm):
+    _, gains = ladder.rows("confirming")
+    (row,) = [row for row in gains if row[0] == f"{arm} less supervised"]
+    text = " ".join(Path("README.md").read_text().split())
+    assert f"{row[1]} AUPRC and {row[2]} F1" in text
+
+
 def test_a_table_of_non_commercial_rows_says_so():
-    found = [results.own_test(results.load(RECORDS / n)) for n in ("uda-0", "supervised-0")]
+    found = [results.own_test(results.load(RECORDS / n)) for n in FIRST]
     found[0].run["report"]["data"]["licence"] = "CC-BY-NC-4.0 and MIT"
     parts = [(found, comparison.summarise(found, "supervised"))]
     last = writers.to_markdown(parts, [], "supervised").splitlines()[-1]

@@ -433,7 +433,7 @@ def test_real_corpus(tmp_path):
     group = group_of(corpus)
     seen = [{group[row] for row in ids} for ids in sides(split).values()]
     assert len(set().union(*seen)) == sum(map(len, seen))
-    report = json.loads(Path("experiments/first_light/uda-0.json").read_text())["report"]
+    report = json.loads(Path("experiments/first_light/supervised-0.json").read_text())["report"]
     assert splits.content_sha256(split) == report["provenance"]["split_sha256"]
     ids = " ".join(split.test + split.dev + split.labelled)
     assert hashlib.sha256(ids.encode()).hexdigest()[:16] == "7212bd0240d4267c", (

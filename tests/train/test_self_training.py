@@ -60,7 +60,9 @@ def test_every_stage_has_its_folder(whole):
 
 def test_the_supervised_teacher_is_a_run_of_its_own_config(whole, folder):
     """So a student is compared with the baseline of as many steps."""
-    alone = train_run.train_and_evaluate(smoke(folder, "supervised"), folder / "supervised")
+    changes = {key: leaves(config_of(folder))[key] for key in ("optim.freeze", "data.packing")}
+    alone = smoke(folder, "supervised", **changes)
+    alone = train_run.train_and_evaluate(alone, folder / "supervised")
     report = train_run.finished(whole / "supervised")
     assert report["checkpoint_sha256"] == alone["checkpoint_sha256"]
     assert report["test"] == alone["test"] and report["oracle"] is False

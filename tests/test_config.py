@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.ladder import cells as ladder
 from experiments.methods import cells as methods
 from experiments.tables import runs_of, scores_of
 from ssl_guard import config as base
@@ -56,6 +57,15 @@ def test_a_config_states_scores_and_time_of_its_records(name):
     setting = f"({methods.SETTINGS['data.labelled']} labelled prompts, {len(runs)} seeds)"
     assert f"{setting}: F1 {f1}, AUPRC {auprc};" in docstring
     assert f"{seconds:.0f} s on {cores} core" in docstring
+
+
+@pytest.mark.parametrize("arm", ["student", "llm_student", "supervised"])
+def test_self_training_states_the_scores_of_the_ladder(arm):
+    means, _ = ladder.rows("confirming")
+    (row,) = [row for row in means if row[0] == arm]
+    docstring = " ".join(importlib.import_module("configs.self_training").__doc__.split())
+    assert f"F1 {row[3]}, AUPRC {row[2]}" in docstring
+    assert f"(200 labelled prompts, {row[1]} seeds)" in docstring
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -1,4 +1,4 @@
-"""The ladder at 200 labels: cheap models, their ensemble, and the graph, one change a row.
+"""The ladder: cheap models, their ensemble, the graph, and students of teachers, one change a row.
 
 Rows and labels are those of experiments/methods. A cell is one arm and one seed, which draws
 labelled and dev rows; the test rows are the same.

@@ -2,9 +2,8 @@
 
     python llm_features.py model.gguf data/wildguard_train.jsonl features.npz
 
-Stands alone: it needs Python 3.11, torch, transformers and gguf, and nothing of this project. Takes
-about 15 minutes on two cores for 3,353 prompts. The file gets ids [rows] and states, float16
-[rows, width].
+Needs torch, transformers and gguf, and nothing of this project. The file gets ids [rows] and
+states, float16 [rows, width].
 """
 
 import json

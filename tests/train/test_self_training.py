@@ -70,7 +70,7 @@ def test_the_supervised_teacher_is_a_run_of_its_own_config(whole, folder):
 
 @pytest.mark.parametrize("stage", ["soft_labels-1", "student-1", "soft_labels-2"])
 def test_a_kill_between_stages_changes_nothing(whole, folder, monkeypatch, stage):
-    """What stands before the stage is kept, and the rest is made."""
+    """Keeps the finished stages and runs the others."""
     workdir, config, made = folder / f"killed-{stage}", config_of(folder), []
     for name in STAGES[: min(STAGES.index(stage), 3)]:
         shutil.copytree(whole / name, workdir / name)

@@ -39,6 +39,7 @@ setup(
         "orbax-checkpoint>=0.12.4",
         "py3langid>=0.4",
         "pyarrow>=20",
+        "pydantic-core>=2.27",
         "safetensors>=0.6",
         "scikit-learn>=1.6",
         "scipy>=1.13",

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import httpx2
+import pydantic_core
 import tenacity
 
 from ssl_guard.augment.llm import chat
@@ -232,9 +233,11 @@ class Endpoint:
 
     def _read(self, request, response) -> Attempt:
         try:
-            body = response.json()
+            # Its nesting is bounded, while deep JSON takes json to the recursion limit, where
+            # whatever the garbage collector finalizes fails too.
+            body = pydantic_core.from_json(response.content)
             body = body if isinstance(body, dict) else {}
-        except (ValueError, RecursionError):
+        except ValueError:
             body = {}
         usage = _Counts.of(body)
         if not response.is_success:

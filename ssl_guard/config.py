@@ -199,6 +199,7 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     teach.neighbours = 15
     teach.alpha = 0.5  # weight of the neighbours
     teach.share = 1.0  # share of the pool that is used: the most harmful and the safest rows
+    teach.C = 0.01  # inverse L2 penalty of a teacher states:FILE, on states of variance 1
     teach.rounds = 1  # students of `self_train`; each is a teacher of the next
 
     config.monitor = monitor = ConfigDict()  # alarms on pseudo-labels, see train/monitor.py

@@ -9,23 +9,19 @@ import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from experiments import sweep, tables
 from experiments.gpu import cells as gpu
 from experiments.ladder import cells as ladder
-from experiments.ladder import llm_scores
 from experiments.tables import seeds_table
 from ssl_guard import config as configs
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import teach
 from ssl_guard.report import records
-from ssl_guard.runtime.files import read_jsonl, write_jsonl
 from ssl_guard.train import run as train_run
 from tests.report.test_records import workdir_of
 from tests.report.test_report import cells, run
-from tests.tiny import TOPICS, smoke
+from tests.tiny import smoke
 
 
 def test_seeds_table_means_spreads_and_gains():
@@ -178,7 +174,7 @@ def test_a_students_teachers_are_trained_on_its_rows_and_asked(name):
     assert configs.as_json(asked.config) | {"data.soft_labels": asked.to} == student
     assert cell.more == {"soft_labels": f"{asked.to}/manifest.json"}
     runs = {one.workdir: one.config for one in (parsed(*rest) for _, *rest in trained)}
-    assert list(runs) == [name for name in asked.teachers if not name.startswith("scores:")]
+    assert list(runs) == [name for name in asked.teachers if not name.startswith("states:")]
     for workdir, config in runs.items():
         configs.check(config)
         teacher = configs.as_json(config)
@@ -201,48 +197,12 @@ def test_students_have_the_teachers_of_their_protocol():
         "runs/ladder/supervised-7",
         "runs/ladder/ensemble-7",
     ]
-    assert parsed(*llm[-1][1:]).teachers == ["scores:runs/ladder/llm_200-7.jsonl"] and len(llm) == 1
+    assert parsed(*llm[-1][1:]).teachers == ["states:data/llm_0.5b.npz"] and len(llm) == 1
     for before in (student, STUDENTS["gpu/full/self_training-0"].before):
         ensemble = next(
             c for _, *rest in before if (c := parsed(*rest).config).algorithm == "graph"
         )
         assert ensemble.graph.alpha == 0 and ensemble.graph.scores == ("tfidf", "lsa", "encoder")
-
-
-def test_scores_of_a_chat_models_states(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 90), ("test", 12)):
-        rows = [
-            {"id": f"{name}{i}", "prompt": " ".join(rng.choice(TOPICS, 12)), "label": i % 2}
-            for i in range(count)
-        ]
-        write_jsonl(Path(f"{name}.jsonl"), rows)
-    changes = {"corpus": "train.jsonl", "test_corpus": "test.jsonl", "dev": 16}
-    for key, value in changes.items():
-        monkeypatch.setitem(llm_scores.methods.SETTINGS, f"data.{key}", value)
-    ids = rng.permutation([f"train{i}" for i in range(90)] + ["of another corpus"])
-    states = (rng.normal(2, 3, (91, 5)) * [1, 1, 50, 0.1, 1]).astype(np.float16)
-    states[:, 0] += [6 * (i[-1] in "13579") for i in ids]
-    np.savez("features.npz", ids=ids, states=states)
-    llm_scores.write_scores(Path("features.npz"), Path("runs/ladder"), 20, seed=7)
-
-    found = {row["id"]: row["score"] for row in read_jsonl(Path("runs/ladder/llm_20-7.jsonl"))}
-    (split,) = Path("data/splits").glob("*.json")
-    labelled = json.loads(split.read_text())["labelled"]
-    known = [f"train{i}" for i in range(90)]
-    scored = [name for name in known if name not in labelled]
-    assert len(labelled) == 20 and sorted(found) == sorted(scored)
-    place = {name: i for i, name in enumerate(ids)}
-    dev = json.loads(split.read_text())["dev"]
-    fitted = [place[name] for name in known if name not in dev]
-    scale = StandardScaler().fit(states[fitted].astype(float))
-    x = scale.transform(states.astype(float))
-    head = LogisticRegression(C=llm_scores.C, class_weight="balanced")
-    head.fit(x[[place[n] for n in labelled]], [int(n[5:]) % 2 for n in labelled])
-    expected = head.predict_proba(x[[place[name] for name in found]])[:, 1]
-    np.testing.assert_allclose(list(found.values()), expected, atol=1e-5)
-    assert np.ptp(expected) > 0.1
 
 
 def test_the_smoke_cells_train_and_fill_the_table(tmp_path, monkeypatch):

@@ -45,11 +45,12 @@ TRAINED = {
     "data.packing": True,
 }
 FEWER = {"data.labelled": 50}
-# Teachers of the students' soft labels: arms, or a file of scores that llm_scores.py writes.
+# Teachers of the students' soft labels: arms, or a file of states that llm_features.py writes.
 TEACHERS = {
     "student": ("supervised", "ensemble"),
-    "llm_student": ("scores:runs/ladder/llm_200-{seed}.jsonl",),
-    "llm_student_50": ("scores:runs/ladder/llm_50-{seed}.jsonl",),
+    "llm_student": ("states:data/llm_0.5b.npz",),
+    "llm_1.5b_student": ("states:data/llm_1.5b.npz",),
+    "llm_student_50": ("states:data/llm_0.5b.npz",),
 }
 ARMS |= {
     "supervised": ("supervised", TRAINED, ("encoder", "tfidf")),
@@ -57,6 +58,11 @@ ARMS |= {
     "supervised_32": ("supervised", TRAINED | {"train.labelled_batch": 32}, ("supervised",)),
     "student": ("self_training", TRAINED, ("supervised", "supervised_32", "graph")),
     "llm_student": ("self_training", TRAINED, ("supervised", "supervised_32", "student")),
+    "llm_1.5b_student": (
+        "self_training",
+        TRAINED,
+        ("supervised", "supervised_32", "llm_student", "oracle"),
+    ),
     "oracle": ("self_training", TRAINED | {"train.oracle": True}, ("supervised",)),
     "supervised_50": ("supervised", TRAINED | FEWER, ("supervised",)),
     "llm_student_50": ("self_training", TRAINED | FEWER, ("supervised_50", "supervised")),
@@ -75,7 +81,7 @@ def _cell(arm: str, seed: int) -> Cell:
         if name in ARMS:
             teachers[f"runs/ladder/{name}-{seed}"] = _cell(name, seed)
         else:
-            teachers[name.format(seed=seed)] = None
+            teachers[name] = None
     return taught(plain, f"runs/ladder/{arm}-{seed}-soft_labels", teachers)
 
 
@@ -118,7 +124,7 @@ def teachers(name: str) -> list[list[str]]:
         named = [one["teachers"] + [{"name": "soft labels", "dev": one["dev"]}] for one in made]
         for same in zip(*named, strict=True):
             values = 100 * np.array([one["dev"]["auprc"] for one in same])
-            title = re.sub(r"scores:|runs/ladder/|-\d+.*", "", same[0]["name"])
+            title = re.sub(r".*[:/]|-\d+.*|\.npz", "", same[0]["name"])
             found.append([arm, title, f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"])
     return found
 

@@ -5,8 +5,9 @@
     python -m ssl_guard.main --config=configs/self_training.py --workdir=runs/student \\
         --config.data.soft_labels=runs/soft
 
-A teacher is a finished run of any method on the same split, hf:FOLDER, or scores:FILE with lines
-{"id", "score"} for the pool and dev. See ssl_guard/evaluation/teach.py.
+A teacher is a finished run of any method on the same split, hf:FOLDER, scores:FILE with lines
+{"id", "score"} for the pool and dev, or states:FILE with features of the rows of any model. See
+ssl_guard/evaluation/teachers.py.
 """
 
 from absl import flags
@@ -42,6 +43,6 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     CONFIG = config_flags.DEFINE_config_file("config", None, "A config file of configs/.")
-    TEACHERS = flags.DEFINE_list("teachers", [], "Finished runs, hf:FOLDER, scores:FILE.")
+    TEACHERS = flags.DEFINE_list("teachers", [], "Runs, hf:FOLDER, scores:FILE, states:FILE.")
     TO = flags.DEFINE_string("to", None, "Folder of the soft labels.")
     cli.run(main)

@@ -1,10 +1,4 @@
-"""Writes soft labels of a run's unlabelled pool with a set of teachers.
-
-A teacher is a classifier that scores the pool and dev:
-
-    FOLDER       a finished run on the same split, of any method
-    hf:FOLDER    a text classifier of Hugging Face
-    scores:FILE  JSON lines {"id", "score"}, the scores in [0, 1], such as a chat model's judgements
+"""Writes soft labels of a run's unlabelled pool with a set of teachers (teachers.py).
 
 The teachers' ranks in the pool (or their probabilities after Platt scaling on dev) are averaged and
 smoothed over the pool's nearest neighbours (graph.py), where the labelled rows are nodes with their
@@ -30,10 +24,10 @@ from scipy.stats import spearmanr
 
 from ssl_guard.data import soft_labels
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import calibrators, external, graph, inference, metrics, scorer
+from ssl_guard.evaluation import calibrators, graph, inference, metrics, scorer
 from ssl_guard.evaluation.scorer import Scorer
+from ssl_guard.evaluation.teachers import open_teacher
 from ssl_guard.prepare import Prepared, prepare
-from ssl_guard.runtime.files import sha256_file
 
 SMOOTHING_ROUNDS = 10  # the rest changes a score by less than alpha ** 10
 
@@ -41,6 +35,7 @@ SMOOTHING_ROUNDS = 10  # the rest changes a score by less than alpha ** 10
 class Settings(NamedTuple):
     """The keys of config.teach that soft labels depend on, see config.py."""
 
+    C: float
     combine: str
     features: tuple[str, ...]
     neighbours: int
@@ -60,7 +55,7 @@ def teach(config: ConfigDict, teachers: Sequence[str], folder: str | Path) -> di
     _check(config, teachers, folder)
     settings = Settings(**{key: config.teach[key] for key in Settings._fields})
     prepared = prepare(config, views=("weak",))
-    found = [open_teacher(name, prepared.hashes["split_sha256"]) for name in teachers]
+    found = [open_teacher(name, prepared, settings.C) for name in teachers]
     made_from = prepared.hashes | {
         "model": config.model.to_dict(),  # its features
         "teachers": [[teacher.name, teacher.sha256] for teacher in found],
@@ -100,7 +95,9 @@ def teach(config: ConfigDict, teachers: Sequence[str], folder: str | Path) -> di
 def _check(config: ConfigDict, teachers: Sequence[str], folder: Path) -> None:
     """Raises BadInput for what can be seen to be wrong before any data is read."""
     if not teachers:
-        raise BadInput("no teacher is given: name finished runs, hf:FOLDER or scores:FILE.")
+        raise BadInput(
+            "no teacher is given: name finished runs, hf:FOLDER, scores:FILE or states:FILE."
+        )
     if config.data.soft_labels:
         raise BadInput(
             "config.data.soft_labels is for the student: unset it, and name the folder in --to."
@@ -109,73 +106,6 @@ def _check(config: ConfigDict, teachers: Sequence[str], folder: Path) -> None:
         raise BadInput(f"{folder} is a file: choose another folder for the soft labels.")
     if jax.process_count() > 1:
         raise BadInput("soft labels are made by one process: start it alone.")
-
-
-def open_teacher(name: str, split_sha256: str) -> Scorer:
-    """Opens a teacher.
-
-    Raises BadInput for one that is missing, or was trained on another split or on hidden labels.
-    """
-    if name.startswith("scores:"):
-        return _from_file(Path(name.removeprefix("scores:")))
-    if name.startswith("hf:"):
-        return external.checkpoint_scorer(name.removeprefix("hf:"))
-    config = scorer.read_config(name)
-    report = json.loads(Path(name, "report.json").read_text())
-    if report["provenance"]["split_sha256"] != split_sha256:
-        raise BadInput(
-            f"the teacher {name} was trained on another corpus or split, so its labelled rows may "
-            "be dev rows here: train it with the same config.data and config.seed."
-        )
-    if config.train.oracle or config.data.all_labels:
-        raise BadInput(
-            f"the teacher {name} was trained on hidden labels of the pool, which soft labels "
-            "must not hold: leave it out."
-        )
-
-    def score(examples):
-        run = scorer.load_run(name)
-        return run.predict(run.weights[report["weights"]], run.records(examples)), None
-
-    return Scorer(config.algorithm, report["checkpoint_sha256"], score)
-
-
-def _from_file(path: Path) -> Scorer:
-    """Opens a file of scores as a teacher. Raises BadInput for one that is no such file."""
-    try:
-        sha256, scores = sha256_file(path), _read_scores(path)
-    except OSError as error:
-        raise BadInput(f"the teacher scores:{path} cannot be read: {error.strerror}.") from error
-
-    def score(examples):
-        missing = [e.id for e in examples if not 0 <= scores.get(e.id, np.nan) <= 1]
-        if missing:
-            raise BadInput(
-                f"{path} has no score in [0, 1] for {len(missing)} of {len(examples)} rows of the "
-                f"pool and dev, such as {missing[0]}: score them, or leave the teacher out."
-            )
-        return np.array([scores[e.id] for e in examples]), None
-
-    return Scorer(path.stem, sha256, score)
-
-
-def _read_scores(path: Path) -> dict[str, float]:
-    """Reads the lines of a file of scores. Raises BadInput for a broken line or a second score."""
-    scores: dict[str, float] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            key, value = str(row["id"]), float(row["score"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadInput(
-                f'line {number} of {path} must be {{"id": ..., "score": a number}}.'
-            ) from error
-        if key in scores:
-            raise BadInput(f"line {number} of {path} is a second score of {key}: keep one.")
-        scores[key] = value
-    return scores
 
 
 def _scores(

@@ -12,13 +12,16 @@ from scipy.special import expit, logit
 from scipy.stats import rankdata
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
+from sklearn.preprocessing import StandardScaler
 
 from ssl_guard import prepare
 from ssl_guard.commands import teach as command
 from ssl_guard.data import assemble, soft_labels
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import teach
+from ssl_guard.evaluation import teachers as teachers_module
 from ssl_guard.evaluation.scorer import Scorer
 from ssl_guard.train import run as train_run
 from tests.tiny import ANSWERS, TOPICS, smoke
@@ -309,12 +312,12 @@ def test_broken_lines_of_scores(folder, tmp_path, line, words):
     path = tmp_path / "judge.jsonl"
     path.write_bytes(b'{"id": "row0", "score": 0.5}\n' + line.encode("latin-1"))
     with pytest.raises(BadInput, match=words):
-        teach.open_teacher(f"scores:{path}", "")
+        teachers_module.open_teacher(f"scores:{path}", None, 1.0)
 
 
 def test_numbers_as_ids_and_a_last_line_without_an_end(tmp_path):
     (tmp_path / "judge.jsonl").write_bytes(b'{"id": 1, "score": 0.5}\r\n\n{"id": 2, "score": 1}')
-    teacher = teach.open_teacher(f"scores:{tmp_path}/judge.jsonl", "")
+    teacher = teachers_module.open_teacher(f"scores:{tmp_path}/judge.jsonl", None, 1.0)
     rows = [types.SimpleNamespace(id="2"), types.SimpleNamespace(id="1")]
     np.testing.assert_array_equal(teacher.score(rows)[0], [1, 0.5])
 
@@ -362,9 +365,84 @@ def test_a_classifier_of_hugging_face(folder, tmp_path, monkeypatch):
         opened.append(name)
         return Scorer("toxic", "f", lambda rows: (np.arange(len(rows)) / len(rows), None))
 
-    monkeypatch.setattr(teach.external, "checkpoint_scorer", open_folder)
+    monkeypatch.setattr(teachers_module.external, "checkpoint_scorer", open_folder)
     manifest = teach.teach(config_of(folder), [judges(folder)[0], "hf:x/toxic"], tmp_path / "soft")
     assert opened == ["x/toxic"] and ["toxic", "f"] in manifest["made_from"]["teachers"]
+
+
+def write_states(path, ids, states):
+    np.savez(path, ids=np.array(ids), states=states)
+    return f"states:{path}"
+
+
+def noisy_states(count=160):
+    """Four columns: the label with noise, two of noise, a constant. Scales differ."""
+    rng = np.random.default_rng(3)
+    label = np.arange(count) % 2
+    columns = [label + rng.normal(size=count), *rng.normal(size=(2, count)), np.ones(count)]
+    return (np.array(columns) * [[1], [0.1], [30], [5]]).T.astype(np.float16)
+
+
+def test_states_teach_as_scikit_learn_does(folder, tmp_path):
+    """Rows in another order, some of them of no side, and a column that does not vary."""
+    order, states = np.random.default_rng(0).permutation(160), noisy_states()
+    name = write_states(tmp_path / "a.npz", [f"row{i}" for i in order], states[order])
+    config = config_of(folder, **{"teach.C": 0.3, "teach.alpha": 0.0})
+    manifest = teach.teach(config, [name], tmp_path / "soft")
+    sides = prepare.read_split(config).rows
+
+    def of(*names):
+        return states[[int(e.id[3:]) for side in names for e in sides[side]]].astype(np.float64)
+
+    scaler = StandardScaler().fit(of("labelled", "unlabelled"))
+    head = LogisticRegression(C=0.3, class_weight="balanced", max_iter=5000)
+    head.fit(scaler.transform(of("labelled")), [e.label for e in sides["labelled"]])
+    expected = head.predict_proba(scaler.transform(of("dev")))[:, 1]
+    labels = [e.label for e in sides["dev"]]
+    found = manifest["results"]["teachers"][0]
+    assert found["name"] == name
+    assert found["dev"]["auprc"] == pytest.approx(average_precision_score(labels, expected))
+    assert found["dev"]["auprc"] < 1
+    prepared = prepare.prepare(config, views=("weak",))
+    teacher = teachers_module.open_teacher(name, prepared, 0.3)
+    np.testing.assert_allclose(teacher.score(sides["dev"])[0], expected, atol=1e-4)
+    other = teach.teach(config_of(folder, **{"teach.C": 1.0, "teach.alpha": 0.0}), [name], tmp_path)
+    assert other["made_from"]["settings"] != manifest["made_from"]["settings"]
+
+
+IDS = [f"row{i}" for i in range(160)]
+
+
+@pytest.mark.parametrize(
+    "ids, states, words",
+    [
+        (IDS[:100], noisy_states()[:100], "a.npz has no states of .* rows of the labelled rows"),
+        (IDS, noisy_states()[:100], r"must have ids \[rows\] and states .* not \(160,\)"),
+        (IDS, noisy_states()[:, 0], r"must have ids .* and \(160,\)"),
+        (["row0", *IDS[:-1]], noisy_states(), "several states of one id"),
+        (IDS, noisy_states() * np.nan, "must be finite floats"),
+        (IDS, np.array([["harmful"]] * 160), "must be finite floats"),
+        (IDS, np.array([[None]] * 160), "must be an .npz file"),
+    ],
+)
+def test_states_that_do_not_teach(folder, tmp_path, ids, states, words):
+    name = write_states(tmp_path / "a.npz", ids, states)
+    with pytest.raises(BadInput, match=words):
+        teach.teach(config_of(folder), [name], tmp_path / "soft")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"text", b"PK\x03\x04 cut off", {"ids": [1]}, 3.5])
+def test_files_that_hold_no_states(folder, tmp_path, content):
+    path = tmp_path / "a.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, dict):
+        np.savez(path, **content)
+    elif content:
+        with path.open("wb") as file:
+            np.save(file, content)
+    with pytest.raises(BadInput, match="cannot be read: No such|must be an .npz file"):
+        teach.teach(config_of(folder), [f"states:{path}"], tmp_path / "soft")
 
 
 def test_several_processes_are_refused(folder, tmp_path, monkeypatch):

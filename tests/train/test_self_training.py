@@ -15,6 +15,7 @@ from ssl_guard.data import assemble, soft_labels
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference
 from ssl_guard.runtime import preemption
+from ssl_guard.runtime.files import write_jsonl
 from ssl_guard.train import run as train_run
 from ssl_guard.train import self_training
 from tests.tiny import final_checkpoint, smoke, timeless
@@ -236,7 +237,7 @@ def test_a_teacher_has_the_students_config_but_for_its_method(folder):
 
 
 def run_command(monkeypatch, config, workdir):
-    for flag, value in {"CONFIG": config, "WORKDIR": str(workdir)}.items():
+    for flag, value in {"CONFIG": config, "WORKDIR": str(workdir), "TEACHERS": []}.items():
         holder = types.SimpleNamespace(value=value)
         monkeypatch.setattr(command, flag, holder, raising=False)
     monkeypatch.setattr(preemption, "listen", lambda: None)
@@ -244,12 +245,29 @@ def run_command(monkeypatch, config, workdir):
     command.main([])
 
 
+def test_given_teachers_take_the_place_of_the_trained_ones(whole, folder):
+    workdir, judge = folder / "given", folder / "judge.jsonl"
+    rows = [{"id": f"row{i}", "score": (i % 2 + i / 160) / 2} for i in range(160)]
+    write_jsonl(judge, rows)
+    with pytest.raises(BadInput, match="cannot be read: No such file"):
+        self_training.self_train(config_of(folder), workdir, ["scores:nothing.jsonl"])
+    assert not workdir.exists()
+    runs = self_training.self_train(config_of(folder), workdir, [f"scores:{judge}"])
+    assert [run.name for run in runs] == ["supervised", "student-1", "student-2"]
+    assert {path.name for path in workdir.iterdir()} == {*STAGES} - {"ensemble"}
+    manifests = [soft_labels.read_manifest(workdir / f"soft_labels-{n}") for n in (1, 2)]
+    named = [[row["name"] for row in m["results"]["teachers"]] for m in manifests]
+    assert named == [[f"scores:{judge}"], [str(workdir / "student-1"), f"scores:{judge}"]]
+    reports = [train_run.finished(w / "supervised") for w in (workdir, whole)]
+    assert reports[0]["checkpoint_sha256"] == reports[1]["checkpoint_sha256"]
+
+
 def test_the_command_compares_the_last_student_with_its_baseline(
     whole, folder, monkeypatch, capsys
 ):
     shutil.copytree(whole, folder / "copied", dirs_exist_ok=True)
     monkeypatch.setattr(
-        self_training, "self_train", lambda config, workdir: [
+        self_training, "self_train", lambda config, workdir, teachers: [
             whole / name for name in ("supervised", "ensemble", "student-1", "student-2")
         ],
     )  # fmt: skip
@@ -264,7 +282,7 @@ def test_the_command_compares_the_last_student_with_its_baseline(
 def test_the_command_ends_with_the_code_of_the_signal(
     folder, tmp_path, monkeypatch, capsys, number, code
 ):
-    def stopped(config, workdir):
+    def stopped(config, workdir, teachers):
         raise preemption.Preempted(number)
 
     monkeypatch.setattr(self_training, "self_train", stopped)

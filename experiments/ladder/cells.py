@@ -44,13 +44,11 @@ TRAINED = {
     "optim.freeze": "()",
     "data.packing": True,
 }
-FEWER = {"data.labelled": 50}
 # Teachers of the students' soft labels: arms, or a file of states that llm_features.py writes.
 TEACHERS = {
     "student": ("supervised", "ensemble"),
     "llm_student": ("states:data/llm_0.5b.npz",),
     "llm_1.5b_student": ("states:data/llm_1.5b.npz",),
-    "llm_student_50": ("states:data/llm_0.5b.npz",),
 }
 ARMS |= {
     "supervised": ("supervised", TRAINED, ("encoder", "tfidf")),
@@ -64,9 +62,16 @@ ARMS |= {
         ("supervised", "supervised_32", "llm_student", "oracle"),
     ),
     "oracle": ("self_training", TRAINED | {"train.oracle": True}, ("supervised",)),
-    "supervised_50": ("supervised", TRAINED | FEWER, ("supervised",)),
-    "llm_student_50": ("self_training", TRAINED | FEWER, ("supervised_50", "supervised")),
 }
+for count in (50, 800, 2000):
+    labels, baseline = {"data.labelled": count}, f"supervised_32_{count}"
+    ARMS[baseline] = ("supervised", ARMS["supervised_32"][1] | labels, ("supervised_32",))
+    ARMS[f"llm_1.5b_student_{count}"] = (
+        "self_training",
+        TRAINED | labels,
+        (baseline, "supervised_32"),
+    )
+    TEACHERS[f"llm_1.5b_student_{count}"] = TEACHERS["llm_1.5b_student"]
 MEASURES = {"auprc": "AUPRC", "f1": "F1 harmful"}
 
 

@@ -5,8 +5,8 @@
         --config.seed=1 --config.train.steps=200 --config.data.corpus=my.jsonl
     python -m ssl_guard mlm --config=configs/mlm.py --workdir=runs/mlm
 
-Every key of the config can be overridden so; ssl_guard/config.py explains them. The same command
-resumes an interrupted run and returns at once from a finished one. SIGTERM and Ctrl-C save a
+Every key of the config can be overridden so; ssl_guard/config/defaults.py explains them. The same
+command resumes an interrupted run and returns at once from a finished one. SIGTERM and Ctrl-C save a
 checkpoint and end with exit code 143 or 130, after which a scheduler may start the command again.
 `mlm` is the same program: configs/mlm.py pre-trains an encoder instead of a classifier.
 """

@@ -53,7 +53,7 @@ def required(flag: flags.FlagHolder, name: str):
     except OSError as error:
         last = str(error).strip().splitlines()[-1].strip()
         raise BadInput(f"--{name}: {last}; give a file of configs/.") from error
-    if value is None:
+    if value in (None, ""):
         raise BadInput(f"--{name} is missing.")
     return value
 

@@ -17,7 +17,7 @@ from ssl_guard.data import duplicates
 from ssl_guard.data.corpora import user_file
 from ssl_guard.data.schema import HARMFUL, Example
 from ssl_guard.errors import BadInput
-from ssl_guard.runtime.files import write_jsonl
+from ssl_guard.runtime.files import check_folder, write_jsonl
 
 TEMPLATES = {"harmful": "generate_harmful", "safe": "generate_lookalike"}
 CHUNK = 256  # prompts per batch of requests
@@ -86,6 +86,7 @@ def write(
     seed: int,
 ) -> str:
     """Writes the distinct prompts as JSON lines and returns a summary."""
+    check_folder(Path(out).parent, "--out")
     written = list(generate(sources, rewriter, copies=copies, seed=seed))
     kept = distinct(sources, written)
     about = {"intended": intended, **rewriter.manifest}

@@ -6,8 +6,8 @@
     python -m ssl_guard mlm --config=configs/mlm.py --workdir=runs/mlm
 
 Every key of the config can be overridden so; ssl_guard/config/defaults.py explains them. The same
-command resumes an interrupted run and returns at once from a finished one. SIGTERM and Ctrl-C save a
-checkpoint and end with exit code 143 or 130, after which a scheduler may start the command again.
+command resumes an interrupted run and returns at once from a finished one. SIGTERM and Ctrl-C save
+a checkpoint and end with exit code 143 or 130, after which a scheduler may start the command again.
 `mlm` is the same program: configs/mlm.py pre-trains an encoder instead of a classifier.
 """
 
@@ -39,7 +39,9 @@ def main(argv: list[str]) -> None:
     preemption.listen()
     compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
     try:
-        print(_run(config, workdir))
+        summary = _run(config, workdir)
+        preemption.finish()
+        print(summary)
     except preemption.Preempted as stopped:
         print(f"ssl_guard: {stopped}", file=sys.stderr)
         sys.exit(stopped.code)

@@ -19,6 +19,8 @@ CHOICES = {
     "teach.combine": ("rank", "probability"),
     "data.task": ("response_harm", "prompt_harm", "content_moderation"),
     "data.label_sampling": ("balanced", "random"),
+    "data.conversation": ("last", "whole"),
+    "data.bad_rows": ("refuse", "skip"),
 }
 
 

@@ -15,6 +15,8 @@ POSITIVE, NOT_NEGATIVE, FINITE = "(0, 1e6]", "[0, 1e6]", "(-inf, inf)"
 
 RANGES = {
     "seed": "[0, 4294967295]",  # JAX drops the higher bits of a key
+    "data.harmful_from": SHARE,
+    "data.safe_from": SHARE,
     "data.labelled": COUNT,
     "data.dev": COUNT,
     "data.test": COUNT,

@@ -17,6 +17,9 @@ MAY_CHANGE = (
     "teach.rounds",
 )
 
+# Folders that may move with the run. Their content is compared instead, see train/workdir.py.
+MAY_MOVE = ("data.soft_labels",)
+
 # Old names of keys, so that `from_json` reads the config.json of older runs.
 RENAMED = {
     "brake": "monitor.disable_unlabelled_on_alarm",
@@ -77,13 +80,17 @@ def current_keys(flat: dict) -> dict:
 
 
 def refuse_other(workdir: Path, config: ConfigDict) -> None:
-    """Raises BadInput for the workdir of a run of another config. Keys of MAY_CHANGE and the mesh
-    may differ."""
+    """Raises BadInput for the workdir of a run of another config.
+
+    Keys of MAY_CHANGE and the mesh may differ. Keys that an older run lacks have today's defaults.
+    """
     path = workdir / "config.json"
     if not path.exists():
         return
-    mine, theirs = as_json(config), current_keys(json.loads(path.read_text()))
+    mine, theirs = as_json(config), as_json(from_json(json.loads(path.read_text())))
     keys = {k for k in mine.keys() | theirs.keys() if not k.startswith("mesh.")} - set(MAY_CHANGE)
+    for key in MAY_MOVE:
+        mine[key], theirs[key] = bool(mine.get(key)), bool(theirs.get(key))
     other = sorted(k for k in keys if mine.get(k) != theirs.get(k))
     if other:
         changes = ", ".join(

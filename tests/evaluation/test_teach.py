@@ -332,7 +332,7 @@ def test_teachers_that_are_refused(folder, tmp_path):
 
     refused("no teacher is given", "")
     refused("cannot be read: No such file", f"scores:{tmp_path}/nothing.jsonl")
-    refused("holds no finished run", str(tmp_path / "nothing"))
+    refused("there is no run", str(tmp_path / "nothing"))
     refused("there is no folder", f"hf:{tmp_path}/nothing")
     (tmp_path / "file").write_text("")
     refused("--to: .* cannot be a folder to write to", judges(folder)[0], to=tmp_path / "file")

@@ -26,7 +26,7 @@ CHUNK = 256  # prompts per batch of requests
 def sources_of(path: str | Path) -> list[Example]:
     """Reads the harmful rows of a file. Raises BadInput if it is invalid or has none."""
     rows = user_file.read(user_file.configure(path, "prompt_harm"))
-    harmful = [row for row in rows if row.label == HARMFUL]
+    harmful = [row for row in rows if isinstance(row, Example) and row.label == HARMFUL]
     if not harmful:
         raise BadInput(f"{path} has no row labelled harmful; add harmful prompts to write from.")
     return harmful

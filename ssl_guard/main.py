@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
 def _run(config, workdir: str) -> str:
     """Runs to the end and returns a summary."""
     from ssl_guard.data import contamination
-    from ssl_guard.data.schema import licence_notes
+    from ssl_guard.data.schema import left_out_notes, licence_notes
     from ssl_guard.train import masked_lm
     from ssl_guard.train.run import train_and_evaluate
 
@@ -63,7 +63,8 @@ def _run(config, workdir: str) -> str:
         name: round(test[name]["value"], 4) for name in ("f1", "auprc", "recall_at_1_fpr", "ece")
     }
     line = f"{workdir}: step {report['selected_step']}, test {json.dumps(shown)}"
-    notes = licence_notes(report["data"]["licence"])
+    notes = left_out_notes(report["data"].get("left_out", {}))
+    notes += licence_notes(report["data"]["licence"])
     return "\n".join([line, contamination.note(report["contamination"]), *notes])
 
 

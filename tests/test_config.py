@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -220,3 +221,29 @@ def test_keys_of_older_runs_have_their_new_names():
     stored |= dict.fromkeys(base.REMOVED, 20)
     found = base.as_json(base.from_json(stored))
     assert found == flat | values | {"data.label_sampling": "random"}
+
+
+def stored(tmp_path, **changes):
+    """The config of configs/self_training.py, stored as that of a run, with some keys changed."""
+    flat = base.as_json(load("self_training")) | changes
+    (tmp_path / "config.json").write_text(
+        json.dumps({key: value for key, value in flat.items() if value != "missing"})
+    )
+    return load("self_training")
+
+
+def test_a_run_may_move_with_its_soft_labels(tmp_path):
+    config = stored(tmp_path, **{"data.soft_labels": "there/soft_labels-1"})
+    config.data.soft_labels = "here/soft_labels-1"
+    base.refuse_other(tmp_path, config)
+    config.data.soft_labels = ""
+    with pytest.raises(BadInput, match="another config: data.soft_labels"):
+        base.refuse_other(tmp_path, config)
+
+
+def test_a_key_that_an_older_run_lacks_has_its_default(tmp_path):
+    config = stored(tmp_path, **{"data.bad_rows": "missing"})
+    base.refuse_other(tmp_path, config)
+    config.data.bad_rows = "skip"
+    with pytest.raises(BadInput, match="data.bad_rows .'refuse' there, 'skip' now"):
+        base.refuse_other(tmp_path, config)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from ssl_guard.data.schema import TASKS
+from ssl_guard.data.schema import TASKS, left_out_notes
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import cli
 
@@ -43,7 +43,8 @@ def build(name: str) -> None:
     from ssl_guard.data.corpora import user_file
 
     if user_file.reads(name):
-        print(f"{name}: {len(catalogue.load(name, **_how()).examples)} rows")
+        corpus = catalogue.load(name, **_how())
+        print(f"{name}: {len(corpus.examples)} rows", *left_out_notes(corpus.left_out), sep="\n")
         return
     how = {"progress": sys.stderr.isatty()}
     if RUNNER.value != "local":

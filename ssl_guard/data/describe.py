@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ssl_guard.data import duplicates
 from ssl_guard.data.corpora.parse import CLASSES
-from ssl_guard.data.schema import Corpus, Example, normalised
+from ssl_guard.data.schema import Corpus, Example, left_out_notes, normalised
 from ssl_guard.data.tokenizer import Tokenizer
 
 PERCENTILES = (0, 50, 90, 99, 100)
@@ -115,9 +115,7 @@ def text(found: dict, unit: str) -> str:
         f"{repeated['exact']} rows repeat another one exactly ({repeated['conflicting']} texts are "
         f"labelled both ways); the prompts are in {repeated['groups']} groups of near-duplicates.",
     ]
-    if found["left_out"]:
-        listed = ", ".join(f"{count} {reason}" for reason, count in found["left_out"].items())
-        parts.append(f"rows of the source that are left out: {listed}.")
+    parts += [f"{note}." for note in left_out_notes(found["left_out"])]
     if categories:
         parts.append(tabulate(categories, headers="keys", tablefmt="github"))
     return "\n\n".join(parts)

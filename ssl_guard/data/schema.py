@@ -61,6 +61,12 @@ def make_corpus(
     return Corpus(name, task, examples, digest.hexdigest(), licence, dict(left_out or {}))
 
 
+def left_out_notes(left_out: Mapping[str, int]) -> list[str]:
+    """Formats a note, in a list, on the rows of sources that a corpus leaves out, by reason."""
+    listed = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    return [f"rows of the source that are left out: {listed}"] if listed else []
+
+
 def commercial_use(licence: str) -> bool | None:
     """Tells whether a Corpus.licence permits commercial use; None if it is not stated.
 

@@ -126,8 +126,8 @@ def expected(rows, place, task):
 
 def read(path, task):
     def rows():
-        examples = user_file.read(user_file.configure(path, task))
-        return [(e.id, e.prompt, e.response, e.label, e.category) for e in examples]
+        found = list(user_file.read(user_file.configure(path, task)))
+        return [(e.id, e.prompt, e.response, e.label, e.category) for e in found]
 
     return outcome(rows)
 

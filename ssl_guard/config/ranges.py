@@ -87,6 +87,7 @@ RANGES = {
     "train.log_every_steps": COUNT,
     "train.max_nonfinite_steps": COUNT,
     "teach.neighbours": COUNT,
+    "teach.C": POSITIVE,
     "teach.alpha": OPEN_SHARE,
     "teach.share": POSITIVE_SHARE,
     "teach.rounds": COUNT,

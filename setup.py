@@ -13,7 +13,7 @@ setup(
     package_data={
         "ssl_guard.report": ["templates/*.jinja"],
         "ssl_guard.augment": ["tables/*"],
-        "ssl_guard.data.corpora": ["references.bib"],
+        "ssl_guard.data.corpora": ["references.bib", "alarming_words.jsonl"],
         "ssl_guard.augment.llm": ["templates/*.toml"],
     },
     entry_points={"console_scripts": ["ssl-guard = ssl_guard.__main__:main"]},

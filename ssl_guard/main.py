@@ -5,9 +5,9 @@
         --config.seed=1 --config.train.steps=200 --config.data.corpus=my.jsonl
     python -m ssl_guard mlm --config=configs/mlm.py --workdir=runs/mlm
 
-Every key of the config can be overridden so; ssl_guard/config.py explains them. The same command
-resumes an interrupted run and returns at once from a finished one. SIGTERM and Ctrl-C save a
-checkpoint and end with exit code 143 or 130, after which a scheduler may start the command again.
+Every key of the config can be overridden so; ssl_guard/config/defaults.py explains them. The same
+command resumes an interrupted run and returns at once from a finished one. SIGTERM and Ctrl-C save
+a checkpoint and end with exit code 143 or 130, after which a scheduler may start the command again.
 `mlm` is the same program: configs/mlm.py pre-trains an encoder instead of a classifier.
 """
 
@@ -39,7 +39,9 @@ def main(argv: list[str]) -> None:
     preemption.listen()
     compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
     try:
-        print(_run(config, workdir))
+        summary = _run(config, workdir)
+        preemption.finish()
+        print(summary)
     except preemption.Preempted as stopped:
         print(f"ssl_guard: {stopped}", file=sys.stderr)
         sys.exit(stopped.code)
@@ -48,7 +50,7 @@ def main(argv: list[str]) -> None:
 def _run(config, workdir: str) -> str:
     """Runs to the end and returns a summary."""
     from ssl_guard.data import contamination
-    from ssl_guard.data.schema import licence_notes
+    from ssl_guard.data.schema import left_out_notes, licence_notes
     from ssl_guard.train import masked_lm
     from ssl_guard.train.run import train_and_evaluate
 
@@ -61,7 +63,8 @@ def _run(config, workdir: str) -> str:
         name: round(test[name]["value"], 4) for name in ("f1", "auprc", "recall_at_1_fpr", "ece")
     }
     line = f"{workdir}: step {report['selected_step']}, test {json.dumps(shown)}"
-    notes = licence_notes(report["data"]["licence"])
+    notes = left_out_notes(report["data"].get("left_out", {}))
+    notes += licence_notes(report["data"]["licence"])
     return "\n".join([line, contamination.note(report["contamination"]), *notes])
 
 

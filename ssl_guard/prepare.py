@@ -24,9 +24,10 @@ from ssl_guard.augment import select
 from ssl_guard.augment.ops import OPS
 from ssl_guard.augment.text_set import TextSet
 from ssl_guard.data import assemble, contamination, duplicates, soft_labels
+from ssl_guard.data.corpora.reading import Reading, names_in
 from ssl_guard.data.encode import encode, encode_windows, originals
 from ssl_guard.data.records import Records
-from ssl_guard.data.schema import Example, commercial_use, label_map
+from ssl_guard.data.schema import Example, commercial_use
 from ssl_guard.data.shards import open_shards, write_shards
 from ssl_guard.data.splits import SplitSpec
 from ssl_guard.data.tokenizer import Tokenizer
@@ -78,10 +79,9 @@ class DataSpec:
             corpus=data.corpus,
             task=data.task,
             data_dir=self.data_dir,
-            columns=dict(data.columns),
-            labels=label_map(data.harmful_values, data.safe_values),
+            how=Reading.of(data),
             prompts=data.prompt_corpus,
-            unlabelled=[name.strip() for name in data.unlabelled_corpus.split(",") if name],
+            unlabelled=names_in(data.unlabelled_corpus),
             test=data.test_corpus,
         )
         self.split = SplitSpec(
@@ -254,6 +254,7 @@ def _summary(source: assemble.Source, records: dict, strong: Mixture | None) -> 
         "harmful": {
             name: sum(example.label == 1 for example in examples) for name, examples in rows.items()
         },
+        "left_out": dict(corpus.left_out),
         "rows_longer_than_max_length": truncated,
         "windows": {n: len(r.windows) for n, r in records.items() if isinstance(r, Windowed)},
         "repeated_views": repeated,

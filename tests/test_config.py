@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 from experiments.ladder import cells as ladder
 from experiments.methods import cells as methods
 from experiments.tables import runs_of, scores_of
+from ssl_guard import algorithms
 from ssl_guard import config as base
 from ssl_guard.augment import gates, ops, recipe
+from ssl_guard.config import ranges
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import model_gates
 from ssl_guard.runtime import cli
@@ -89,7 +92,7 @@ def test_the_twin_differs_in_the_algorithm_alone():
 
 def test_every_key_is_read_somewhere():
     """A key that nothing reads would be a promise that nothing keeps."""
-    sources = [p for p in Path("ssl_guard").rglob("*.py") if p.name != "config.py"]
+    sources = [p for p in Path("ssl_guard").rglob("*.py") if p.parent.name != "config"]
     text = "\n".join(path.read_text() for path in sources)
     for key in base.leaves(base.default()):
         group, _, name = key.rpartition(".")
@@ -132,7 +135,10 @@ def test_known_overrides_pass():
         ("data.num_shapes", -1, "config.data.num_shapes"),
         ("train.steps", 0, "config.train.steps"),
         ("train.supervised_steps", -1, "config.train.supervised_steps"),
-        ("train.rank_share", 0.0, "a share in (0, 1]"),
+        ("train.rank_share", 0.0, "in (0, 1]"),
+        ("optim.lr", -1.0, "config.optim.lr = -1.0 must be in [0, 1]"),
+        ("optim.freeze", ("layer_[",), "no regular expression"),
+        ("seed", 2**32, "config.seed = 4294967296 must be in [0, 4294967295]"),
         ("train.selection", "confidence", "threshold, rank"),
         ("model.dtype", "float16", "float32, bfloat16"),
         ("train.select_by", "accuracy", "f1, auprc"),
@@ -141,14 +147,14 @@ def test_known_overrides_pass():
         ("data.soft_labels", "runs/soft", "uda reads no soft labels"),
         ("teach.combine", "mean", "rank, probability"),
         ("teach.features", ("lsa", "tfidf"), "config.teach.features"),
-        ("teach.alpha", 1.0, "not in [0, 1)"),
-        ("teach.share", 0.0, "a share in (0, 1]"),
+        ("teach.alpha", 1.0, "in [0, 1)"),
+        ("teach.share", 0.0, "in (0, 1]"),
         ("teach.rounds", 0, "config.teach.rounds"),
         ("augment.name", "../tfidf", "no folder name"),
         ("augment.sets", ("a", ".b"), "no folder name"),
         ("augment.sets", ("a", "a"), "names a set twice"),
         ("augment.weights", (1.0, 2.0), "for each of config.augment.sets = ()"),
-        ("augment.weights", (0.0,), "a positive number"),
+        ("augment.weights", (0.0,), "in (0, 1e6]"),
     ],
 )
 def test_values_no_run_can_use(key, value, words):
@@ -157,6 +163,47 @@ def test_values_no_run_can_use(key, value, words):
         config.update_from_flattened_dict({key: value})
     with pytest.raises(BadInput, match=re.escape(words)):
         base.check(config)
+
+
+def numeric_keys():
+    """Every key that holds numbers: of all configs, methods and augmentations."""
+    for name in CONFIGS + SETS:
+        yield from (key for key, _ in ranges.numbers(base.leaves(load(name))))
+    groups = {"": algorithms.ALGORITHMS, "augment.": ops.OPS}
+    for prefix, functions in groups.items():
+        for name, function in functions.items():
+            for argument in inspect.signature(function).parameters.values():
+                if argument.annotation in (int, float, tuple[float, ...]):
+                    yield f"{prefix}{name}.{argument.name}"
+    yield from ("augment.gates.length", "augment.weights", "remixmatch.prior")  # () by default
+
+
+@pytest.mark.parametrize("key", sorted(set(numeric_keys())))
+def test_every_number_has_a_range(key):
+    """Both ends are accepted or refused as the notation says, and what is beyond is refused."""
+    low, high, *closed = ranges.interval(text := ranges.range_of(key))
+    assert text != ranges.FINITE, f"config.{key} has no range in config/ranges.py"
+    assert low > -np.inf and (closed == [text[0] == "[", text[-1] == "]"])
+    refused = [np.nan, np.inf, -np.inf, 10**400, low - 1, np.nextafter(low, -np.inf)]
+    refused += [high + 1, np.nextafter(high, np.inf)]
+    accepted = []
+    for end, included in zip((low, high), closed, strict=True):
+        (accepted if included else refused).append(end)
+    for value in refused:
+        for given in (value, (value,), [value]):
+            with pytest.raises(BadInput, match=re.escape(f"must be in {text}")):
+                ranges.check({key: given})
+    ranges.check({key: tuple(accepted)})
+
+
+def test_ranges_are_of_keys_that_exist():
+    assert set(ranges.RANGES) <= set(numeric_keys())
+
+
+def test_a_key_of_ones_own_is_finite():
+    ranges.check({"mine.weight": -1e30, "mine.flag": True, "mine.word": "x"})
+    with pytest.raises(BadInput, match="config.mine.weight = nan"):
+        ranges.check({"mine.weight": np.nan})
 
 
 def test_an_unknown_argument_of_a_config():
@@ -174,3 +221,29 @@ def test_keys_of_older_runs_have_their_new_names():
     stored |= dict.fromkeys(base.REMOVED, 20)
     found = base.as_json(base.from_json(stored))
     assert found == flat | values | {"data.label_sampling": "random"}
+
+
+def stored(tmp_path, **changes):
+    """The config of configs/self_training.py, stored as that of a run, with some keys changed."""
+    flat = base.as_json(load("self_training")) | changes
+    (tmp_path / "config.json").write_text(
+        json.dumps({key: value for key, value in flat.items() if value != "missing"})
+    )
+    return load("self_training")
+
+
+def test_a_run_may_move_with_its_soft_labels(tmp_path):
+    config = stored(tmp_path, **{"data.soft_labels": "there/soft_labels-1"})
+    config.data.soft_labels = "here/soft_labels-1"
+    base.refuse_other(tmp_path, config)
+    config.data.soft_labels = ""
+    with pytest.raises(BadInput, match="another config: data.soft_labels"):
+        base.refuse_other(tmp_path, config)
+
+
+def test_a_key_that_an_older_run_lacks_has_its_default(tmp_path):
+    config = stored(tmp_path, **{"data.bad_rows": "missing"})
+    base.refuse_other(tmp_path, config)
+    config.data.bad_rows = "skip"
+    with pytest.raises(BadInput, match="data.bad_rows .'refuse' there, 'skip' now"):
+        base.refuse_other(tmp_path, config)

@@ -119,7 +119,7 @@ def _cell(name: str) -> Cell:
     config, settings = RUNS[kind]
     at, after, policy = "--workdir={workdir}", [], ()
     if kind == "supervised_full":
-        after.append(("calibrate", at, f"--target-fpr={TARGET_FPR}"))
+        after.append(("calibrate", at, f"--target_fpr={TARGET_FPR}"))
         policy = ("--policy={workdir}/policy.json", f"--profile={','.join((DEV, *PROFILES))}")
     for corpora, safe, attacked in EXAMS[name]:
         asked = (f"--corpora={files(corpora)}", f"--over_refusal={files(safe)}")

@@ -33,7 +33,7 @@ CELLS = {
         methods.SETTINGS
         | methods.OWN["supervised_full"]
         | {"data.calibration": 800, "train.eval_every_steps": 50, "seed": 0},
-        after=[("calibrate", AT, f"--target-fpr={TARGET_FPR}"), *map(_evaluate, PROFILES)],
+        after=[("calibrate", AT, f"--target_fpr={TARGET_FPR}"), *map(_evaluate, PROFILES)],
     )
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_guard.augment.base import Rewrite, check_part, each
+from ssl_guard.data import conversation
 from ssl_guard.errors import BadInput
 
 TEMPLATES = tomllib.loads(
@@ -75,7 +76,7 @@ def persona(texts: Iterable[str], *, part: str = "prompt") -> Rewrite:
 
 
 def multi_turn(texts: Iterable[str], *, exchanges: int, part: str = "prompt") -> Rewrite:
-    """Makes the text the last turn of a conversation, written as one text.
+    """Makes the text the last turn of a conversation, framed as in data/conversation.py.
 
     exchanges: number of harmless questions and answers before it. part "prompt": the text is the
     user's last turn; "response": the assistant's last turn, after a neutral turn of the user. The
@@ -96,11 +97,11 @@ def multi_turn(texts: Iterable[str], *, exchanges: int, part: str = "prompt") ->
         turns = []
         for number in rng.permutation(len(known))[:exchanges]:
             question, answer = known[number]
-            turns += [f"{user}: {question}", f"{assistant}: {answer}"]
+            turns += [(user, question), (assistant, answer)]
         if part == "prompt":
-            turns += [f"{user}: {text}"]
+            turns += [(user, text)]
         else:
-            turns += [f"{user}: {leads[rng.integers(len(leads))]}", f"{assistant}: {text}"]
-        return "\n".join(turns)
+            turns += [(user, leads[rng.integers(len(leads))]), (assistant, text)]
+        return conversation.frame(turns)
 
     return each(change)

@@ -1,6 +1,6 @@
 """Fits the thresholds of a finished run, with guarantees, and writes RUN/policy.json.
 
-    python -m ssl_guard calibrate --workdir=runs/uda --target-fpr=0.01
+    python -m ssl_guard calibrate --workdir=runs/uda --target_fpr=0.01
     python -m ssl_guard calibrate --workdir=runs/uda --prevalence=0.01 my.jsonl
 
 The rows are the run's calibration rows (config.data.calibration), or those of a file of labelled
@@ -26,7 +26,7 @@ def table(policy: dict) -> str:
     titles, rows = tables.policy_table({"": policy})
     rows = [row[1:] for row in rows]
     shown = tabulate(rows, titles[1:], tablefmt="github", disable_numparse=True)
-    return f"{shown}\n\n{tables.review(policy)}\n{tables.policy_facts(policy)}"
+    return "\n".join([shown, "", *tables.policy_lines(policy)])
 
 
 def main(argv: list[str]) -> None:
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
         raise BadInput("usage: python -m ssl_guard calibrate --workdir=RUN [ROWS.jsonl].")
     costs = (COST_FALSE_POSITIVE.value, COST_FALSE_NEGATIVE.value)
     if (costs[0] is None) != (costs[1] is None):
-        raise BadInput("give both --cost-false-positive and --cost-false-negative, or neither.")
+        raise BadInput("give both --cost_false_positive and --cost_false_negative, or neither.")
     from ssl_guard.evaluation.policy import make_policy
 
     policy = make_policy(
@@ -54,8 +54,8 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "A finished run.")
-    TARGET_FPR = flags.DEFINE_float("target-fpr", 0.01, "Largest FPR of `permissive`.")
-    TARGET_RECALL = flags.DEFINE_float("target-recall", 0.9, "Least recall of `strict`.")
+    TARGET_FPR = flags.DEFINE_float("target_fpr", 0.01, "Largest FPR of `permissive`.")
+    TARGET_RECALL = flags.DEFINE_float("target_recall", 0.9, "Least recall of `strict`.")
     CONFIDENCE = flags.DEFINE_float("confidence", 0.95, "Confidence of each guarantee.")
     PREVALENCE = flags.DEFINE_float(
         "prevalence", None, "Harmful share of traffic; that of the calibration rows if not given."
@@ -64,9 +64,9 @@ if __name__ == "__main__":
         "calibrator", "temperature", CALIBRATORS, "From scores to probabilities."
     )
     COST_FALSE_POSITIVE = flags.DEFINE_float(
-        "cost-false-positive", None, "With the other cost: `balanced` is the cheapest threshold."
+        "cost_false_positive", None, "With the other cost: `balanced` is the cheapest threshold."
     )
     COST_FALSE_NEGATIVE = flags.DEFINE_float(
-        "cost-false-negative", None, "Given with the other cost."
+        "cost_false_negative", None, "Given with the other cost."
     )
     cli.run(main, words="[ROWS.jsonl]")

@@ -5,9 +5,10 @@
     python -m ssl_guard data describe NAME|FILE [--task=...] [--tokenizer=FOLDER] [--plot=FILE.png]
 
 NAME is a corpus of `list`; describe takes a split of it too, such as wildguardmix:train. FILE is
-what config.data.corpus takes. `build` prepares all splits from files in <dir>/manual/<name>/, and
-says how to get those that are missing; a run does the same by itself. `describe` prints class
-balance, lengths, repeated texts and categories, never a text.
+what config.data.corpus takes, with settings after its name: rows.csv?label=toxic&bad_rows=skip.
+`build` prepares all splits from files in <dir>/manual/<name>/, and says how to get those that are
+missing; a run does the same by itself. `describe` prints class balance, lengths, repeated texts and
+categories, never a text.
 """
 
 import json
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from ssl_guard.data.schema import TASKS, label_map
+from ssl_guard.data.schema import TASKS, left_out_notes
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import cli
 
@@ -42,7 +43,8 @@ def build(name: str) -> None:
     from ssl_guard.data.corpora import user_file
 
     if user_file.reads(name):
-        print(f"{name}: {len(catalogue.load(name, **_how()).examples)} rows")
+        corpus = catalogue.load(name, **_how())
+        print(f"{name}: {len(corpus.examples)} rows", *left_out_notes(corpus.left_out), sep="\n")
         return
     how = {"progress": sys.stderr.isatty()}
     if RUNNER.value != "local":
@@ -83,12 +85,14 @@ def show(name: str) -> None:
 
 def _how() -> dict:
     """Returns the arguments of `catalogue.load` that are flags."""
-    return {
-        "task": TASK.value,
-        "data_dir": DIR.value,
-        "columns": cli.pairs("columns", COLUMNS.value),
-        "labels": label_map(HARMFUL.value, SAFE.value),
-    }
+    from ssl_guard.data.corpora.reading import Reading
+
+    how = Reading(
+        columns=cli.pairs("columns", COLUMNS.value),
+        harmful=tuple(HARMFUL.value),
+        safe=tuple(SAFE.value),
+    )
+    return {"task": TASK.value, "data_dir": DIR.value, "how": how}
 
 
 if __name__ == "__main__":

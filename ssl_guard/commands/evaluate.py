@@ -18,7 +18,6 @@ import os
 
 from absl import flags
 
-from ssl_guard.data.schema import label_map
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import cli
 
@@ -29,6 +28,7 @@ def main(argv: list[str]) -> None:
         raise BadInput("--corpora is missing: files, names of corpora, or test, dev.")
     if PROFILE.value not in (None, ["dev_best_f1"]) and POLICY.value is None:
         raise BadInput("--profile selects thresholds of a --policy: give its policy.json.")
+    from ssl_guard.data.corpora.reading import names_in
     from ssl_guard.evaluation import evaluate, external, table
 
     for spec in SCORERS.value:
@@ -42,14 +42,17 @@ def main(argv: list[str]) -> None:
     )
     found = evaluate.evaluate_run(
         workdir,
-        CORPORA.value,
-        over_refusal=OVER_REFUSAL.value,
+        names_in(",".join(CORPORA.value)),
+        over_refusal=names_in(",".join(OVER_REFUSAL.value)),
         attacks=ROBUSTNESS.value,
         policy=POLICY.value,
         profiles=PROFILE.value or ["balanced"],
         threshold=THRESHOLD.value,
-        columns=cli.pairs("columns", COLUMNS.value),
-        labels=label_map(HARMFUL_VALUES.value, SAFE_VALUES.value),
+        read_as={
+            "columns": cli.pairs("columns", COLUMNS.value),
+            "harmful": tuple(HARMFUL_VALUES.value),
+            "safe": tuple(SAFE_VALUES.value),
+        },
         slices=evaluate.SLICES if SLICES.value is None else SLICES.value,
         keep_seen=KEEP_SEEN.value,
         others=[functools.partial(open_scorer, spec) for spec in SCORERS.value],

@@ -12,6 +12,7 @@ import json
 from absl import flags
 from ml_collections import config_flags
 
+from ssl_guard import config as config_module
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime import cli
 
@@ -20,6 +21,7 @@ KINDS = ("harmful", "safe")
 
 def main(argv: list[str]) -> None:
     config, out = cli.required(CONFIG, "config"), cli.required(OUT, "out")
+    config_module.check(config)
     intended = cli.required(INTENDED, "intended")
     if "llm" not in config.augment:
         raise BadInput("the config has no group config.augment.llm: set the model there.")

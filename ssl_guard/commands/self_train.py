@@ -32,7 +32,9 @@ def main(argv: list[str]) -> None:
         sys.exit(stopped.code)
     folder = Path(workdir, "report")
     baselines = runs[: -config.teach.rounds]
-    print(build.write(folder, [runs[-1], *baselines], against="supervised", published=None))
+    table = build.write(folder, [runs[-1], *baselines], against="supervised", published=None)
+    preemption.finish()
+    print(table)
     print(f"page: {folder / 'report.html'}")
 
 

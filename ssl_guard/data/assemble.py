@@ -1,14 +1,16 @@
 """Assembles the rows of a run: its corpora joined into one, and their split."""
 
+import collections
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ssl_guard.data import corpora, splits
+from ssl_guard.data.corpora.reading import Reading
 from ssl_guard.data.schema import Corpus, Example, make_corpus
-from ssl_guard.errors import BadInput
+from ssl_guard.errors import BadInput, given_as
 
 PLACE = re.compile(r"(line|item|row) \d+")  # id of a row that has none in its file
 
@@ -26,27 +28,21 @@ class CorporaSpec(NamedTuple):
     """Names of a run's corpora, and how to read them.
 
     corpus: the labelled corpus. prompts, unlabelled, test: further ones, see `with_prompts`,
-    `with_unlabelled` and `with_test`. task, data_dir, columns, labels: see `corpora.load`.
+    `with_unlabelled` and `with_test`. task, data_dir, how: see `corpora.load`.
     """
 
     corpus: str
     task: str
     data_dir: Path
-    columns: Mapping[str, str]
-    labels: Mapping[str, int]
+    how: Reading
     prompts: str = ""
     unlabelled: Sequence[str] = ()
     test: str = ""
 
-    def load(self, name: str, task: str = "") -> Corpus:
-        """Loads one corpus or file."""
-        return corpora.load(
-            name,
-            task=task or self.task,
-            data_dir=self.data_dir,
-            columns=self.columns,
-            labels=self.labels,
-        )
+    def load(self, name: str, key: str, task: str = "") -> Corpus:
+        """Loads one corpus or file; key: the flag or config key that names it, for errors."""
+        with given_as(key):
+            return corpora.load(name, task=task or self.task, data_dir=self.data_dir, how=self.how)
 
 
 def read_split(spec: CorporaSpec, split_spec: splits.SplitSpec) -> Source:
@@ -54,13 +50,15 @@ def read_split(spec: CorporaSpec, split_spec: splits.SplitSpec) -> Source:
 
     Raises BadInput for corpora that cannot be read or do not fit together.
     """
-    joined, given_test = spec.load(spec.corpus), frozenset[str]()
+    joined, given_test = spec.load(spec.corpus, "config.data.corpus"), frozenset[str]()
     if spec.prompts:
-        joined = with_prompts(joined, spec.load(spec.prompts, "prompt_harm"))
+        joined = with_prompts(
+            joined, spec.load(spec.prompts, "config.data.prompt_corpus", "prompt_harm")
+        )
     for name in spec.unlabelled:
-        joined = with_unlabelled(joined, spec.load(name))
+        joined = with_unlabelled(joined, spec.load(name, "config.data.unlabelled_corpus"))
     if spec.test:
-        joined, given_test = with_test(joined, spec.load(spec.test))
+        joined, given_test = with_test(joined, spec.load(spec.test, "config.data.test_corpus"))
     folder = spec.data_dir / "splits"
     split = splits.load_or_freeze(joined, folder, split_spec, given_test=given_test)
     by_id = {example.id: example for example in joined.examples}
@@ -130,4 +128,5 @@ def _join(
         )
     licence = " and ".join(sorted({corpus.licence, more.licence}))
     name = f"{corpus.name}-{more.name}"
-    return make_corpus(name, task or corpus.task, (*corpus.examples, *rows), licence)
+    left_out = collections.Counter(corpus.left_out) + collections.Counter(more.left_out)
+    return make_corpus(name, task or corpus.task, (*corpus.examples, *rows), licence, left_out)

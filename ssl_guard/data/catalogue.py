@@ -1,5 +1,6 @@
 """Lists the corpora, and loads one by name."""
 
+import collections
 import functools
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from tabulate import tabulate
 
 from ssl_guard.data import corpora
 from ssl_guard.data.corpora import CORPORA, Published, human_scored_responses, user_file
+from ssl_guard.data.corpora.reading import Reading
 from ssl_guard.data.schema import Corpus, commercial_use, make_corpus
 from ssl_guard.errors import BadInput
 
@@ -53,15 +55,14 @@ def load(
     *,
     task: str | None,
     data_dir: str | Path,
-    columns: dict[str, str] | None = None,
-    labels: dict[str, int] | None = None,
+    how: Reading | None = None,
 ) -> Corpus:
     """Loads a file, a split such as "wildguardmix:train", or all splits of a corpus together.
 
-    task: of the labels; None is response_harm for a file, the first one of a corpus. columns,
-    labels: of a file, see `corpora.load`.
+    task: of the labels; None is response_harm for a file, the first one of a corpus. how: to read
+    a file.
     """
-    read = functools.partial(corpora.load, data_dir=data_dir, labels=labels, columns=columns)
+    read = functools.partial(corpora.load, data_dir=data_dir, how=how)
     if user_file.reads(name):
         return read(name, task=task or "response_harm")
     corpus = corpora.find(name.partition(":")[0])
@@ -70,4 +71,5 @@ def load(
         return read(name, task=task)
     parts = [read(f"{name}:{split}", task=task) for split in corpus.FILES[task]]
     rows = [example for part in parts for example in part.examples]
-    return make_corpus(name, task, rows, corpus.LICENCE)
+    left_out = sum((collections.Counter(part.left_out) for part in parts), collections.Counter())
+    return make_corpus(name, task, rows, corpus.LICENCE, left_out)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ssl_guard.data import duplicates
 from ssl_guard.data.corpora.parse import CLASSES
-from ssl_guard.data.schema import Corpus, Example, normalised
+from ssl_guard.data.schema import Corpus, Example, left_out_notes, normalised
 from ssl_guard.data.tokenizer import Tokenizer
 
 PERCENTILES = (0, 50, 90, 99, 100)
@@ -37,6 +37,7 @@ def describe(corpus: Corpus, lengths: np.ndarray, *, progress: bool = False) -> 
 
     lengths: int [rows], in words or tokens; progress: shows a bar while near-duplicates are found.
 
+    left_out     {reason: rows of the source that are not in the corpus}
     sources      {source: {"rows", "harmful", "safe", "unlabelled"}}, and "all" of them
     lengths      {class: {percentile: length}}
     repeated     rows beyond the first of each text: "exact", up to case and white space, over
@@ -55,6 +56,7 @@ def describe(corpus: Corpus, lengths: np.ndarray, *, progress: bool = False) -> 
         "task": corpus.task,
         "licence": corpus.licence,
         "corpus_sha256": corpus.sha256,
+        "left_out": dict(corpus.left_out),
         "sources": found,
         "lengths": {
             name: dict(zip(map(str, PERCENTILES), map(int, of), strict=True))
@@ -113,6 +115,7 @@ def text(found: dict, unit: str) -> str:
         f"{repeated['exact']} rows repeat another one exactly ({repeated['conflicting']} texts are "
         f"labelled both ways); the prompts are in {repeated['groups']} groups of near-duplicates.",
     ]
+    parts += [f"{note}." for note in left_out_notes(found["left_out"])]
     if categories:
         parts.append(tabulate(categories, headers="keys", tablefmt="github"))
     return "\n\n".join(parts)

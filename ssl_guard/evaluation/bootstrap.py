@@ -163,4 +163,10 @@ def _calibration_errors(scores, labels, weights, rows, harmful_rows) -> np.ndarr
 
 
 def _interval(value: float, drawn: np.ndarray) -> Interval:
-    return Interval(value, *(float(q) for q in np.percentile(drawn, [2.5, 97.5])))
+    """Returns the percentile interval, extended to the value.
+
+    Resampling biases some metrics upwards, the calibration error of few rows above all, so that
+    all resamples may be above the value.
+    """
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Interval(value, float(min(low, value)), float(max(high, value)))

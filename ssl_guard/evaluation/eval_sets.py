@@ -5,18 +5,20 @@ prompts of continued pre-training of its encoder. Rows whose prompts are near-du
 are removed from an evaluation set and counted.
 """
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssl_guard.data import corpora
 from ssl_guard.data.assemble import Source
 from ssl_guard.data.contamination import overlap, pretraining
-from ssl_guard.data.corpora import user_file
+from ssl_guard.data.corpora import reading, user_file
+from ssl_guard.data.corpora.reading import Reading
 from ssl_guard.data.duplicates import Known, Shingles
-from ssl_guard.data.schema import SAFE, Corpus, Example, label_map, make_corpus
+from ssl_guard.data.schema import SAFE, Corpus, Example, make_corpus
 from ssl_guard.errors import BadInput
 from ssl_guard.models import pretrained
 from ssl_guard.prepare import sets_used
@@ -49,24 +51,24 @@ def open_eval_set(
     source: Source,
     *,
     over_refusal: bool = False,
-    columns: Mapping[str, str] | None = None,
-    labels: Mapping[str, int] | None = None,
+    read_as: Mapping[str, Any] | None = None,
     slices: Sequence[str] = (),
     keep_seen: bool = False,
 ) -> EvalSet:
     """Opens an evaluation set.
 
     name: a corpus or a file, as for config.data.corpus, or one of SIDES; source: the run's own
-    rows; over_refusal: the safe rows alone; columns, labels: of a file, over the config's; slices:
-    further columns of a file; keep_seen: rows that the run has seen are counted but not removed.
+    rows; over_refusal: the safe rows alone; read_as: settings of a file in place of the config's,
+    as `Reading.but` takes them; slices: further columns of a file; keep_seen: rows that the run has
+    seen are counted but not removed.
 
     Raises BadInput for a corpus that cannot be read as the run's task or has no row left to score.
     """
     side = name if name in SIDES else None
-    title, rows, read_as = labelled_rows(name, config, source, columns=columns, labels=labels)
-    extra = {}
-    if user_file.reads(name):
-        extra = _slices(name, slices, user_file.COLUMNS | _columns(config, columns))
+    how = reading.with_settings(Reading.of(config.data).but(**(read_as or {})), name)
+    title, rows = labelled_rows(name, config, source, how)
+    from_file = user_file.reads(name)
+    extra = _slices(name, slices, how) if from_file else {}
     if over_refusal:
         rows = [example for example in rows if example.label == SAFE]
     if not rows:
@@ -100,7 +102,7 @@ def open_eval_set(
             "near_duplicates": int((near & ~found.exact).sum()),
             "removed": not keep_seen,
         },
-        label_map=read_as,
+        label_map=how.label_map if from_file else None,
     )
 
 
@@ -115,44 +117,29 @@ def _near_others(prompts: list[str], config, source: Source) -> np.ndarray:
     return near
 
 
-def labelled_rows(
-    name: str,
-    config,
-    source: Source,
-    *,
-    columns: Mapping[str, str] | None = None,
-    labels: Mapping[str, int] | None = None,
-) -> tuple[str, list[Example], dict[str, int] | None]:
-    """Returns (the name of the corpus in an evaluation, its rows with a label, its label map).
+def labelled_rows(name: str, config, source: Source, how: Reading) -> tuple[str, list[Example]]:
+    """Returns the name of a corpus in an evaluation, and its rows with a label.
 
-    The arguments are those of `open_eval_set`.
+    name, source: as for `open_eval_set`; how: to read a file.
     """
-    data, read_as = config.data, None
     if name in SIDES:
         title, rows = f"{source.corpus.name}.{name}", source.rows.get(name, [])
     else:
-        if user_file.reads(name):
-            own = label_map(data.harmful_values, data.safe_values)
-            read_as = dict(labels or own or user_file.LABELS)
+        data, from_file = config.data, user_file.reads(name)
+        near = difflib.get_close_matches(name, SIDES, n=1)
+        if near and not from_file and name.partition(":")[0] not in corpora.CORPORA:
+            raise BadInput(f"{name!r} is no corpus, file or side: did you mean {near[0]}?")
         corpus = corpora.load(
-            name,
-            task=data.task,
-            data_dir=Path(data.dir),
-            columns=_columns(config, columns) if user_file.reads(name) else {},
-            labels=read_as,
+            name, task=data.task, data_dir=Path(data.dir), how=how if from_file else None
         )
         title, rows = corpus.name, list(corpus.examples)
-    return title, [example for example in rows if example.label is not None], read_as
+    return title, [example for example in rows if example.label is not None]
 
 
-def _columns(config, columns: Mapping[str, str] | None) -> dict[str, str]:
-    return dict(config.data.columns) | dict(columns or {})
-
-
-def _slices(path: str, names: Sequence[str], columns: Mapping[str, str]) -> dict[str, dict]:
+def _slices(path: str, names: Sequence[str], how: Reading) -> dict[str, dict]:
     """Reads further columns of a file. Raises BadInput for one with too many values to slice by."""
-    texts = {columns["prompt"], columns["response"], columns["id"]}
-    found = user_file.side_columns(path, [n for n in names if n not in texts], columns["id"])
+    texts = {how.columns[part] for part in ("prompt", "response", "messages", "id")}
+    found = user_file.side_columns(path, [n for n in names if n not in texts], how)
     for name, values in found.items():
         if (count := len(set(values.values()))) > MOST_VALUES:
             raise BadInput(

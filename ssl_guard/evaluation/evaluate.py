@@ -19,7 +19,7 @@ import numpy as np
 from ssl_guard.data import pipeline
 from ssl_guard.data.assemble import Source
 from ssl_guard.data.schema import Example, make_corpus
-from ssl_guard.errors import BadInput
+from ssl_guard.errors import BadInput, given_as
 from ssl_guard.evaluation import (
     eval_sets,
     metrics,
@@ -45,8 +45,7 @@ def evaluate_run(
     policy: str | Path | None = None,
     profiles: Sequence[str] = ("balanced",),
     threshold: float | None = None,
-    columns: Mapping[str, str] | None = None,
-    labels: Mapping[str, int] | None = None,
+    read_as: Mapping[str, Any] | None = None,
     slices: Sequence[str] = SLICES,
     keep_seen: bool = False,
     others: Sequence[Callable[[], Scorer]] = (),
@@ -73,16 +72,16 @@ def evaluate_run(
             f"{workdir}: call this in the folder that the run was trained in, with its data."
         )
     how: dict[str, Any] = {
-        "columns": columns,
-        "labels": labels,
+        "read_as": read_as,
         "slices": slices,
         "keep_seen": keep_seen,
     }
-    opened = [eval_sets.open_eval_set(name, config, source, **how) for name in corpora]
-    opened += [
-        eval_sets.open_eval_set(name, config, source, over_refusal=True, **how)
-        for name in over_refusal
-    ]
+    opened = []
+    for key, names in {"--corpora": corpora, "--over_refusal": over_refusal}.items():
+        for name in names:
+            with given_as(key):
+                how["over_refusal"] = names is over_refusal
+                opened.append(eval_sets.open_eval_set(name, config, source, **how))
     if unknown := sorted(set(slices) - set(SLICES) - {n for one in opened for n in one.columns}):
         raise BadInput(f"no corpus has the column {unknown[0]!r} of --slices: leave it out.")
     policies = operating_point.run_thresholds(report, policy, profiles, threshold)

@@ -23,6 +23,7 @@ The promised FPR and recall do not depend on the share of harmful rows in traffi
 cost and the volume of a review band do, and are given for a prevalence.
 """
 
+import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -297,16 +298,28 @@ def run_thresholds(
 def _of_profile(report: dict, policy: str | Path, profile: str) -> tuple[str, float]:
     """Returns (name of the threshold policy, threshold of the weights that the run reports)."""
     try:
-        content = json.loads(Path(policy).read_text())
+        content = json.loads(Path(policy).read_text(encoding="utf-8"))
+        known = content["run"].keys() and content["thresholds"].keys()
+    except OSError as error:
+        raise BadInput(f"--policy: {policy} cannot be read: {error.strerror}.") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadInput(
+            f"--policy: {policy} is no policy.json: make one with python -m ssl_guard calibrate."
+        ) from error
+    if profile not in known:
+        names = [*known, DEV]
+        near = difflib.get_close_matches(profile, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}."
+        raise BadInput(f"--profile: {policy} has no threshold for the profile {profile!r}: {hint}")
+    try:
         point = content["thresholds"][profile]
         threshold, promises = float(point["threshold"]), point["errors_allowed"] is not None
         name = f"policy:{profile}" + (f", {point['promise']}" if promises else "")
         names = ("split_sha256", "weights", "selected_step", "algorithm")
         theirs = [content["run"][key] for key in names]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise BadInput(
-            f"{policy} has no threshold for the profile {profile!r}: make it with "
-            f"ssl_guard calibrate, and choose from {', '.join((*PROFILES, DEV))}."
+            f"--policy: {policy} is damaged: make it again with python -m ssl_guard calibrate."
         ) from error
     if theirs != [report["provenance"][names[0]], *(report[key] for key in names[1:])]:
         raise BadInput(f"{policy} was fitted on the scores of another run: fit it on this one.")

@@ -122,11 +122,7 @@ def _rows_of_a_file(workdir: Path, config: ConfigDict, file: str) -> Rows:
 
 def _labelled(config: ConfigDict, file: str) -> list[Example]:
     """Returns the rows of a file that have a label, read as the run reads a file."""
-    try:
-        corpus = DataSpec(config).corpora.load(file)
-    except BadInput as error:
-        columns = ", ".join(dict(config.data.columns).values())
-        raise BadInput(f"{error} (Of a finished run they are set: {columns}.)") from error
+    corpus = DataSpec(config).corpora.load(file, "ROWS")
     examples = [example for example in corpus.examples if example.label is not None]
     if not examples:
         raise BadInput(f"{file} has no row with a label: thresholds need harmful and safe rows.")

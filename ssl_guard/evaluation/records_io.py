@@ -65,6 +65,21 @@ FIELDS = (
 )
 
 
+def no_run(path: str | Path) -> BadInput:
+    """Returns the error of a folder without report.json: none, an interrupted run, or several."""
+    path = Path(path)
+    runs = sorted(found.parent.name for found in path.glob("*/report.json"))
+    if not path.exists():
+        what = f"there is no run {path}: check the path"
+    elif (path / "config.json").exists():
+        what = f"the run in {path} has not finished: its own command again resumes it"
+    elif runs:
+        what = f"{path} holds the runs {', '.join(runs)}: name one, such as {path / runs[-1]}"
+    else:
+        what = f"{path} holds no run: train one with --workdir={path}"
+    return BadInput(f"{what} (no report.json).")
+
+
 def write_evaluation(workdir: str | Path, evaluation: dict, rows: Sequence[dict]) -> Path:
     """Writes the two files described above, the rows first, and returns the path of the JSON."""
     if missing := [field for field in FIELDS if field not in evaluation]:

@@ -26,7 +26,7 @@ from ssl_guard.data.schema import Example
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import baselines, graph_model, inference
+from ssl_guard.evaluation import baselines, graph_model, inference, records_io
 from ssl_guard.models import pretrained
 from ssl_guard.prepare import Prepared, prepare, views_of
 from ssl_guard.runtime import sharding
@@ -83,9 +83,7 @@ def read_config(workdir: str | Path) -> ConfigDict:
     """Reads the config of a finished run. Raises BadInput for a folder without one."""
     workdir = Path(workdir)
     if not (workdir / "report.json").exists() or not (workdir / "config.json").exists():
-        raise BadInput(
-            f"{workdir} holds no finished run (no report.json): run ssl_guard.main on it first."
-        )
+        raise records_io.no_run(workdir)
     config = config_module.from_json(json.loads((workdir / "config.json").read_text()))
     if config.algorithm == "mlm":
         raise BadInput(

@@ -28,12 +28,13 @@ from ssl_guard.evaluation import calibrators, graph, inference, metrics, scorer
 from ssl_guard.evaluation.scorer import Scorer
 from ssl_guard.evaluation.teachers import open_teacher
 from ssl_guard.prepare import Prepared, prepare
+from ssl_guard.runtime.files import check_folder
 
 SMOOTHING_ROUNDS = 10  # the rest changes a score by less than alpha ** 10
 
 
 class Settings(NamedTuple):
-    """The keys of config.teach that soft labels depend on, see config.py."""
+    """The keys of config.teach that soft labels depend on, see config/defaults.py."""
 
     C: float
     combine: str
@@ -102,8 +103,7 @@ def _check(config: ConfigDict, teachers: Sequence[str], folder: Path) -> None:
         raise BadInput(
             "config.data.soft_labels is for the student: unset it, and name the folder in --to."
         )
-    if folder.exists() and not folder.is_dir():
-        raise BadInput(f"{folder} is a file: choose another folder for the soft labels.")
+    check_folder(folder, "--to")
     if jax.process_count() > 1:
         raise BadInput("soft labels are made by one process: start it alone.")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from ssl_guard.errors import BadInput
 from ssl_guard.report import comparison, conclusions, page, tables, writers
 from ssl_guard.report.results import baseline_of, by_cohort, named_apart, results_of
+from ssl_guard.runtime.files import check_folder
 
 
 def write(folder: Path, workdirs: list[str], *, against: str | None, published: str | None) -> str:
@@ -15,6 +16,7 @@ def write(folder: Path, workdirs: list[str], *, against: str | None, published: 
 
     Raises BadInput for a folder without results, and for a baseline that no run has.
     """
+    check_folder(folder, "--out")
     found = [result for path in dict.fromkeys(workdirs) for result in results_of(path)]
     found = named_apart(found)
     names = list(dict.fromkeys(result.method for result in found))
@@ -25,10 +27,7 @@ def write(folder: Path, workdirs: list[str], *, against: str | None, published: 
     parts = [(part, comparison.summarise(part, against)) for part in by_cohort(found)]
     alarms = conclusions.alarms_of(found)
     text = writers.to_markdown(parts, papers, against, alarms)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise BadInput(f"{folder} is a file: give a folder as --out.") from error
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in {
         "report.md": text,
         "report.csv": writers.to_csv(parts),

@@ -75,10 +75,7 @@ def render(
         sets=len(drawn),
         overview=tables.overview(parts),
         policies=tables.policy_table(policies),
-        reviews=[
-            (name, tables.review(policy), tables.policy_facts(policy))
-            for name, policy in policies.items()
-        ],
+        reviews=[(name, tables.policy_lines(policy)) for name, policy in policies.items()],
         against=against,
         methods=len({result.method for result in results}),
         training=_training_figures(list(runs.values()), against),

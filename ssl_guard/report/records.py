@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ssl_guard import config as configs
-from ssl_guard.errors import BadInput
+from ssl_guard.evaluation.records_io import no_run
 from ssl_guard.runtime.files import atomic_write, read_jsonl
 
 # Names of the metrics that tables and plots read.
@@ -51,7 +51,7 @@ def pack(workdir: str | Path, record: str | Path, more: Mapping[str, str | Path]
     """
     workdir, record = Path(workdir), path_of(record)
     if not (workdir / "report.json").exists():
-        raise BadInput(f"{workdir} has no report.json: finish the run before packing it.")
+        raise no_run(workdir)
     default = configs.as_json(configs.default())
     config = _json(workdir / "config.json")
     evaluations = sorted((workdir / "evaluations").glob("*.json"))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation.records_io import method_name, read_evaluations
+from ssl_guard.evaluation.records_io import method_name, no_run, read_evaluations
 from ssl_guard.report import records
 from ssl_guard.runtime.files import read_jsonl
 
@@ -75,9 +75,7 @@ def load(path: str | Path) -> dict:
     """
     workdir = Path(str(path).removesuffix(".json"))
     if not is_run(path):
-        raise BadInput(
-            f"{path} holds no finished run (no report.json): run ssl_guard.main on it first."
-        )
+        raise no_run(path)
     try:
         if (workdir / "report.json").exists():
             return {"workdir": workdir, **_of_folder(workdir)}

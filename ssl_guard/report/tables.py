@@ -123,6 +123,23 @@ def review(policy: dict) -> str:
     return text
 
 
+def policy_warnings(policy: dict) -> list[str]:
+    """Warns of thresholds that call all rows harmful, or none: they keep a promise without use."""
+    found = {name: p["measured"]["flagged"]["value"] for name, p in policy["thresholds"].items()}
+    words = {1.0: "every row", 0.0: "no row"}
+    return [
+        f"warning: {name} calls {words[share]} harmful, since the scores do not tell the classes "
+        "apart well enough: it is of no use"
+        for name, share in found.items()
+        if share in words
+    ]
+
+
+def policy_lines(policy: dict) -> list[str]:
+    """Describes the review band, the warnings and the rows of a policy.json, a line each."""
+    return [review(policy), *policy_warnings(policy), policy_facts(policy)]
+
+
 def policy_facts(policy: dict) -> str:
     """Describes the rows, calibrator and prevalence of a policy.json."""
     kind = policy["calibrator"]["kind"]

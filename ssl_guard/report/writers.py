@@ -13,6 +13,7 @@ from ssl_guard.report import conclusions, tables
 from ssl_guard.report.results import Result
 from ssl_guard.report.tables import Published, Table
 
+MARKUP = re.compile(r"&(?=#?\w+;)|<(?=[a-zA-Z/!?])|^>")  # entities, tags, and a quotation
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # first characters of spreadsheet formulas
 
 
@@ -24,7 +25,9 @@ def markdown(table: Table) -> str:
 
 
 def _markdown(text: str) -> str:
-    text = html.escape(" ".join(text.split()), quote=False).replace("](", "]\\(")
+    # Only what is markup in HTML, so that "score >= 0.5" reads well in a terminal too.
+    text = MARKUP.sub(lambda found: html.escape(found[0]), " ".join(text.split()))
+    text = text.replace("](", "]\\(")
     return re.sub(r"[\\`*|](?!\()", r"\\\g<0>", text)
 
 
@@ -66,8 +69,7 @@ def to_markdown(
     if policies := policies_of(parts):
         found += ["Operating points:", markdown(tables.policy_table(policies))]
         for name, policy in policies.items():
-            facts = tables.review(policy), tables.policy_facts(policy)
-            found += [_markdown(f"{name}: {line}") for line in facts]
+            found += [_markdown(f"{name}: {line}") for line in tables.policy_lines(policy)]
     if alarms:
         items = [_markdown(f"{name}: {'; '.join(lines)}") for name, lines in alarms]
         found += ["Alarms and labels to check:", "\n".join(f"- {item}" for item in items)]

@@ -4,6 +4,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -14,6 +15,8 @@ from ssl_guard.errors import BadInput
 
 FLAGS = flags.FLAGS
 BROKEN_PIPE = 128 + 13  # exit code of a process that SIGPIPE ends
+INTERRUPTED = 128 + 2  # of one that SIGINT ends
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"  # that a word processor makes of --
 RUNNERS = ("local", "direct", "flink", "spark", "dataflow")  # this process, or Apache Beam's
 NO_BEAM = (
     "--runner={runner} needs Apache Beam: pip install 'ssl_guard[beam]' in an environment of its "
@@ -32,12 +35,15 @@ def run(main: Callable[[list[str]], None], *, words: str = "") -> None:
         # Orbax and TFDS log every step they take; their failures reach us as exceptions.
         logging.set_verbosity(logging.FATAL)
         try:
-            if len(argv) > 1 and not words:
-                raise BadInput(_stray(argv[1]))
+            if strays := [word for word in argv[1:] if not words or _meant_as_flag(word)]:
+                raise BadInput(_stray(strays[0]))
             main(argv)
             sys.stdout.flush()
         except BadInput as error:
             _fail(error)
+        except KeyboardInterrupt:  # commands that train save first, see preemption.py
+            print("ssl_guard: stopped by SIGINT.", file=sys.stderr)
+            sys.exit(INTERRUPTED)
         except BrokenPipeError:
             end_quietly()
 
@@ -51,11 +57,28 @@ def required(flag: flags.FlagHolder, name: str):
         if hasattr(value, "to_dict"):
             value.to_dict()  # a config that failed to load raises only when it is read
     except OSError as error:
-        last = str(error).strip().splitlines()[-1].strip()
-        raise BadInput(f"--{name}: {last}; give a file of configs/.") from error
-    if value is None:
+        raise BadInput(_unreadable(name, error)) from error
+    if value in (None, ""):
         raise BadInput(f"--{name} is missing.")
     return value
+
+
+def _unreadable(name: str, error: OSError) -> str:
+    """Formats the error of a config file that cannot be read, and suggests the nearest one."""
+    path = Path(_value_of(name).partition(":")[0])
+    known = [*path.parent.glob("*.py"), *Path("configs").glob("*.py")]
+    by_name = {file.stem: file for file in reversed(known)}
+    if not path.is_file() and (near := difflib.get_close_matches(path.stem, by_name, n=1)):
+        return f"--{name}: there is no file {path}: did you mean {by_name[near[0]]}?"
+    last = str(error).strip().splitlines()[-1].strip()
+    return f"--{name}: {last}; give a file of configs/."
+
+
+def _value_of(name: str) -> str:
+    """Returns the value of a flag on the command line, of --name=VALUE or --name VALUE; or ""."""
+    words = [word for argument in sys.argv[1:] for word in argument.split("=", 1)]
+    at = words.index(f"--{name}") + 1 if f"--{name}" in words else len(words)
+    return words[at] if at < len(words) else ""
 
 
 def again(command: str) -> str:
@@ -74,12 +97,16 @@ def pairs(flag: str, given: list[str]) -> dict[str, str]:
     """Parses the items name=value of a list flag."""
     if wrong := [pair for pair in given if "=" not in pair]:
         raise BadInput(f"--{flag}: {wrong[0]!r} must be name=column, such as label=is_harmful.")
-    return dict(pair.split("=", 1) for pair in given)
+    found = dict(pair.split("=", 1) for pair in given)
+    if len(found) < len(given):
+        raise BadInput(f"--{flag} gives a name twice: give each once.")
+    return found
 
 
 def _parse(argv: list[str], doc: str) -> list[str]:
     if {"--help", "-h", "-help"} & set(argv):
         _show_help(doc)
+    argv = [argv[0], *map(_underscored, argv[1:])]
     try:
         return FLAGS(argv)
     except BadInput as error:
@@ -87,15 +114,20 @@ def _parse(argv: list[str], doc: str) -> list[str]:
     except (AttributeError, KeyError) as error:
         # An override names a key that does not exist: suggest the nearest one.
         try:
-            # "--config=FILE" or "--config FILE"
-            words = [word for argument in argv for word in argument.split("=", 1)]
-            path = words[words.index("--config") + 1]
-            check_overrides(FLAGS["config"].parser.parse(path), argv)
+            check_overrides(FLAGS["config"].parser.parse(_value_of("config")), argv)
         except BadInput as named:
             _fail(named)
         _fail(error)
     except flags.Error as error:
         _fail(error)
+
+
+def _underscored(argument: str) -> str:
+    """Returns an argument with underscores in the name of its flag: --target-fpr=0.1 is fine."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
 
 
 def check_overrides(config: ConfigDict, arguments: list[str]) -> None:
@@ -146,9 +178,16 @@ def _show_help(doc: str) -> NoReturn:
     sys.exit(0)
 
 
+def _meant_as_flag(word: str) -> bool:
+    """Tells whether a word is a flag without its two dashes, and nothing that exists."""
+    name = word.lstrip(DASHES).partition("=")[0]
+    known = name.startswith("config.") or (name in FLAGS and name != word)
+    return known and not os.path.exists(word)
+
+
 def _stray(word: str) -> str:
-    if word.startswith("config."):
-        return f"{word!r} is not a flag: write --{word}."
+    if _meant_as_flag(word):
+        return f"{word!r} is not a flag: write --{word.lstrip(DASHES)}."
     return f"unexpected argument {word!r}: this command takes flags only, see --help."
 
 

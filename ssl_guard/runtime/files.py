@@ -1,11 +1,14 @@
-"""Finds files of installed wheels, hashes files, and reads and writes JSON."""
+"""Finds files of installed wheels, checks folders, hashes files, and reads and writes JSON."""
 
 import hashlib
 import importlib.metadata
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+
+from ssl_guard.errors import BadInput
 
 
 def wheel_folder(distribution: str, inside: str) -> Path | None:
@@ -23,6 +26,32 @@ def wheel_folder(distribution: str, inside: str) -> Path | None:
             root = Path(file.locate()).parents[len(file.parts) - 1]
             return root / inside
     return None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.lstat()  # other than Path.exists, it raises for a name that is too long
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def check_folder(path: str | Path, key: str) -> None:
+    """Checks that a folder can be made and written to; makes nothing.
+
+    key: the flag or config key that names it. Raises BadInput, with the key.
+    """
+    nearest = Path(os.path.abspath(path))
+    try:
+        while not _exists(nearest):
+            nearest = nearest.parent
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"{key}: {path} cannot be a folder to write to ({nearest}: {error.strerror}): choose "
+            "another."
+        ) from error
 
 
 def sha256_file(path: str | Path) -> str:

@@ -28,8 +28,8 @@ def held(workdir: str | Path) -> Iterator[None]:
     workdir = Path(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise BadInput(f"{workdir} is a file: give a folder as --workdir.") from error
+    except OSError as error:
+        raise BadInput(f"--workdir: {workdir} cannot be made: {error.strerror}.") from error
     owner = workdir / "owner.json"
     lock = filelock.FileLock(workdir / "lock")
     try:

@@ -4,6 +4,7 @@
     preemption.hold()       defers signals to `check`, since there is unsaved state
     preemption.check()      raises Preempted if a signal was received
     preemption.release()    lets a signal end the process at once again
+    preemption.finish()     ignores signals: the result is written, and the process is ending
 
 Python runs a handler between two instructions of the main thread, which may be in a compiler for
 minutes. So a separate thread reads the signals from a pipe. A second signal ends the process at
@@ -32,7 +33,8 @@ class Preempted(Exception):
 
 _asked = 0  # the deferred signal
 _holding = False
-_turn = threading.Lock()  # guards the two variables above
+_finished = False
+_turn = threading.Lock()  # guards the variables above
 
 
 def listen() -> None:
@@ -63,6 +65,13 @@ def release() -> None:
     check()
 
 
+def finish() -> None:
+    """Ignores all further signals, so that a finished run does not end as a stopped one."""
+    global _finished
+    with _turn:
+        _finished = True
+
+
 def check(step: int | None = None) -> None:
     """Raises Preempted if a signal was received.
 
@@ -83,6 +92,8 @@ def _read(pipe: int) -> None:
         if number not in SIGNALS:
             continue
         with _turn:
+            if _finished:
+                continue
             if _asked or not _holding:
                 print(f"ssl_guard: {Preempted(number)}", file=sys.stderr, flush=True)
                 os._exit(128 + number)

@@ -46,6 +46,7 @@ def build(config: ConfigDict) -> Run:
     sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
     own_slice = sharding.own_slice(mesh)
     prepared = processes.first_process_first(lambda: prepare(config, views=algorithm.views))
+    _check_batches(config, prepared)
     labels = inference.labels_of(prepared.labelled)
     batches = pipeline.train_batches(
         prepared.labelled,
@@ -164,6 +165,17 @@ def build(config: ConfigDict) -> Run:
         scored_rows=config.monitor.scored_rows,
     )
     return Run(prepared, functools.partial(_fit, prepared, mesh, train, predict_fn, account))
+
+
+def _check_batches(config: ConfigDict, prepared: Prepared) -> None:
+    """Raises BadInput for a batch with more rows than there are to draw from."""
+    for side in ("labelled", "unlabelled"):
+        rows, batch = getattr(prepared, side), config.train[f"{side}_batch"]
+        if rows is not None and batch > len(rows):
+            raise BadInput(
+                f"config.train.{side}_batch = {batch} is larger than the {len(rows)} {side} rows: "
+                "lower it, or give more rows."
+            )
 
 
 def _check_support(config: ConfigDict, algorithm: algorithms.Algorithm) -> None:

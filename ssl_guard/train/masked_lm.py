@@ -30,7 +30,7 @@ from ssl_guard.errors import BadInput
 from ssl_guard.models import convert
 from ssl_guard.prepare import Prepared, prepare, read_split
 from ssl_guard.runtime import preemption, processes, provenance, sharding
-from ssl_guard.runtime.files import read_jsonl, sha256_file, write_json
+from ssl_guard.runtime.files import check_folder, read_jsonl, sha256_file, write_json
 from ssl_guard.runtime.metrics import merge
 from ssl_guard.steps import masked_lm, optim
 from ssl_guard.train import loop
@@ -70,6 +70,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict:
     config_module.refuse_other(workdir, config)
     if (report := finished(workdir)) is not None:
         return report
+    check_folder(workdir, "--workdir")
 
     mesh = sharding.make_mesh(**{axis: config.mesh[axis] for axis in sharding.AXES})
     sharding.check_batch_sizes(mesh, **{"mlm.batch": config.mlm.batch})

@@ -21,7 +21,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ssl_guard.errors import BadInput
+from ssl_guard.errors import BadInput, given_as
+from ssl_guard.evaluation import records_io
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps.state import TrainState, Watch
 
@@ -240,10 +241,8 @@ def twin_curves(twin: str, split_sha256: str) -> dict[int, list[float]] | None:
         return None
     report = Path(twin) / "report.json"
     if not report.exists():
-        raise BadInput(
-            f"config.monitor.baseline_run = {twin!r} holds no finished run (no report.json): train "
-            "the supervised run first, or unset the key."
-        )
+        with given_as("config.monitor.baseline_run"):
+            raise records_io.no_run(twin)
     if json.loads(report.read_text())["provenance"]["split_sha256"] != split_sha256:
         raise BadInput(
             f"config.monitor.baseline_run = {twin!r} has other dev rows than this run: use a run "

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from ssl_guard import algorithms
 from ssl_guard import config as config_module
 from ssl_guard.evaluation import run_report
+from ssl_guard.runtime.files import check_folder
 from ssl_guard.train import baselines, gradient
 from ssl_guard.train.workdir import finished, opened, refuse_other_soft_labels
 
@@ -25,6 +26,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
         refuse_other_soft_labels(workdir, Path(config.data.soft_labels))
     if (report := finished(workdir)) is not None:
         return report
+    check_folder(workdir, "--workdir")
     method = baselines if config.algorithm in algorithms.CLOSED_FORM else gradient
     prepared, fit = method.build(config)  # reads all input; a refused run has written nothing
     with opened(workdir, config, prepared) as (files, checkpoints):

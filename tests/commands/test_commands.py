@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ssl_guard.__main__ import COMMANDS
+from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import calibrators
 from ssl_guard.runtime import cli
 
@@ -104,10 +105,82 @@ def test_teaching_without_what_it_needs(arguments, words):
     assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["train", "prepare", "augment", "evaluate"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "report", "data"])
 def test_a_word_that_is_no_flag_is_refused(name):
     done = run(name, "config.train.steps=1")
     assert done.returncode == 2 and "write --config.train.steps=1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "word, meant",
+    [
+        ("config.train.steps=1", "--config.train.steps=1"),
+        ("\u2014config.train.steps=1", "--config.train.steps=1"),
+        ("\u2013verbosity=1", "--verbosity=1"),
+        ("verbosity=1", "--verbosity=1"),
+    ],
+)
+def test_a_flag_without_two_dashes_is_known(word, meant):
+    assert cli._meant_as_flag(word) and f"write {meant}." in cli._stray(word)
+
+
+def test_words_that_are_no_flags(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("config.a=1").mkdir()
+    for word in ("runs/uda", "runs/a=b", "config.a=1", "rows.csv?label=a", "verbosity"):
+        assert not cli._meant_as_flag(word), word
+
+
+def test_dashes_in_the_name_of_a_flag():
+    for given, read in {
+        "--target-fpr=0.1-0": "--target_fpr=0.1-0",
+        "--config.optim.weight-decay=1": "--config.optim.weight_decay=1",
+        "--dry-run": "--dry_run",
+        "-x-y": "-x-y",
+        "runs/my-run": "runs/my-run",
+    }.items():
+        assert cli._underscored(given) == read
+
+
+@pytest.mark.parametrize(
+    "given, near",
+    [
+        ("configs/udaa.py", "configs/uda.py"),
+        ("configs/uda.yp:smoke", "configs/uda.py"),
+        ("uda", "configs/uda.py"),
+        ("cfg/fixmach.py", "configs/fixmatch.py"),
+        ("configs/augment/edda.py", "configs/augment/eda.py"),
+    ],
+)
+def test_a_config_file_that_is_not_there_names_the_nearest(given, near, monkeypatch):
+    for words in ([f"--config={given}"], ["--config", given]):
+        monkeypatch.setattr(sys, "argv", ["ssl_guard.main", *words])
+        assert f"did you mean {near}?" in cli._unreadable("config", FileNotFoundError("gone"))
+    monkeypatch.setattr(sys, "argv", ["ssl_guard.main", "--config=qqqqq.py"])
+    assert cli._unreadable("config", FileNotFoundError("gone")).endswith("a file of configs/.")
+
+
+def test_a_name_given_twice():
+    assert cli.pairs("columns", ["label=a", "id=b"]) == {"label": "a", "id": "b"}
+    with pytest.raises(BadInput, match="--columns gives a name twice"):
+        cli.pairs("columns", ["label=a", "label=b"])
+
+
+FINISHED = """
+import os, signal, sys, time
+from ssl_guard.runtime import preemption
+preemption.listen()
+if sys.argv[1] == "finished":
+    preemption.finish()
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("state, code", [("finished", 0), ("running", 130)])
+def test_a_signal_after_the_end_does_not_make_a_run_a_stopped_one(state, code):
+    done = subprocess.run([sys.executable, "-c", FINISHED, state], capture_output=True, timeout=120)
+    assert done.returncode == code and (b"stopped by SIGINT" in done.stderr) == (code == 130)
 
 
 def test_the_installed_script_is_the_same_program():

@@ -169,3 +169,11 @@ def test_the_command_line(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     place, counts = done.stdout.split(": ", 1)
     assert json.loads(counts) == {"test": {"harmful": 1, "safe": 1}}
+
+
+def test_rows_that_are_left_out_are_shown():
+    corpus = make_corpus("kitchen", "prompt_harm", ROWS, "MIT", {"empty": 2, "same id": 1})
+    found = describe.describe(corpus, np.array(describe.words(ROWS)))
+    assert found["left_out"] == {"empty": 2, "same id": 1}
+    shown = describe.text(found, "words")
+    assert "rows of the source that are left out: 2 empty, 1 same id." in shown

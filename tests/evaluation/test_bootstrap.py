@@ -164,3 +164,12 @@ def test_bootstrap_draws_whole_groups():
     groups = np.repeat(np.arange(50), 10)
     ten = bootstrap.mean_interval(many, groups)
     assert ten.high - ten.low == pytest.approx(one.high - one.low, rel=0.1)
+
+
+def test_an_interval_holds_its_estimate():
+    """Of few rows too, where resampling raises the calibration error."""
+    for seed in range(10):
+        labels, scores = rows(seed, count=12, decimals=3)
+        found = bootstrap.score_intervals(labels, scores, 0.5, np.arange(12), resamples=200)
+        for name, score in found.items():
+            assert score["low"] <= score["value"] <= score["high"], (seed, name)

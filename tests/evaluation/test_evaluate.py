@@ -8,6 +8,7 @@ import pytest
 from configs import supervised
 from ssl_guard.data.contamination import overlap
 from ssl_guard.data.corpora import user_file
+from ssl_guard.data.corpora.reading import LABELS, Reading
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import (
@@ -99,7 +100,7 @@ def test_a_corpus_of_ones_own(run, tmp_path):
     assert (cohort["rows"], cohort["harmful"], cohort["weights"]) == (24, 12, "ema")
     assert cohort["threshold_policy"] == "dev_best_f1" and cohort["corpus"] == "exam"
     assert found["times_read"] == refused["times_read"] == 1
-    assert cohort["label_map"] == user_file.LABELS
+    assert cohort["label_map"] == LABELS
 
     lines = read_jsonl(workdir / "evaluations" / "exam.dev_best_f1.jsonl")
     assert [line["id"] for line in lines] == [row["id"] for row in rows]
@@ -205,6 +206,15 @@ def test_a_named_corpus_of_another_task(run, source):
         eval_sets.open_eval_set("human_scored_responses", config, source)
 
 
+def test_a_corpus_that_is_not_there_names_its_flag_and_the_nearest(run, source):
+    with pytest.raises(BadInput, match=r"^--corpora: 'tset' is .*: did you mean test\?"):
+        evaluate.evaluate_run(run[0], ["tset"])
+    with pytest.raises(BadInput, match=r"^--over_refusal: 'xstset' .*: did you mean xstest\?"):
+        evaluate.evaluate_run(run[0], [], over_refusal=["xstset"])
+    with pytest.raises(BadInput, match="^--corpora: xstest is labelled for prompt_harm"):
+        evaluate.evaluate_run(run[0], ["xstest"])
+
+
 def test_over_refusal_reads_the_safe_rows_of_a_mixed_corpus(run, source, tmp_path):
     config = scorer.read_config(run[0])
     path = write(tmp_path / "mixed.jsonl", exam_rows(10))
@@ -220,8 +230,7 @@ def test_columns_and_label_values_of_a_file(run, source, tmp_path):
         write(tmp_path / "exam.jsonl", rows),
         config,
         source,
-        columns={"label": "verdict"},
-        labels={"yes": 1, "no": 0},
+        read_as={"columns": {"label": "verdict"}, "harmful": ("yes",), "safe": ("no",)},
     )
     assert [e.label for e in opened.examples] == [0, 1]
     assert opened.label_map == {"yes": 1, "no": 0}
@@ -230,8 +239,10 @@ def test_columns_and_label_values_of_a_file(run, source, tmp_path):
 def test_side_columns_go_by_id_or_by_place(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("id,prompt,tag\n0,p,x\n7,p,\n8,p,y\n")
-    assert user_file.side_columns(path, ["tag", "none"], "id") == {"tag": {"0": "x", "8": "y"}}
-    assert user_file.side_columns(path, ["tag"], "key") == {"tag": {"line 2": "x", "line 4": "y"}}
+    found = user_file.side_columns(path, ["tag", "none"], Reading())
+    assert found == {"tag": {"0": "x", "8": "y"}}
+    found = user_file.side_columns(path, ["tag"], Reading(columns={"id": "key"}))
+    assert found == {"tag": {"line 2": "x", "line 4": "y"}}
 
 
 def test_a_policy_sets_the_threshold_of_its_weights(run, tmp_path):
@@ -253,6 +264,12 @@ def test_a_policy_sets_the_threshold_of_its_weights(run, tmp_path):
     assert given == {"given": {"raw": 0.25, "ema": 0.25}}
     with pytest.raises(BadInput, match="no threshold for the profile 'permissive'"):
         operating_point.run_thresholds(report, path, ("permissive",), None)
+    with pytest.raises(BadInput, match=r"--profile: .* did you mean strict\?"):
+        operating_point.run_thresholds(report, path, ("strikt",), None)
+    with pytest.raises(BadInput, match="--policy: README.md is no policy.json: make one with"):
+        operating_point.run_thresholds(report, "README.md", ("strict",), None)
+    with pytest.raises(BadInput, match="--policy: .*gone.json cannot be read: No such file"):
+        operating_point.run_thresholds(report, tmp_path / "gone.json", ("strict",), None)
     with pytest.raises(BadInput, match="give one of them"):
         operating_point.run_thresholds(report, path, ("strict",), 0.5)
     write_json(path, policy | {"run": policy["run"] | {"selected_step": -1}})
@@ -384,7 +401,7 @@ def test_the_scorer_of_a_run_scores_texts(run, loaded):
 
 def test_a_run_that_cannot_be_scored(run, tmp_path):
     workdir, _ = run
-    with pytest.raises(BadInput, match="holds no finished run"):
+    with pytest.raises(BadInput, match="holds no run: train one"):
         scorer.load_run(tmp_path)
     for name in ("config.json", "report.json"):
         (tmp_path / name).write_bytes((workdir / name).read_bytes())

@@ -56,7 +56,7 @@ def test_paraphrases_are_closer_than_other_topics():
     [
         ({"similarity": 1.5}, "similarity = 1.5"),
         ({"confidence": 0.4}, "confidence = 0.4"),
-        ({"classifier": "runs/nowhere"}, "runs/nowhere holds no finished run"),
+        ({"classifier": "runs/nowhere"}, "there is no run runs/nowhere"),
     ],
 )
 def test_what_cannot_be_used(settings, words):

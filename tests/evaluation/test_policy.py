@@ -120,7 +120,10 @@ def test_rows_of_the_run_are_refused(run, tmp_path, side):
     ("rows", "words"),
     [
         ([{"prompt": "a", "response": "b"}], "no row with a label"),
-        ([{"text": "a", "response": "b", "label": 1}], r"no column 'prompt'.*finished run"),
+        (
+            [{"text": "a", "response": "b", "label": 1}],
+            r"ROWS: .*no column 'prompt'.*\?prompt=COLUMN",
+        ),
     ],
 )
 def test_unusable_files(run, tmp_path, rows, words):
@@ -131,7 +134,7 @@ def test_unusable_files(run, tmp_path, rows, words):
 
 
 def test_an_unfinished_run(tmp_path):
-    with pytest.raises(BadInput, match="no finished run"):
+    with pytest.raises(BadInput, match="holds no run: train one"):
         make_policy(tmp_path, **SETTINGS)
 
 
@@ -160,8 +163,8 @@ def test_the_command_prints_what_it_writes(run):
 def test_the_command_takes_the_cost_of_each_error(run):
     workdir, _ = run
     command = [sys.executable, "-m", "ssl_guard", "calibrate", f"--workdir={workdir}"]
-    flags = ["--target-fpr=0.1", "--target-recall=0.8", "--confidence=0.9", "--prevalence=0.05"]
-    costs = ["--cost-false-positive=1", "--cost-false-negative=20"]
+    flags = ["--target_fpr=0.1", "--target_recall=0.8", "--confidence=0.9", "--prevalence=0.05"]
+    costs = ["--cost_false_positive=1", "--cost_false_negative=20"]
     subprocess.run([*command, *flags, *costs], capture_output=True, check=True)
     found = json.loads((workdir / "policy.json").read_text())
     assert found == make_policy(workdir, **SETTINGS, costs=(1, 20))

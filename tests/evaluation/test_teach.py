@@ -332,10 +332,10 @@ def test_teachers_that_are_refused(folder, tmp_path):
 
     refused("no teacher is given", "")
     refused("cannot be read: No such file", f"scores:{tmp_path}/nothing.jsonl")
-    refused("holds no finished run", str(tmp_path / "nothing"))
+    refused("there is no run", str(tmp_path / "nothing"))
     refused("there is no folder", f"hf:{tmp_path}/nothing")
     (tmp_path / "file").write_text("")
-    refused("is a file: choose another folder", judges(folder)[0], to=tmp_path / "file")
+    refused("--to: .* cannot be a folder to write to", judges(folder)[0], to=tmp_path / "file")
     with_labels = config_of(folder, **{"data.soft_labels": str(tmp_path)})
     refused("config.data.soft_labels is for the student", judges(folder)[0], with_labels)
     other = config_of(folder, seed=1)

@@ -511,7 +511,7 @@ def test_markdown_has_a_table_for_each_cohort(files):
     assert "<b>" not in text and "<script>" not in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     widths = {len(re.split(r"(?<!\\)\|", line)) for line in lines if "seeds" in line}
-    hostile = next(line for line in lines if line.startswith("| a&amp;b_"))
+    hostile = next(line for line in lines if line.startswith("| a&b_"))
     assert len(re.split(r"(?<!\\)\|", hostile)) in widths
     assert "](http" not in text
 
@@ -671,6 +671,17 @@ def test_bad_folders_and_names(folders, tmp_path):
         build.write(tmp_path, [str(tmp_path)], against=None, published=None)
     with pytest.raises(BadInput, match="no run of uda is among those given: ours"):
         build.write(tmp_path, [str(folders[0])], against="uda", published=None)
+    with pytest.raises(BadInput, match="there is no run .*gone: check the path"):
+        results.load(tmp_path / "gone")
+    with pytest.raises(BadInput, match="holds no run: train one"):
+        results.load(tmp_path)
+    (tmp_path / "student-1").mkdir()
+    (tmp_path / "student-1" / "report.json").write_text("{}")
+    with pytest.raises(BadInput, match="holds the runs student-1: name one, such as .*/student-1"):
+        results.load(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(BadInput, match="has not finished: its own command again resumes it"):
+        results.load(tmp_path)
     (tmp_path / "report.json").write_text("{")
     with pytest.raises(BadInput, match="is incomplete"):
         results.load(tmp_path)
@@ -682,3 +693,18 @@ def test_one_run_alone_has_a_report(folders, tmp_path):
     build.write(tmp_path, [str(folders[2])], against=None, published=None)
     text = (tmp_path / "report.html").read_text()
     assert "var(--method)" in text and "difference of F1" not in text
+
+
+def test_markdown_reads_well_in_a_terminal():
+    shown = writers._markdown("FPR <= 0.01 and recall >= 0.9 & more")
+    assert shown == "FPR <= 0.01 and recall >= 0.9 & more"
+    assert writers._markdown("<b>x</b> &amp; >") == "&lt;b>x&lt;/b> &amp;amp; >"
+    assert writers._markdown("> quoted").startswith("&gt;")
+
+
+def test_a_threshold_that_decides_nothing_is_named():
+    shares = {"strict": 1.0, "balanced": 0.4, "permissive": 0.0}
+    made = {name: {"measured": {"flagged": {"value": x}}} for name, x in shares.items()}
+    every, none = tables.policy_warnings({"thresholds": made})
+    assert every.startswith("warning: strict calls every row harmful")
+    assert none.startswith("warning: permissive calls no row harmful")

@@ -4,7 +4,14 @@ import os
 
 import pytest
 
-from ssl_guard.runtime.files import atomic_write, read_jsonl, write_json, write_jsonl
+from ssl_guard.errors import BadInput
+from ssl_guard.runtime.files import (
+    atomic_write,
+    check_folder,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
 
 
 @pytest.mark.parametrize("write", [atomic_write, write_json, write_jsonl])
@@ -40,3 +47,17 @@ def test_lines_that_are_cut_off_are_left_out(tmp_path):
     assert read_jsonl(path) == [{"a": 1}, {"a": "é"}]
     path.write_text(path.read_text()[:-3])
     assert read_jsonl(path) == [{"a": 1}]
+
+
+def test_a_folder_to_write_to_is_checked_and_not_made(tmp_path):
+    for path in (tmp_path, tmp_path / "new" / "folder"):
+        check_folder(path, "--workdir")
+    assert [*tmp_path.iterdir()] == []
+    (tmp_path / "file").write_text("")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "file/run", "gone", "gone/run", "x" * 300):
+        with pytest.raises(BadInput, match=f"^--workdir: {tmp_path}/.* cannot be a folder"):
+            check_folder(tmp_path / name, "--workdir")
+    for path in ("/proc/run", "/dev/null/run"):
+        with pytest.raises(BadInput, match="cannot be a folder to write to"):
+            check_folder(path, "--workdir")

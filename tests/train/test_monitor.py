@@ -405,7 +405,7 @@ def test_suspect_labels_are_the_flipped_ones(folder, monkeypatch):
 
 
 def test_a_twin_must_be_finished_and_have_the_same_dev_rows(folder, twin):
-    with pytest.raises(BadInput, match="holds no finished run"):
+    with pytest.raises(BadInput, match="baseline_run: there is no run .*nowhere"):
         run(folder, "no_twin", **{"monitor.baseline_run": str(folder / "nowhere")})
     with pytest.raises(BadInput, match="other dev rows"):
         run(folder, "other_twin", **{"monitor.baseline_run": str(twin), "seed": 1})

@@ -8,6 +8,7 @@ import pytest
 
 from ssl_guard import prepare, steps
 from ssl_guard.commands import report as report_command
+from ssl_guard.config import ranges
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference, scorer
@@ -86,9 +87,19 @@ def test_one_compiled_step_per_bucket(runs, folder, monkeypatch):
     assert len(traced) == len(set(traced)) and set(traced) <= {32, 48, 64}
 
 
-def test_a_diverged_run_names_steps_and_rows(runs, folder):
+@pytest.mark.parametrize("side", ["labelled", "unlabelled"])
+def test_a_batch_larger_than_its_pool_is_refused(runs, folder, side):
+    rows = {"labelled": 20, "unlabelled": 90}[side]
+    config = smoke(folder, "uda", **{f"train.{side}_batch": 8 * (rows // 8 + 1)})
+    with pytest.raises(BadInput, match=f"train.{side}_batch = .* than the {rows} {side} rows"):
+        train_run.train_and_evaluate(config, folder / "large")
+    assert not (folder / "large" / "config.json").exists()
+
+
+def test_a_diverged_run_names_steps_and_rows(runs, folder, monkeypatch):
     """The first update takes the weights out of float32: every later step is skipped, and the
     third of them, which is not the last of its row of metrics, ends the run."""
+    monkeypatch.setitem(ranges.RANGES, "optim.lr", "[0, 1e30]")
     changes = {
         "optim.lr": 1e30,
         "optim.clip_norm": 0.0,

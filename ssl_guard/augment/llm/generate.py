@@ -17,7 +17,7 @@ from ssl_guard.data import duplicates
 from ssl_guard.data.corpora import user_file
 from ssl_guard.data.schema import HARMFUL, Example
 from ssl_guard.errors import BadInput
-from ssl_guard.runtime.files import write_jsonl
+from ssl_guard.runtime.files import check_folder, write_jsonl
 
 TEMPLATES = {"harmful": "generate_harmful", "safe": "generate_lookalike"}
 CHUNK = 256  # prompts per batch of requests
@@ -26,7 +26,7 @@ CHUNK = 256  # prompts per batch of requests
 def sources_of(path: str | Path) -> list[Example]:
     """Reads the harmful rows of a file. Raises BadInput if it is invalid or has none."""
     rows = user_file.read(user_file.configure(path, "prompt_harm"))
-    harmful = [row for row in rows if row.label == HARMFUL]
+    harmful = [row for row in rows if isinstance(row, Example) and row.label == HARMFUL]
     if not harmful:
         raise BadInput(f"{path} has no row labelled harmful; add harmful prompts to write from.")
     return harmful
@@ -86,6 +86,7 @@ def write(
     seed: int,
 ) -> str:
     """Writes the distinct prompts as JSON lines and returns a summary."""
+    check_folder(Path(out).parent, "--out")
     written = list(generate(sources, rewriter, copies=copies, seed=seed))
     kept = distinct(sources, written)
     about = {"intended": intended, **rewriter.manifest}

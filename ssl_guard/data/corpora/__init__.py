@@ -1,9 +1,9 @@
 """Loads corpora, by name or from a user's file, with TFDS builders and without tensorflow."""
 
 import contextlib
+import difflib
 import io
 import types
-from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -20,8 +20,10 @@ from ssl_guard.data.corpora.jailbreakbench import JailbreakBench
 from ssl_guard.data.corpora.jigsaw import JigsawCivilComments, JigsawWikipediaToxicity
 from ssl_guard.data.corpora.openai_moderation import OpenAIModeration
 from ssl_guard.data.corpora.or_bench import ORBench
+from ssl_guard.data.corpora.parse import CLASSES
 from ssl_guard.data.corpora.pku_saferlhf import PKUSafeRLHF
 from ssl_guard.data.corpora.published import Published
+from ssl_guard.data.corpora.reading import COLUMNS, LABELS, PACKAGED, Reading
 from ssl_guard.data.corpora.toxicchat import ToxicChat
 from ssl_guard.data.corpora.wildguardmix import WildGuardMix
 from ssl_guard.data.corpora.xstest import XSTest, XSTestResponse
@@ -53,14 +55,13 @@ def load(
     *,
     task: str,
     data_dir: str | Path,
-    columns: Mapping[str, str] | None = None,
-    labels: Mapping[str, int] | None = None,
+    how: Reading | None = None,
 ) -> Corpus:
     """Loads a corpus, which is prepared under `data_dir` at the first use; downloads nothing.
 
     name: a name in CORPORA, with a split if there are several (wildguardmix:train), or the path of
         a file or folder, which may have settings (see user_file).
-    columns, labels: how to read a file, see user_file.configure.
+    how: to read a file; settings in its name go first.
 
     Raises BadInput for an unknown name, split or task, for missing or changed files of a published
     corpus, and for any fault of a user's file.
@@ -68,27 +69,48 @@ def load(
     if task not in TASKS:
         raise BadInput(f"config.data.task = {task!r} must be one of {', '.join(TASKS)}.")
     if user_file.reads(name):
-        config = user_file.configure(name, task, columns, labels)
+        config = user_file.configure(name, task, how)
         builder = _prepare(user_file.UserFile, data_dir, config)
-        return make_corpus(config.title, task, _read(builder, "rows"), "unstated")
-    corpus, split = resolve(name, task)
-    if labels or dict(columns or {}).items() - user_file.COLUMNS.items():
-        raise BadInput(
-            f"config.data.columns and label values are for files: unset them for {name}."
+        return make_corpus(
+            config.title, task, _read(builder, "rows"), "unstated", _left_out(builder, "rows")
         )
+    corpus, split = resolve(name, task)
+    if how is not None and (how.columns != COLUMNS or how.label_map is not LABELS):
+        raise BadInput(f"names of columns and label values are for files: unset them for {name}.")
     title = corpus.name if len(corpus.FILES[task]) == 1 else f"{corpus.name}-{split}"
-    rows = _read(prepare(corpus, task, data_dir), split)
-    return make_corpus(title, task, rows, corpus.LICENCE)
+    builder = prepare(corpus, task, data_dir)
+    rows, left_out = _read(builder, split), _left_out(builder, split)
+    return make_corpus(title, task, rows, corpus.LICENCE, left_out)
+
+
+def _left_out(builder: tfds.core.DatasetBuilder, split: str) -> dict[str, int]:
+    """Returns how many rows of the source are not in a split, by reason, as its metadata says."""
+    counts = builder.info.metadata.get(split)
+    if not isinstance(counts, dict):
+        return {}
+    return {reason: n for reason, n in counts.items() if reason not in CLASSES.values()}
 
 
 def find(name: str) -> type[tfds.core.DatasetBuilder]:
     """Returns the builder of this name. Raises BadInput if there is none."""
     if name not in CORPORA:
         raise BadInput(
-            f"config.data.corpus = {name!r} is neither a corpus ({', '.join(CORPORA)}) nor a file "
-            f"that ends in {', '.join(readers.SUFFIXES)}, nor a folder of such files."
+            f"{name!r} is neither a corpus nor a file that ends in {', '.join(readers.FORMATS)}, "
+            f"nor a folder of such files: {_suggestion(name)}"
         )
     return CORPORA[name]
+
+
+def _suggestion(name: str) -> str:
+    """Suggests a corpus for a name, which may be one of the Hugging Face hub."""
+    if Path(name).exists():
+        return "convert it to one of these."
+    plain = {corpus.replace("_", ""): corpus for corpus in (*CORPORA, *PACKAGED)}
+    wanted = "".join(c for c in name.rpartition("/")[2].lower() if c.isalnum())
+    near = difflib.get_close_matches(wanted, plain, n=1)
+    if near:
+        return f"did you mean {plain[near[0]]}?"
+    return "see python -m ssl_guard data list, and check the path."
 
 
 def resolve(name: str, task: str) -> tuple[type[tfds.core.DatasetBuilder], str]:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ssl_guard.data.corpora import sources
-from ssl_guard.data.corpora.user_file import is_unicode, shown
-from ssl_guard.data.schema import HARMFUL, SAFE, Example
+from ssl_guard.data.corpora.readers import shown
+from ssl_guard.data.schema import HARMFUL, SAFE, Example, is_blank, is_unicode
 from ssl_guard.errors import BadInput
 
 CLASSES = {HARMFUL: "harmful", SAFE: "safe", None: "unlabelled"}  # names of counts
@@ -57,7 +57,7 @@ def read(corpus: Parser, task: str, split: str, path: Path, name: str) -> Iterat
                 texts.append(item.response or "")
             if isinstance(item.label, str):
                 yield item.label
-            elif not all(isinstance(text, str) and text.strip() for text in texts):
+            elif not all(isinstance(text, str) and not is_blank(text) for text in texts):
                 yield "empty"
             elif not all(map(is_unicode, texts)):
                 yield "not text"

@@ -1,28 +1,32 @@
 """Reads rows of files, one at a time, with their places. user_file.py checks their content.
 
-    .jsonl, also .gz, .xz  JSON lines           "line 7"
-    .csv                   with a header        "line 7", the first one of the row
-    .json                  one list, read whole "item 7"
-    .parquet               any writer's         "row 7"
-    .arrow                 as datasets writes   "row 7"
+    .jsonl, .ndjson, .json  JSON lines, or one list     "line 7", "item 7" of a list
+    .csv, .tsv              with a header               "line 7", the first one of the row
+    .parquet                any writer's                "row 7"
+    .arrow                  as datasets writes          "row 7"
 
 and folders of them: the output of `datasets.save_to_disk`, or a dataset as downloaded from the
-Hugging Face hub, with its files at the top or in data/. Every fault raises BadInput with the place,
-never with the text.
+Hugging Face hub, with its files at the top or in data/. The first bytes of a text file say how it
+is compressed (gzip, xz, Zstandard; its name may end in .gz, .xz, .zst) and encoded (UTF-8, UTF-16).
+
+A row that cannot be used is a BadRow in its place. Every fault of the file as a whole raises
+BadInput with the place. Neither shows a text.
 """
 
+import codecs
 import contextlib
 import csv
+import functools
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -30,13 +34,27 @@ from pyarrow import parquet
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime.files import sha256_file
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".json", ".csv", ".parquet", ".arrow")
+FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+SUFFIX = re.compile(r"(\.(?:jsonl|ndjson|json|csv|tsv))(?:\.(?:gz|xz|zst))?$|(\.parquet|\.arrow)$")
+LONGEST = 2**28  # bytes of a line
 BATCH = 1024  # rows of a Parquet or Arrow file at a time
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"  # of datasets.save_to_disk
 METADATA = (SAVED, SAVED_SPLITS, "dataset_info.json", "dataset_infos.json")  # not data files
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
-Row = tuple[str, Mapping]
+
+class BadRow(Exception):
+    """A row that cannot be used.
+
+    kind: of the fault, to count; what: a clause that shows no text; remedy: what to do.
+    """
+
+    def __init__(self, kind: str, what: str, remedy: str):
+        super().__init__(what)
+        self.kind, self.what, self.remedy = kind, what, remedy
+
+
+Row = tuple[str, Mapping | BadRow]
 
 
 def is_data(path: Path) -> bool:
@@ -44,7 +62,12 @@ def is_data(path: Path) -> bool:
     if path.is_dir():
         known = any((path / name).is_file() for name in (SAVED, SAVED_SPLITS))
         return known or bool(_data_files(path))
-    return path.name.lower().endswith(SUFFIXES)
+    return SUFFIX.search(path.name.lower()) is not None
+
+
+def stem(path: Path) -> str:
+    """Returns the name without its suffix, in lower case."""
+    return SUFFIX.sub("", path.name.lower())
 
 
 def files_of(path: Path, split: str = "") -> tuple[Path, ...]:
@@ -58,7 +81,7 @@ def files_of(path: Path, split: str = "") -> tuple[Path, ...]:
         return (path,)
     splits = _splits(path)
     if not splits:
-        raise BadInput(f"{path} holds no file that ends in {', '.join(SUFFIXES)}.")
+        raise BadInput(f"{path} holds no file that ends in {', '.join(FORMATS)}.")
     if split not in splits and (split or len(splits) > 1):
         raise BadInput(
             f"{path} has the splits {', '.join(sorted(splits))}: name one of them, such as "
@@ -88,11 +111,9 @@ def rows(path: Path, columns: Collection[str]) -> Iterator[Row]:
     columns: those to read; the others of a Parquet or Arrow file are None.
     """
     match _suffix(path):
-        case ".jsonl":
-            yield from _json_lines(path)
-        case ".json":
-            yield from _json_list(path)
-        case ".csv":
+        case ".jsonl" | ".ndjson" | ".json":
+            yield from _json(path)
+        case ".csv" | ".tsv":
             yield from _csv(path)
         case ".parquet":
             yield from _parquet(path, columns)
@@ -101,7 +122,8 @@ def rows(path: Path, columns: Collection[str]) -> Iterator[Row]:
 
 
 def _suffix(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz").removesuffix(".xz")).suffix
+    found = SUFFIX.search(path.name.lower())
+    return (found[1] or found[2]) if found else ""
 
 
 # folders
@@ -126,7 +148,7 @@ def _splits(path: Path) -> dict[str, list[Path]]:
 def _data_files(path: Path) -> list[Path]:
     found = [*path.iterdir(), *(path / "data").glob("*")]
     usable = (f for f in found if f.is_file() and f.name not in METADATA and f.name[0] != ".")
-    return sorted(file for file in usable if file.name.lower().endswith(SUFFIXES))
+    return sorted(file for file in usable if SUFFIX.search(file.name.lower()))
 
 
 def _saved(path: Path) -> list[Path]:
@@ -148,57 +170,92 @@ def _listed(path: Path, names_in) -> list[str]:
 # text
 
 
+def _open(path: Path) -> io.BufferedIOBase:
+    """Opens a file, decompressed as its first bytes say."""
+    with open(path, "rb") as file:
+        start = file.read(6)
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.open(path, "rb")
+    if start == b"\xfd7zXZ\0":
+        return lzma.open(path, "rb")
+    if start.startswith(b"\x28\xb5\x2f\xfd"):
+        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+    return open(path, "rb")
+
+
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yields (number, line with its end) of a UTF-8 file, with or without a byte order mark."""
-    openers: dict[str, Callable[..., IO]] = {".gz": gzip.open, ".xz": lzma.open}
-    opened = openers.get(path.suffix.lower(), open)
-    with _readable(path), opened(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
+    """Yields (number, line with its end) of a file in UTF-8 or, with a byte order mark, UTF-16."""
+    with _readable(path), _open(path) as file:
+        if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            yield from enumerate(io.TextIOWrapper(file, "utf-16", newline="\n"), start=1)
+            return
+        lines = iter(functools.partial(file.readline, LONGEST + 1), b"")
+        for number, line in enumerate(lines, start=1):
+            if len(line) > LONGEST:
+                raise BadInput(
+                    f"{path}, line {number} is longer than {LONGEST >> 20} MB: split it."
+                )
             yield number, _text(path, line, number)
 
 
 def _text(path: Path, data: bytes, line: int) -> str:
-    """Decodes lines; `line` is the number of the first."""
-    if (end := data.find(b"\0")) >= 0:
-        line += data.count(b"\n", 0, end)
+    """Decodes the line of this number."""
+    if b"\0" in data:
         raise BadInput(f"{path}, line {line} holds a NUL byte: save the file as plain UTF-8 text.")
     try:
         return data.decode("utf-8-sig" if line == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        line += error.object.count(b"\n", 0, error.start)
         raise BadInput(f"{path}, line {line} is not UTF-8: save the file as UTF-8.") from error
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
-    for number, line in _lines(path):
-        if line.strip():
-            yield f"line {number}", _object(f"{path}, line {number}", _json(path, line, number))
+def _json(path: Path) -> Iterator[Row]:
+    """Yields the rows of JSON lines, or of one list that begins with the file."""
+    lines = ((number, line) for number, line in _lines(path) if not line.isspace())
+    first = next(lines, (1, ""))
+    lines = itertools.chain([first], lines)
+    if first[1].lstrip().startswith("["):
+        yield from _json_list(path, "".join(line for _, line in _lines(path)))
+    elif first[1]:
+        for number, line in lines:
+            yield f"line {number}", _parsed(line)
 
 
-def _json_list(path: Path) -> Iterator[Row]:
-    with _readable(path):
-        text = _text(path, path.read_bytes(), 1)
-    items = _json(path, text, 1) if text.strip() else []
-    if not isinstance(items, list):
-        raise BadInput(f"{path} must hold one JSON list of objects; or rename it to .jsonl.")
-    for number, item in enumerate(items, start=1):
-        yield f"item {number}", _object(f"{path}, item {number}", item)
-
-
-def _json(path: Path, text: str, first_line: int) -> object:
+def _json_list(path: Path, text: str) -> Iterator[Row]:
     try:
-        return json.loads(text)
+        items = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise BadInput(f"{path}, line {line} is not JSON: {error.msg}.") from error
+        raise BadInput(f"{path}, line {error.lineno} is not JSON: {error.msg}.") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, a deep nest
-        raise BadInput(f"{path}, line {first_line} is JSON too large or deep to read.") from error
+        raise BadInput(f"{path} is JSON too large or deep to read.") from error
+    for number, item in enumerate(items, start=1):
+        yield f"item {number}", _checked(item)
 
 
-def _object(where: str, value: object) -> Mapping:
-    if not isinstance(value, dict):
-        raise BadInput(f'{where} must be a JSON object such as {{"prompt": "...", "label": 0}}.')
-    return value
+def _parsed(line: str) -> Mapping | BadRow:
+    try:
+        return _checked(json.loads(line, object_pairs_hook=_object))
+    except json.JSONDecodeError as error:
+        return BadRow("not JSON", f"not JSON ({error.msg})", "write one object a line, or one list")
+    except (ValueError, RecursionError):
+        return BadRow("not JSON", "JSON too large or deep to read", "shorten it")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict | BadRow:
+    """Makes an object of JSON; one with a repeated key has no certain meaning."""
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    keys = [key for key, _ in pairs]
+    twice = next(key for key in keys if keys.count(key) > 1)
+    return BadRow("repeated key", f"the key {shown(twice)} is there twice", "keep one")
+
+
+def _checked(value: object) -> Mapping | BadRow:
+    if isinstance(value, (dict, BadRow)):
+        return value
+    return BadRow(
+        "no object", "not a JSON object", 'write one such as {"prompt": "...", "label": 0}'
+    )
 
 
 def _csv(path: Path) -> Iterator[Row]:
@@ -206,22 +263,44 @@ def _csv(path: Path) -> Iterator[Row]:
     try:
         # a line may end in \r alone; strict: else an unclosed quote swallows the rest of the file
         lines = (part for _, line in _lines(path) for part in io.StringIO(line, newline=""))
-        reader = csv.reader(lines, strict=True)
+        first = next(lines, "")
+        reader = csv.reader(
+            itertools.chain([first], lines), strict=True, delimiter=_delimiter(path, first)
+        )
         header = [name.strip() for name in next(reader, [])]
+        while header and not header[-1]:  # spreadsheets write empty columns and rows
+            header.pop()
         _check_header(f"{path}, line 1", header)
         line = reader.line_num + 1
         for row in reader:
-            if row and len(row) != len(header):
-                raise BadInput(
-                    f"{path}, line {line} has {len(row)} columns, but line 1 has {len(header)}."
-                )
-            if row:
-                yield f"line {line}", dict(zip(header, row, strict=True))
+            if any(row):
+                yield f"line {line}", _cells(row, header)
             line = reader.line_num + 1
     except csv.Error as error:
         raise BadInput(f"{path}, line {reader.line_num} is not CSV: {error}.") from error
     finally:
         csv.field_size_limit(limit)
+
+
+def _delimiter(path: Path, header: str) -> str:
+    """Returns the delimiter: a tab in .tsv, else the first of these in the header."""
+    marks = "\t" if _suffix(path) == ".tsv" else ",;\t"
+    return next((mark for mark in marks if mark in header), marks[0])
+
+
+def _cells(row: list[str], header: list[str]) -> Mapping | BadRow:
+    if len(row) < len(header) or any(row[len(header) :]):
+        return BadRow(
+            "number of columns",
+            f"{len(row)} columns, but line 1 has {len(header)}",
+            "check its quotes and delimiters",
+        )
+    return dict(zip(header, row, strict=False))
+
+
+def shown(word: str) -> str:
+    """Formats a label or column name for an error; hides what may be the text of a row."""
+    return repr(word) if re.fullmatch(r"[\w.+-]{1,20}", word) else f"{len(word)} characters"
 
 
 def _check_header(where: str, names: list[str]) -> None:

@@ -20,7 +20,14 @@ def rows(path: Path, columns: tuple[str, ...]) -> Iterator[Mapping]:
         return _array_record(path)
     if path.suffix == ".json":
         return _json(path)
-    return (row for _, row in readers.rows(path, columns))
+    return _rows(path, columns)
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Mapping]:
+    for place, row in readers.rows(path, columns):
+        if isinstance(row, readers.BadRow):
+            raise BadInput(f"{path}, {place}: {row.what}: fetch the file again.")
+        yield row
 
 
 def _json(path: Path) -> Iterator[Mapping]:

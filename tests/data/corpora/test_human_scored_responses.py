@@ -11,6 +11,7 @@ import pytest
 
 from ssl_guard.data import corpora
 from ssl_guard.data.corpora import human_scored_responses as hsr
+from ssl_guard.data.corpora.reading import Reading
 from ssl_guard.data.schema import Corpus
 from ssl_guard.errors import BadInput
 from tests.data.corpora import made_up
@@ -149,8 +150,8 @@ def test_unwritable_data_dir(folder, tmp_path):
     [
         ({"task": "prompt_harm"}, "labelled for response_harm"),
         ({"task": "nonsense"}, "must be one of prompt_harm, response_harm"),
-        ({"columns": {"prompt": "text"}}, "config.data.columns and label values are for files"),
-        ({"labels": {"bad": 1}}, "config.data.columns and label values are for files"),
+        ({"how": Reading(columns={"prompt": "text"})}, "columns and label values are for files"),
+        ({"how": Reading(harmful=("bad",))}, "columns and label values are for files"),
     ],
 )
 def test_wrong_request(tmp_path, change, said):
@@ -159,12 +160,21 @@ def test_wrong_request(tmp_path, change, said):
 
 
 def test_unknown_corpus(tmp_path):
-    with pytest.raises(BadInput, match="neither a corpus .human_scored_responses, .* nor a file"):
+    with pytest.raises(BadInput, match=r"'human_scored' .* did you mean human_scored_responses\?"):
         corpora.load("human_scored", task="response_harm", data_dir=tmp_path)
+    for name in ("allenai/wildguardmix", "WildGuardMix", "wildgardmix"):
+        with pytest.raises(BadInput, match=r"did you mean wildguardmix\?") as caught:
+            corpora.load(name, task="prompt_harm", data_dir=tmp_path)
+        assert len(str(caught.value)) < 250  # not a list of all corpora
+    with pytest.raises(BadInput, match="data list, and check the path"):
+        corpora.load("qqq", task="prompt_harm", data_dir=tmp_path)
+    (tmp_path / "rows.txt").write_text("")
+    with pytest.raises(BadInput, match="convert it to one of these"):
+        corpora.load(str(tmp_path / "rows.txt"), task="prompt_harm", data_dir=tmp_path)
 
 
 def test_default_columns_are_fine(folder, tmp_path):
-    load(tmp_path, columns={"prompt": "prompt", "label": "label"})
+    load(tmp_path, how=Reading(columns={"prompt": "prompt", "label": "label"}))
 
 
 def test_real_counts():

@@ -4,7 +4,9 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import re
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -12,14 +14,15 @@ from pyarrow import parquet
 
 from ssl_guard.data import corpora
 from ssl_guard.data.corpora import user_file
-from ssl_guard.data.schema import Example
+from ssl_guard.data.corpora.reading import Reading, names_in, says_harm
+from ssl_guard.data.schema import Example, is_blank
 from ssl_guard.errors import BadInput
 
 SECRET = "a text that no message may show"
 
 
 def rows_of(path, task="prompt_harm", **options):
-    return list(user_file.read(user_file.configure(path, task, **options)))
+    return list(user_file.read(user_file.configure(path, task, Reading(**options))))
 
 
 def file_of(tmp_path, data, name="rows.jsonl"):
@@ -68,6 +71,22 @@ def as_arrow(rows):
     return written(table_of(rows), ".arrow")
 
 
+def zstd(data):
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+LINES, CSV = json_lines(*ROWS), as_csv(ROWS)
+TABS = io.StringIO(newline="")
+csv.writer(TABS, delimiter="\t").writerows(csv.reader(io.StringIO(CSV, newline="")))
+SEMICOLONS = io.StringIO(newline="")
+csv.writer(SEMICOLONS, delimiter=";").writerows(csv.reader(io.StringIO(CSV, newline="")))
+WIDE = io.StringIO(newline="")  # a spreadsheet's empty columns and rows
+csv.writer(WIDE).writerows(
+    [*([*row, "", ""] for row in csv.reader(io.StringIO(CSV, newline=""))), [""] * 7]
+)
 FORMS = {
     "rows.jsonl": json_lines(*ROWS).encode(),
     "rows.jsonl.gz": gzip.compress(json_lines(*ROWS).encode()),
@@ -77,6 +96,25 @@ FORMS = {
     "crlf.jsonl": json_lines(*ROWS).replace("\n", "\r\n\r\n").encode(),
     "rows.parquet": as_parquet(ROWS),
     "rows.arrow": as_arrow(ROWS),
+    "rows.ndjson": LINES.encode(),
+    "rows.jsonl.xz": lzma.compress(LINES.encode()),
+    "rows.jsonl.zst": zstd(LINES.encode()),
+    "rows.json.gz": gzip.compress(json.dumps(ROWS).encode()),
+    "rows.csv.gz": gzip.compress(CSV.encode()),
+    "rows.tsv": TABS.getvalue().encode(),
+    # by their first bytes
+    "list.jsonl": json.dumps(ROWS).encode(),
+    "lines.json": LINES.encode(),
+    "gzip.jsonl": gzip.compress(LINES.encode()),
+    "plain.jsonl.gz": LINES.encode(),
+    "zstd.csv": zstd(CSV.encode()),
+    "utf16.csv": CSV.encode("utf-16"),
+    "utf16.jsonl": json.dumps(ROWS[0]).encode("utf-16")
+    + json_lines({}, *ROWS[1:])[2:].encode("utf-16-le"),
+    "utf16-tabs.csv": b"\xfe\xff" + TABS.getvalue().encode("utf-16-be"),  # Excel's "Unicode text"
+    # by the header
+    "semicolons.csv": SEMICOLONS.getvalue().encode(),
+    "wide.csv": WIDE.getvalue().encode(),
 }
 
 
@@ -111,6 +149,13 @@ def test_ids_are_optional(tmp_path):
     assert [example.id for example in rows_of(path)] == ["item 1", "7"]
     path = file_of(tmp_path, 'prompt\n"tea\nwith milk"\n\nrice\n', "rows.csv")
     assert [example.id for example in rows_of(path)] == ["line 2", "line 5"]
+    path = file_of(tmp_path, "id,prompt\na,tea\n,milk\n", "rows.csv")
+    assert [example.id for example in rows_of(path)] == ["a", "line 3"]
+    # a column of whole numbers in which pandas has found a missing one
+    values = pa.array([7.0, None, float("nan"), 2.0**52])
+    table = pa.table({"prompt": ["tea", "milk", "rice", "oats"], "id": values})
+    path = file_of(tmp_path, written(table, ".parquet"), "rows.parquet")
+    assert [example.id for example in rows_of(path)] == ["7", "row 2", "row 3", str(2**52)]
 
 
 def test_labels(tmp_path):
@@ -121,6 +166,14 @@ def test_labels(tmp_path):
         "0",
         1.0,
         True,
+        "1.0",
+        " 0.00",
+        "TRUE",
+        float("nan"),
+        "NaN",
+        "None",
+        "<NA>",
+        "null",
         False,
         " Unsafe ",
         "SAFE",
@@ -131,12 +184,105 @@ def test_labels(tmp_path):
     ]
     path = file_of(tmp_path, json_lines(*({"prompt": "tea", "label": value} for value in values)))
     labels = [example.label for example in rows_of(path)]
-    assert labels == [1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0, None, None]
+    one_and_zero = [1, 0, 1, 0, 1, 1]
+    assert labels == [*one_and_zero, 1, 0, 1, *[None] * 5, 0, 1, 0, 1, 0, None, None]
+
+
+def test_labels_of_a_data_frame(tmp_path):
+    for values in (
+        pa.array([1.0, 0.0, None, float("nan")]),
+        pa.array([Decimal("1.00"), Decimal("0.00"), None, None]),
+        pa.array([True, False, None, None]),
+        pa.array(["1.0", "0.0", "nan", "None"]),
+    ):
+        table = pa.table({"prompt": ["tea", "milk", "rice", "oats"], "label": values})
+        path = file_of(tmp_path, written(table, ".parquet"), "rows.parquet")
+        assert [example.label for example in rows_of(path)] == [1, 0, None, None]
+
+
+def test_words_for_unknown(tmp_path):
+    path = file_of(tmp_path, "prompt,label\ntea,1\nmilk,-1\nrice,Unclear\n", "rows.csv")
+    for name, options in (
+        (path, {"unknown": ("-1", "unclear")}),
+        (f"{path}?unknown=-1|unclear", {}),
+        (path, {"unknown": (-1.0, "UNCLEAR ")}),
+    ):
+        assert [example.label for example in rows_of(name, **options)] == [1, None, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "labels"),
+    [
+        ({"harmful_from": 0.5}, [1, 1, 0, 0, None]),
+        ({"harmful_from": 1.0}, [1, 0, 0, 0, None]),
+        ({"safe_from": 0.5}, [0, 0, 1, 1, None]),
+    ],
+)
+def test_probabilities_with_a_cut(tmp_path, options, labels):
+    values = [1, "0.5", 0.25, "0.0", None]
+    rows = [{"prompt": "tea", "p": value} for value in values]
+    path = file_of(tmp_path, json_lines(*rows))
+    how = Reading(columns={"label": "p"}, **options)
+    assert [
+        e.label for e in user_file.read(user_file.configure(path, "prompt_harm", how))
+    ] == labels
+    ((name, cut),) = options.items()
+    assert [example.label for example in rows_of(f"{path}?label=p&{name}={cut}")] == labels
+    assert sorted(how.label_map.values()) == [0, 1]
+    for value in (1.5, -0.1, "high"):
+        path.write_text(json_lines({"prompt": "tea", "p": 0.2}, {"prompt": "milk", "p": value}))
+        with pytest.raises(BadInput, match="line 2: 'p' is .*, which is no probability"):
+            rows_of(path, columns={"label": "p"}, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"harmful_from": 0.5, "safe_from": 0.5}, "one cut"),
+        ({"harmful_from": 0.5, "harmful": ("bad",)}, "one kind"),
+        ({"harmful_from": 1.5}, "harmful_from or safe_from is 1.5"),
+        ({"harmful": ("bad",), "safe": ("ok", "BAD ")}, "'bad' is given two meanings"),
+        ({"harmful": ("1.0",), "unknown": (1,)}, "'1' is given two meanings"),
+        ({"conversation": "first"}, "use last or whole"),
+        ({"bad_rows": "drop"}, "use refuse or skip"),
+    ],
+)
+def test_settings_that_contradict_each_other(options, said):
+    with pytest.raises(BadInput, match=said):
+        Reading(**options)
+
+
+HARM_NAMES = "label is_harmful toxic Toxicity isUnsafe prompt_harm_label hate_speech NSFW labels"
+OTHER_NAMES = (
+    "is_safe safe verdict not_toxic nonToxic harmless unharmful safety_label y ok safe_harm"
+)
+
+
+def test_names_of_columns_in_which_true_means_harmful():
+    assert all(map(says_harm, HARM_NAMES.split()))
+    assert not any(map(says_harm, OTHER_NAMES.split()))
+
+
+@pytest.mark.parametrize("column", ["is_safe", "acceptable"])
+@pytest.mark.parametrize("value", [True, "false", 1, "0.0"])
+def test_a_truth_value_is_not_taken_on_trust(tmp_path, column, value):
+    path = file_of(tmp_path, json_lines({"prompt": "tea", column: value}))
+    with pytest.raises(BadInput, match=f"'{column}' is .*, which may mean harmful or safe: state"):
+        rows_of(f"{path}?label={column}")
+    with pytest.raises(BadInput, match="may mean harmful or safe"):
+        rows_of(path, columns={"label": column})
+    (row,) = rows_of(f"{path}?label={column}&harmful=false|0&safe=true|1")
+    assert row.label == (value in ("false", "0.0"))
+    path.write_text(
+        json_lines({"prompt": "tea", column: "unsafe"})
+    )  # this word is no matter of trust
+    assert rows_of(f"{path}?label={column}")[0].label == 1
 
 
 def test_own_columns_and_labels(tmp_path):
     path = file_of(tmp_path, "text,is_bad,label\ntea,Ja,x\nmilk,nein,x\n", "rows.csv")
-    rows = rows_of(path, columns={"prompt": "text", "label": "is_bad"}, labels={"JA": 1, "nein": 0})
+    columns = {"prompt": "text", "label": "is_bad"}
+    rows = rows_of(path, columns=columns, harmful=("JA",), safe=("nein",))
     assert [(row.prompt, row.label) for row in rows] == [("tea", 1), ("milk", 0)]
 
 
@@ -151,17 +297,17 @@ def test_rows_of_columns_are_counted_over_batches(tmp_path, name, monkeypatch):
     assert [row.label for row in found] == [1, 0, 1, 0, 1, 0, 1]
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", [name for name in FORMS if name.startswith("rows.")][:6])
 def test_a_row_of_ten_megabytes(tmp_path, name):
     rows = [{"id": "a", "prompt": "tea " * 2_500_000, "response": "Yes"}]
     data = {
-        ".json": lambda: json.dumps(rows),
-        ".csv": lambda: as_csv(rows),
-        ".parquet": lambda: as_parquet(rows),
-        ".arrow": lambda: as_arrow(rows),
-        ".gz": lambda: gzip.compress(json_lines(*rows).encode(), 1),
-        ".jsonl": lambda: json_lines(*rows),
-    }[f".{name.lower().rpartition('.')[2]}"]()
+        "rows.json": lambda: json.dumps(rows),
+        "rows.csv": lambda: as_csv(rows),
+        "rows.parquet": lambda: as_parquet(rows),
+        "rows.arrow": lambda: as_arrow(rows),
+        "rows.jsonl.gz": lambda: gzip.compress(json_lines(*rows).encode(), 1),
+        "rows.jsonl": lambda: json_lines(*rows),
+    }[name]()
     assert [row.prompt for row in rows_of(file_of(tmp_path, data, name))] == [rows[0]["prompt"]]
 
 
@@ -249,13 +395,13 @@ def test_what_a_file_says_behind_its_name_goes_first(tmp_path):
     path = file_of(tmp_path, "text,toxic,label\ntea,2,1\nmilk,none,1\nrice,1,0\n", "rows.csv")
     name = f"{path}?prompt=text&label=toxic&harmful=2|1&safe=none"
     assert user_file.reads(name)
-    rows = rows_of(name, columns={"prompt": "other", "category": "label"}, labels={"2": 0})
+    rows = rows_of(name, columns={"prompt": "other", "category": "label"}, safe=("2",))
     assert [(r.prompt, r.label, r.category) for r in rows] == [
         ("tea", 1, "1"), ("milk", 0, "1"), ("rice", 1, "0")
     ]  # fmt: skip
     corpus = corpora.load(name, task="prompt_harm", data_dir=tmp_path / "data")
     assert corpus.name == "rows" and [e.label for e in corpus.examples] == [1, 0, 1]
-    assert user_file.side_columns(f"{path}?id=text", ["toxic"], "id") == {
+    assert user_file.side_columns(f"{path}?id=text", ["toxic"], Reading()) == {
         "toxic": {"tea": "2", "milk": "none", "rice": "1"}
     }
 
@@ -264,6 +410,21 @@ def test_what_a_file_says_behind_its_name_goes_first(tmp_path):
 def test_settings_that_are_none(tmp_path, settings):
     with pytest.raises(BadInput, match="is not a setting of a file; the settings are prompt"):
         rows_of(f"{file_of(tmp_path, GOOD)}?{settings}")
+    with pytest.raises(BadInput, match="'label' is given twice"):
+        rows_of(f"{file_of(tmp_path, GOOD)}?label=a&label=b")
+
+
+def test_a_name_may_hold_a_question_mark_or_a_comma(tmp_path):
+    odd = tmp_path / "tea?, or milk?.csv"
+    odd.write_text("text\ntea\n")
+    (tmp_path / "b.csv").write_text("prompt\nmilk\n")
+    assert rows_of(f"{odd}?prompt=text")[0].prompt == "tea"
+    (tmp_path / "tea.csv?prompt=text").write_text("")  # not of a readable kind, but it is there
+    assert user_file.reads(odd) and not user_file.reads(tmp_path / "tea.csv?prompt=text")
+    listed = f"{odd}?prompt=text, {tmp_path}/b.csv,{odd},gone.csv?label=a,wildguardmix:train,"
+    names = [f"{odd}?prompt=text", f"{tmp_path}/b.csv", str(odd)]
+    assert names_in(listed) == [*names, "gone.csv?label=a", "wildguardmix:train"]
+    assert names_in("") == []
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path):
@@ -286,10 +447,10 @@ def test_columns_that_are_no_text(tmp_path, name):
     broken = pa.array([b"tea", b"milk", SECRET.encode() + b"\xff"]).view(pa.string())
     assert said(prompt=broken).startswith(", row 3: 'prompt' is no value of its type, such as text")
     assert said(prompt=pa.array(["tea", f"{SECRET}\0"])).startswith(", row 2: 'prompt' holds a NUL")
-    assert said(prompt=pa.array([b"tea"])) == ", row 1: 'prompt' must be text."
-    assert said(prompt=pa.array([["tea"]])) == ", row 1: 'prompt' must be text."
+    assert said(prompt=pa.array([b"tea"])) == ", row 1: 'prompt' must be text: write it as text."
+    assert "row 1: 'prompt' has a turn that is no object" in said(prompt=pa.array([["tea"]]))
     assert said(prompt=pa.array(["tea", None])).startswith(", row 2: 'prompt' is empty")
-    assert "row 1 has no column 'prompt' (found: 'text')" in said(text=pa.array(["tea"]))
+    assert "row 1: no column 'prompt' (found: 'text')" in said(text=pa.array(["tea"]))
     assert said(prompt=pa.array([], pa.string())) == " has no rows: give it at least one."
     twice = pa.Table.from_arrays([pa.array(["tea"])] * 2, ["prompt", "prompt"])
     if name == "rows.arrow":  # Parquet's writer looks at the values
@@ -298,11 +459,13 @@ def test_columns_that_are_no_text(tmp_path, name):
     assert said(twice).startswith(" has the same column name twice")
 
 
-@pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow", "rows.jsonl.gz"])
+@pytest.mark.parametrize(
+    "name", ["rows.parquet", "rows.arrow", "rows.jsonl.gz", "rows.jsonl.xz", "rows.jsonl.zst"]
+)
 def test_every_beginning_of_a_file_is_refused(tmp_path, name):
     whole = FORMS[name]
     for size in range(0, len(whole), 7):
-        with pytest.raises(BadInput, match=f"{re.escape(name)} (is|cannot|has no rows)"):
+        with pytest.raises(BadInput, match=f"{re.escape(name)}(, line 1)? (is|cannot|has no rows)"):
             rows_of(file_of(tmp_path, whole[:size], name))
 
 
@@ -314,12 +477,14 @@ def test_long_fields(tmp_path):
 
 def test_a_changed_file_or_setting_is_other_data(tmp_path):
     def load(**options):
-        corpus = corpora.load(str(path), task="prompt_harm", data_dir=tmp_path / "data", **options)
+        corpus = corpora.load(
+            str(path), task="prompt_harm", data_dir=tmp_path / "data", how=Reading(**options)
+        )
         return corpus.sha256, [example.label for example in corpus.examples]
 
     path = file_of(tmp_path, '{"prompt": "tea", "label": 1}')
     first = load()
-    assert load(labels={"1": 0})[1] == [0]
+    assert load(safe=("1",))[1] == [0]
     path.write_text('{"prompt": "tea", "label": 0}')
     assert load()[1] == [0]
     assert load()[0] != first[0]
@@ -336,30 +501,42 @@ BAD = {
     "empty json": ("rows.json", "", "has no rows"),
     "empty csv": ("rows.csv", "", "has no rows"),
     "only a header": ("rows.csv", "prompt,label\n", "has no rows"),
-    "not JSON": ("rows.jsonl", GOOD + SECRET, "line 2 is not JSON: Expecting value"),
-    "cut JSON": ("rows.jsonl", GOOD + GOOD[:-5], "line 2 is not JSON: Unterminated string"),
+    "not JSON": ("rows.jsonl", GOOD + SECRET, "line 2: not JSON (Expecting value)"),
+    "cut JSON": ("rows.jsonl", GOOD + GOOD[:-5], "line 2: not JSON (Unterminated string"),
     "not JSON on line 3": ("rows.json", f'[\n"{SECRET}",\n?]', "line 3 is not JSON"),
-    "not a list": ("rows.json", GOOD, "must hold one JSON list"),
-    "not an object": ("rows.jsonl", GOOD + f'["{SECRET}"]', "line 2 must be a JSON object"),
-    "item not an object": ("rows.json", f'["{SECRET}"]', "item 1 must be a JSON object"),
-    "deep": ("rows.jsonl", GOOD + "[" * 200_000, "line 2 is JSON too large or deep"),
-    "long number": ("rows.jsonl", f'{{"prompt": {"1" * 5000}}}', "line 1 is JSON too large"),
+    "one object": ("rows.json", json.dumps({SECRET: 1}, indent=1), "3 of 3 rows cannot be used"),
+    "not an object": ("rows.jsonl", GOOD + f'["{SECRET}"]', "line 2: not a JSON object"),
+    "item not an object": ("rows.json", f'["{SECRET}"]', "item 1: not a JSON object"),
+    "deep": ("rows.jsonl", GOOD + "[" * 200_000, "line 2: JSON too large or deep"),
+    "deep list": ("rows.jsonl", "[" * 200_000, "is JSON too large or deep"),
+    "long number": ("rows.jsonl", f'{{"prompt": {"1" * 5000}}}', "line 1: JSON too large"),
+    "a key twice": (
+        "rows.jsonl",
+        GOOD + '{"prompt": "tea", "label": 0, "label": 1}',
+        "line 2: the key 'label' is there twice: keep one",
+    ),
+    "a key twice in a list": ("rows.json", '[{"prompt": "a", "prompt": "b"}]', "item 1: the key"),
     "open quote": ("rows.csv", f'prompt\n"{SECRET}\ntea\n', "is not CSV: unexpected end of data"),
-    "ragged": ("rows.csv", f"prompt,label\n{SECRET},1\n{SECRET}\n", "line 3 has 1 columns, but"),
+    "ragged": ("rows.csv", f"prompt,label\n{SECRET},1\n{SECRET}\n", "line 3: 1 columns, but"),
     "column twice": ("rows.csv", f"prompt,prompt\n{SECRET},1\n", "line 1 has the same column"),
     "not UTF-8": ("rows.jsonl", GOOD.encode() + b'{"prompt": "\xff"}', "line 2 is not UTF-8"),
-    "UTF-16": ("rows.csv", "prompt\ntea".encode("utf-16"), "line 1 holds a NUL byte"),
+    "UTF-16 without a mark": ("rows.csv", "prompt\ntea".encode("utf-16-le"), "line 1 holds a NUL"),
+    "cut UTF-16": ("rows.csv", "prompt\ntea".encode("utf-16")[:-1], "is damaged or of another"),
     "NUL": ("rows.csv", f"prompt\n{SECRET}\n\0", "line 3 holds a NUL byte"),
     "escaped NUL": ("rows.jsonl", '{"prompt": "tea\\u0000"}', "line 1: 'prompt' holds a NUL"),
     "half a pair": ("rows.jsonl", '{"prompt": "tea\\ud800"}', "half a surrogate pair"),
-    "plain .gz": ("rows.jsonl.gz", GOOD, "is not a whole gzip file"),
     "cut .gz": ("rows.jsonl.gz", gzip.compress(GOOD.encode())[:-12], "not a whole gzip file"),
-    "no prompt": ("rows.jsonl", GOOD + "{}", "line 2 has no column 'prompt' (found: nothing)"),
+    "no prompt": ("rows.jsonl", GOOD + "{}", "line 2: no column 'prompt' (found: nothing)"),
+    "another case": (
+        "rows.csv",
+        "Prompt\ntea\n",
+        "name the column that holds it: rows.csv?prompt=Prompt",
+    ),
     "prompt elsewhere": (
         "rows.csv",
         f"text,{SECRET}\ntea,1\n",
-        "line 2 has no column 'prompt' (found: 'text', 31 characters): "
-        "set config.data.columns.prompt",
+        "line 2: no column 'prompt' (found: 'text', 31 characters): "
+        "name the column that holds it: rows.csv?prompt=COLUMN",
     ),
     "empty prompt": ("rows.csv", 'prompt,label\ntea,1\n" ",1\n', "line 3: 'prompt' is empty"),
     "null prompt": ("rows.jsonl", '{"prompt": null}', "line 1: 'prompt' is empty"),
@@ -371,14 +548,16 @@ BAD = {
         "line 2: 'label' is 31 characters, but a label is one of harmful, unsafe",
     ),
     "soft label": ("rows.jsonl", '{"prompt": "tea", "label": 0.7}', "'label' is '0.7'"),
-    "NaN label": ("rows.jsonl", '{"prompt": "tea", "label": NaN}', "'label' is 'nan'"),
+    "NaN prompt": ("rows.jsonl", '{"prompt": NaN}', "line 1: 'prompt' is empty"),
+    "invisible prompt": ("rows.jsonl", '{"prompt": "\\u200b\\ufeff \\u2060"}', "'prompt' is empty"),
     "list label": ("rows.jsonl", '{"prompt": "tea", "label": [1]}', "'label' is 3 characters"),
     "same id": (
         "rows.csv",
         f"id,prompt\n{SECRET},tea\nb,rice\n{SECRET},milk\n",
-        "line 4 has the same id as line 2",
+        "line 4: the same id as line 2",
     ),
-    "empty id": ("rows.csv", "id,prompt\na,tea\n,milk\n", "line 3: 'id' is empty"),
+    "half an id": ("rows.jsonl", '{"id": 0.5, "prompt": "tea"}', "'id' must be text"),
+    "huge id": ("rows.jsonl", '{"id": 1e300, "prompt": "tea"}', "'id' must be text"),
     "boolean id": ("rows.jsonl", '{"id": true, "prompt": "tea"}', "'id' must be text"),
 }
 
@@ -398,7 +577,11 @@ def test_bad_files(tmp_path, case):
 
 def test_no_response_column(tmp_path):
     path = file_of(tmp_path, "prompt,answer\ntea,milk\n", "rows.csv")
-    with pytest.raises(BadInput, match=r"no column 'response' \(found: 'prompt', 'answer'\): set "):
+    with pytest.raises(
+        BadInput, match=r"no column 'response' \(found: 'prompt', 'answer'\): name "
+    ):
+        rows_of(path, "response_harm")
+    with pytest.raises(BadInput, match="or set config.data.task .* to prompt_harm"):
         rows_of(path, "response_harm")
     path = file_of(tmp_path, '{"prompt": "tea", "response": ""}')
     with pytest.raises(BadInput, match="line 1: 'response' is empty"):
@@ -407,15 +590,14 @@ def test_no_response_column(tmp_path):
 
 def test_column_that_no_row_has(tmp_path):
     path = file_of(tmp_path, json_lines({"prompt": "tea", "label": 1}))
-    with pytest.raises(BadInput, match=r"has no column 'is_bad' \(found: .*columns\.label"):
+    with pytest.raises(BadInput, match=r"no column 'is_bad' \(found: .*\?label=COLUMN"):
         rows_of(path, columns={"label": "is_bad"})
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"columns": {"promt": "text"}}, "config.data.columns has promt, but only prompt"),
-        ({"labels": {"bad": 2}}, "must be 1 .harmful. or 0 .safe."),
+        ({"columns": {"promt": "text"}}, "no column setting promt: name columns for prompt"),
     ],
 )
 def test_bad_settings(tmp_path, options, said):
@@ -429,3 +611,143 @@ def test_missing_file_and_folder(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(BadInput, match="is neither a corpus .* nor a folder of such files"):
         corpora.load(str(tmp_path / "folder.csv"), task="prompt_harm", data_dir=tmp_path)
+
+
+BAD_ROWS = [
+    {"id": "a", "prompt": SECRET, "label": 1},
+    {"id": "b", "prompt": "", "label": 1},
+    {"id": "c", "prompt": "\u200b", "label": 1},
+    {"id": "d", "prompt": SECRET, "label": "maybe"},
+    {"id": "a", "prompt": SECRET, "label": 0},
+    {"id": "e", "prompt": SECRET, "label": 0},
+]
+
+
+def test_all_bad_rows_are_counted_and_the_first_are_named(tmp_path):
+    path = file_of(tmp_path, json_lines(*BAD_ROWS))
+    with pytest.raises(BadInput) as caught:
+        rows_of(path)
+    message = str(caught.value)
+    assert "4 of 6 rows cannot be used (line 2, line 3: 'prompt' is empty; line 4: " in message
+    assert "line 5: the same id as line 1)" in message and SECRET not in message
+    assert "?bad_rows=skip" in message
+    path = file_of(tmp_path, json_lines(*[BAD_ROWS[0]], *[BAD_ROWS[1]] * 12))
+    with pytest.raises(
+        BadInput, match="12 of 13 rows .*, line 10, line 11: .*; and 2 more"
+    ) as caught:
+        rows_of(path)
+    assert "line 12" not in str(caught.value)
+
+
+def test_bad_rows_can_be_left_out_and_are_counted(tmp_path):
+    path = file_of(tmp_path, json_lines(*BAD_ROWS) + "{\n")
+    for name, how in ((path, Reading(bad_rows="skip")), (f"{path}?bad_rows=skip", None)):
+        corpus = corpora.load(str(name), task="prompt_harm", data_dir=tmp_path / "data", how=how)
+        assert [example.id for example in corpus.examples] == ["a", "e"]
+        assert corpus.left_out == {"empty": 2, "not JSON": 1, "same id": 1, "unknown label": 1}
+    path.write_text(json_lines(BAD_ROWS[1]))
+    with pytest.raises(BadInput, match="line 1: 'prompt' is empty"):  # nothing would be left
+        rows_of(path, bad_rows="skip")
+
+
+def test_texts_without_a_visible_character():
+    assert all(map(is_blank, ["", " \n", "\u200b", "\ufeff\u00a0", "\u2800\u3164\ufe0f", "\x00"]))
+    assert not any(map(is_blank, ["a", " .", "\u200bé", "🙂\ufe0f", "٣", "\u0301"]))
+
+
+OPENAI = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Tea?"},
+    {"role": "assistant", "content": "Milk."},
+    {"role": "user", "content": [{"type": "text", "text": "Rice?"}]},
+    {"role": "assistant", "content": "Oats."},
+]
+ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
+WORDS = ["Be brief.", "Tea?", "Milk.", "Rice?", "Oats."]
+SHAREGPT = [
+    {"from": ROLES[turn["role"]], "value": words} for turn, words in zip(OPENAI, WORDS, strict=True)
+]
+FRAMED = "System: Be brief.\nUser: Tea?\nAssistant: Milk.\nUser: Rice?"
+CHATS = {
+    "openai.jsonl": {"messages": OPENAI},
+    "sharegpt.jsonl": {"conversations": SHAREGPT},
+    "prompt.jsonl": {"prompt": OPENAI},
+    "before.jsonl": {"prompt": OPENAI[:-1], "response": "Oats."},
+    "both.jsonl": {"prompt": None, "response": None, "messages": OPENAI},
+    "text.csv": {"messages": json.dumps(OPENAI)},
+    "table.parquet": {"conversations": SHAREGPT},
+}
+
+
+@pytest.mark.parametrize("mode", ["last", "whole"])
+@pytest.mark.parametrize("task", ["prompt_harm", "response_harm"])
+@pytest.mark.parametrize("name", CHATS)
+def test_conversations(tmp_path, name, task, mode):
+    row = CHATS[name] | {"label": 1, "id": "a"}
+    data = json_lines(row)
+    if name.endswith(".csv"):
+        csv.DictWriter(text := io.StringIO(newline=""), list(row)).writerows(
+            [{k: k for k in row}, row]
+        )
+        data = text.getvalue()
+    if name.endswith(".parquet"):
+        data = written(pa.Table.from_pylist([row]), name)
+    (found,) = rows_of(file_of(tmp_path, data, name), task, conversation=mode)
+    assert found.prompt == ("Rice?" if mode == "last" else FRAMED)
+    assert found.response == ("Oats." if task == "response_harm" else None) and found.label == 1
+
+
+@pytest.mark.parametrize("mode", ["last", "whole"])
+def test_a_conversation_of_one_turn_is_a_prompt(tmp_path, mode):
+    path = file_of(
+        tmp_path, json_lines({"messages": OPENAI[1:3]}, {"prompt": "Tea?", "response": "Milk."})
+    )
+    first, second = rows_of(path, "response_harm", conversation=mode)
+    assert (first.prompt, first.response) == (second.prompt, second.response) == ("Tea?", "Milk.")
+
+
+def test_turns_of_one_role_are_one_turn(tmp_path):
+    turns = [
+        {"role": "user", "content": "Tea?"},
+        {"role": "user", "content": " "},
+        {"role": "user", "content": "Rice?"},
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "tool", "content": "7"},
+        {"role": "assistant", "content": "Milk."},
+        {"role": "assistant", "content": "Oats."},
+    ]
+    (row,) = rows_of(file_of(tmp_path, json_lines({"messages": turns})), "response_harm")
+    assert (row.prompt, row.response) == ("Tea?\n\nRice?", "Milk.\n\nOats.")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"messages": OPENAI[:-1]}, "'messages' ends without an answer"),
+        ({"messages": OPENAI[:1]}, "has no turn of the user"),
+        ({"messages": SECRET}, "is no list of turns"),
+        ({"messages": [SECRET]}, "a turn that is no object"),
+        ({"messages": [{"role": SECRET, "content": "a"}]}, "another role than user"),
+        ({"messages": [{"role": "user"}]}, "a turn without content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "is no text"),
+        ({"prompt": OPENAI, "response": SECRET}, "ends with an answer, and 'response' is another"),
+        ({"conversations": []}, "no column 'prompt'"),
+        ({"messages": [{"role": "user", "content": "a\0"}, *OPENAI]}, "holds a NUL"),
+    ],
+)
+def test_conversations_that_cannot_be_used(tmp_path, row, said):
+    with pytest.raises(BadInput, match=said) as caught:
+        rows_of(file_of(tmp_path, json_lines(row)), "response_harm")
+    assert SECRET not in str(caught.value)
+
+
+def test_the_packaged_prompts_with_alarming_words(tmp_path):
+    how = Reading(columns={"prompt": "text"}, bad_rows="skip", harmful=("bad",))  # of other files
+    for task in ("prompt_harm", "response_harm"):
+        corpus = corpora.load("alarming_words", task=task, data_dir=tmp_path, how=how)
+        assert corpus.name == "alarming_words" and len(corpus.examples) >= 60
+        assert {example.label for example in corpus.examples} == {0}
+        for example in corpus.examples:
+            assert example.category.split()[0] in f"{example.prompt} {example.response}".lower()
+            assert bool(example.response) == (task == "response_harm")
+    assert len({example.prompt for example in corpus.examples}) == len(corpus.examples)

@@ -1,88 +1,13 @@
-"""Defines every config key with its default, and the checks that need no data.
+"""Defines every config key with its default.
 
 A file in configs/ calls `default()`, changes what its method needs, and returns the result. Values
-are strings, numbers and tuples of them. Any key can be overridden on the command line:
---config.optim.lr=1e-4.
+are strings, numbers and tuples of them; ranges.py has the range of every number. Any key can be
+overridden on the command line: --config.optim.lr=1e-4.
 """
-
-import json
-import re
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from ssl_guard.errors import BadInput
-
-# Keys that may differ when a run resumes. They do not affect results.
-MAY_CHANGE = (
-    "compilation_cache",
-    "train.keep_last",
-    "train.on_save_error",
-    "train.tensorboard",
-    "teach.rounds",
-)
-
-# Old names of keys, so that `from_json` reads the config.json of older runs.
-RENAMED = {
-    "brake": "monitor.disable_unlabelled_on_alarm",
-    "data.balance": "data.label_sampling",
-    "data.shapes": "data.num_shapes",
-    "eval.bootstrap": "eval.bootstrap_samples",
-    "eval.windows": "eval.stride",
-    "observatory.idle_steps": "monitor.idle_steps",
-    "observatory.max_kl": "monitor.max_kl",
-    "observatory.scored_rows": "monitor.scored_rows",
-    "observatory.twin": "monitor.baseline_run",
-    "observatory.window_steps": "monitor.window_steps",
-    "optim.layer_decay": "optim.layer_lr_decay",
-    "train.accumulate": "train.grad_accum_steps",
-    "train.max_skipped": "train.max_nonfinite_steps",
-}
-RENAMED_VALUES = {("data.label_sampling", "natural"): "random"}
-# Keys of older runs that are constants now, see train/monitor.py.
-REMOVED = (
-    "monitor.listed",
-    "monitor.max_repeated",
-    "observatory.listed",
-    "observatory.max_repeated",
-)
-
-LEAST = {  # smallest value of a key
-    "data.labelled": 1,
-    "data.dev": 1,
-    "data.test": 1,
-    "data.window_steps": 1,
-    "data.num_shapes": 0,
-    "teach.neighbours": 1,
-    "teach.rounds": 1,
-    "augment.copies": 1,
-    "model.num_heads": 1,
-    "train.steps": 1,
-    "train.supervised_steps": 0,
-    "train.labelled_batch": 1,
-    "train.unlabelled_batch": 1,
-    "train.max_nonfinite_steps": 1,
-    "train.keep_last": 1,
-    "train.grad_accum_steps": 1,
-    "train.eval_every_steps": 1,
-    "train.log_every_steps": 1,
-    "monitor.idle_steps": 1,
-    "monitor.window_steps": 1,
-    "eval.batch": 1,
-    "eval.bootstrap_samples": 1,
-}
-CHOICES = {
-    "model.pooling": ("mean", "cls"),
-    "model.head": ("mlp", "linear"),
-    "model.head_init": ("random", "logistic"),
-    "model.dtype": ("float32", "bfloat16"),
-    "train.on_save_error": ("stop", "continue"),
-    "train.select_by": ("f1", "auprc"),
-    "train.selection": ("threshold", "rank"),
-    "teach.combine": ("rank", "probability"),
-    "data.task": ("response_harm", "prompt_harm", "content_moderation"),
-    "data.label_sampling": ("balanced", "random"),
-}
 
 
 def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
@@ -105,11 +30,18 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     data.columns = ConfigDict()
     data.columns.prompt = "prompt"
     data.columns.response = "response"
+    data.columns.messages = "messages"  # a conversation, in place of prompt and response
     data.columns.label = "label"
     data.columns.id = "id"
     data.columns.category = "category"
     data.harmful_values = ()  # label values of files; () for 1, true, harmful, unsafe
     data.safe_values = ()  # () for 0, false, safe, unharmful
+    data.unknown_values = ()  # label values of unlabelled rows, besides empty ones and nan
+    data.harmful_from = 0.0  # labels are probabilities, harmful from this one on; 0 for words
+    data.safe_from = 0.0  # the same for probabilities that a row is safe
+    # Turns to read of a conversation: "last" of the user and the answer, or the "whole", framed.
+    data.conversation = "last"  # see data/conversation.py
+    data.bad_rows = "refuse"  # or "skip": leaves out and counts rows of files that cannot be used
     data.task = "response_harm"  # or prompt_harm or content_moderation, see data/schema.py
     data.prompt_corpus = ""  # labelled prompts: trains one model on both tasks, one head each
     data.labelled = 100  # labelled rows; a larger number includes the rows of a smaller one
@@ -249,117 +181,6 @@ def variant(config: ConfigDict, arg: str | None) -> ConfigDict:
     return smoke(config) if arg == "smoke" else config
 
 
-def check(config: ConfigDict) -> None:
-    """Raises BadInput for values that no run can use."""
-    values, data = leaves(config), config.data
-    for key, least in LEAST.items():
-        _require(values[key] >= least, f"config.{key} = {values[key]} must be at least {least}.")
-    for key, known in CHOICES.items():
-        _require(
-            values[key] in known,
-            f"config.{key} = {values[key]!r} must be one of {', '.join(known)}.",
-        )
-    buckets = tuple(data.buckets)
-    _require(
-        buckets[-1:] == (data.max_length,) and list(buckets) == sorted(set(buckets)),
-        f"config.data.buckets = {buckets} must rise and end at config.data.max_length = "
-        f"{data.max_length}.",
-    )
-    _require(
-        0 <= config.eval.stride <= data.max_length,
-        f"config.eval.stride = {config.eval.stride} must be between 0 (truncates long texts) and "
-        f"config.data.max_length = {data.max_length}.",
-    )
-    _require(
-        config.algorithm != "mlm" or config.train.grad_accum_steps == 1,
-        "config.train.grad_accum_steps does not apply to configs/mlm.py: lower config.mlm.batch.",
-    )
-    _require(
-        not config.train.float32_check or config.model.dtype == "bfloat16",
-        "config.train.float32_check compares bfloat16 with float32: set config.model.dtype = "
-        "'bfloat16', or unset the check.",
-    )
-    for key in ("train.rank_share", "teach.share"):
-        _require(0 < values[key] <= 1, f"config.{key} = {values[key]} must be a share in (0, 1].")
-    _require(
-        0 <= config.teach.alpha < 1, f"config.teach.alpha = {config.teach.alpha} is not in [0, 1)."
-    )
-    _require(
-        set(config.teach.features) <= {"lsa", "encoder"},
-        f"config.teach.features = {config.teach.features}: name lsa, encoder, both or none.",
-    )
-    _require(
-        not data.soft_labels or config.algorithm == "self_training",
-        f"{config.algorithm} reads no soft labels: unset config.data.soft_labels, or use "
-        "configs/self_training.py.",
-    )
-    _require(
-        config.algorithm in config,
-        f"config.algorithm = {config.algorithm!r} has no group config.{config.algorithm} for its "
-        "hyper-parameters: set it in the config file.",
-    )
-    axes = {name: config.mesh[name] for name in ("data", "fsdp", "tensor")}
-    _require(
-        list(axes.values()).count(-1) <= 1 and all(n >= 1 or n == -1 for n in axes.values()),
-        f"config.mesh = {axes} must have sizes of at least 1, or one -1 for the remaining devices.",
-    )
-    _check_sets(config.augment)
-
-
-def _check_sets(augment: ConfigDict) -> None:
-    sets, weights = tuple(augment.sets), tuple(augment.weights)
-    for name in (augment.name, *sets):
-        _require(
-            isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name) is not None,
-            f"{name!r} in config.augment.name or config.augment.sets is no folder name: use "
-            "letters, digits, _, - and dots.",
-        )
-    _require(len(set(sets)) == len(sets), f"config.augment.sets = {sets} names a set twice.")
-    _require(
-        not weights or (len(weights) == max(len(sets), 1) and min(weights) > 0),
-        f"config.augment.weights = {weights} must be a positive number for each of "
-        f"config.augment.sets = {sets}, or () for equal ones.",
-    )
-
-
-def _require(holds: bool, sentence: str) -> None:
-    if not holds:
-        raise BadInput(sentence)
-
-
-def as_json(config: ConfigDict) -> dict:
-    """Returns the config as dotted keys with JSON values."""
-    return json.loads(json.dumps(leaves(config)))
-
-
-def from_json(flat: dict) -> ConfigDict:
-    """Returns the config of dotted keys (see `as_json`), written by this or an older version.
-
-    Missing keys get today's defaults. Keys that no longer exist are kept and not read.
-    """
-    config = default().unlock()
-    flat = current_keys(flat)
-    config.algorithm = flat["algorithm"]
-    for key, value in {config.algorithm: ConfigDict(), **flat}.items():
-        node = config
-        *path, name = key.split(".")
-        for part in path:
-            if part not in node:
-                node[part] = ConfigDict()
-            node = node[part]
-        node[name] = tuple(value) if isinstance(value, list) else value
-    return config.lock()
-
-
-def current_keys(flat: dict) -> dict:
-    """Maps keys and values of an older version to today's, see RENAMED; drops those of REMOVED."""
-    renamed = {RENAMED.get(key, key): v for key, v in flat.items() if key not in REMOVED}
-    return {
-        key: RENAMED_VALUES.get((key, value), value) if isinstance(value, str) else value
-        for key, value in renamed.items()
-    }
-
-
 def leaves(config: ConfigDict, prefix: str = "") -> dict:
     """Returns the config as dotted keys: {"data.dir": value, ...}."""
     flat: dict = {}
@@ -369,22 +190,3 @@ def leaves(config: ConfigDict, prefix: str = "") -> dict:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def refuse_other(workdir: Path, config: ConfigDict) -> None:
-    """Raises BadInput for the workdir of a run of another config. Keys of MAY_CHANGE and the mesh
-    may differ."""
-    path = workdir / "config.json"
-    if not path.exists():
-        return
-    mine, theirs = as_json(config), current_keys(json.loads(path.read_text()))
-    keys = {k for k in mine.keys() | theirs.keys() if not k.startswith("mesh.")} - set(MAY_CHANGE)
-    other = sorted(k for k in keys if mine.get(k) != theirs.get(k))
-    if other:
-        changes = ", ".join(
-            f"{k} ({theirs.get(k)!r} there, {mine.get(k)!r} now)" for k in other[:3]
-        )
-        raise BadInput(
-            f"{workdir} holds a run of another config: {changes}"
-            f"{' and more' if len(other) > 3 else ''}; choose another --workdir."
-        )

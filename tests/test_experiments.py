@@ -81,18 +81,6 @@ def test_an_oracle_is_marked():
     assert {cells(line)[0] for line in table.splitlines()[2:]} == {"ours (oracle)", "twin"}
 
 
-def test_the_interval_of_a_gain_resamples_seeds_and_rows():
-    rng = np.random.default_rng(0)
-    point, noise = np.array([0.5, 0.6, 0.8]), rng.normal(0, 0.01, 4000)
-    theirs = [{"f1": np.zeros(4001)} for _ in point]
-    ours = [{"f1": p + np.append(0, noise)} for p in point]
-    found = ladder.gain(ours, theirs, "f1")
-    assert found["value"] == pytest.approx(point.mean())
-    sd = np.hypot(point.std() / 3**0.5, 0.01)  # of a mean of three drawn seeds, and of the rows
-    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * sd, rel=0.1)
-    assert set(ladder.gain(ours, ours, "f1").values()) == {0.0}
-
-
 def test_a_cell_with_a_record_does_not_run_again(tmp_path, monkeypatch):
     started = []
     monkeypatch.chdir(tmp_path)

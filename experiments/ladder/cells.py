@@ -11,9 +11,8 @@ import numpy as np
 from experiments.methods import cells as methods
 from experiments.sweep import Cell, product, taught
 from experiments.tables import github, runs_of
-from ssl_guard.evaluation import bootstrap
 from ssl_guard.evaluation.table import cell
-from ssl_guard.report import results
+from ssl_guard.report import comparison, results
 
 SEEDS = {"first": range(5), "confirming": range(5, 10)}
 LABELLED = {"graph.nodes": "labelled"}
@@ -94,7 +93,6 @@ CELLS = {
     f"{one['arm']}-{one['seed']}": _cell(**one)
     for one in product(seed=[seed for seeds in SEEDS.values() for seed in seeds], arm=ARMS)
 }
-RESAMPLES = 1000
 
 write_corpora = methods.write_corpora
 
@@ -152,13 +150,7 @@ def rows(name: str) -> tuple[list[list[str]], list[list[str]]]:
         return [], []
     every = [result for mine in tests.values() for result in mine.values()]
     results.check_cohort(every)
-    groups = np.array([row["group"] for row in every[0].rows])
-    weights = [np.ones((1, len(groups)), int)]
-    weights += bootstrap.resampled(every[0].truth, groups, RESAMPLES, seed=0)
-    drawn = {
-        arm: {seed: draws(result, weights) for seed, result in mine.items()}
-        for arm, mine in tests.items()
-    }
+    drawn = {id(result): comparison.draws(result, MEASURES) for result in every}
     means, gains = [], []
     for arm, mine in tests.items():
         values = (np.array([r.scores[m]["value"] for r in mine.values()]) for m in MEASURES)
@@ -168,45 +160,15 @@ def rows(name: str) -> tuple[list[list[str]], list[list[str]]]:
             seeds = sorted(mine.keys() & tests[other].keys())
             if len(seeds) < 2:
                 continue
-            pair = [[drawn[one][seed] for seed in seeds] for one in (arm, other)]
-            found = [cell(gain(*pair, m), sign="+") for m in MEASURES]
-            changes = [a["f1"][0] - b["f1"][0] for a, b in zip(*pair, strict=True)]
-            better = sum(a["auprc"][0] > b["auprc"][0] for a, b in zip(*pair, strict=True))
+            pairs = [(mine[seed], tests[other][seed]) for seed in seeds]
+            found = {name: comparison.gain(pairs, name, drawn) for name in MEASURES}
             gains.append(
-                [f"{arm} less {other}", *found, f"{better} of {len(seeds)}"]
-                + [f"{100 * min(changes):+.1f}"]
+                [f"{arm} less {other}", *(cell(one, sign="+") for one in found.values())]
+                + [f"{found['auprc']['better']} of {len(seeds)}"]
+                + [f"{100 * found['f1']['least']:+.1f}"]
             )
     return means, gains
 
 
 def _names(arm: str, seeds: range) -> list[str]:
     return [f"{arm}-{seed}" for seed in seeds]
-
-
-def draws(result: results.Result, weights: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Computes every measure on the test rows, then on resamples of them: float64 [1 + RESAMPLES].
-
-    weights: int [resamples, rows] in parts, how often each row occurs.
-    """
-    threshold = result.cohort["threshold"][result.cohort["weights"]]
-    scores = [
-        bootstrap.weighted_scores(result.truth, result.probabilities, threshold, part, {"auprc"})
-        for part in weights
-    ]
-    return {m: np.concatenate([score[m] for score in scores]) for m in MEASURES}
-
-
-def gain(ours: list[dict], theirs: list[dict], measure: str) -> dict[str, float]:
-    """Returns the mean difference over seeds with a 95% interval over seeds and test groups.
-
-    ours, theirs: `draws` of each seed.
-    """
-    pairs = zip(ours, theirs, strict=True)
-    differences = np.array([mine[measure] - other[measure] for mine, other in pairs])
-    count, drawn = len(differences), differences[:, 1:]
-    rng = np.random.default_rng(0)
-    seeds = rng.integers(count, size=(drawn.shape[1], count))
-    low, high = np.percentile(
-        drawn[seeds, np.arange(drawn.shape[1])[:, None]].mean(axis=1), [2.5, 97.5]
-    )
-    return {"value": differences[:, 0].mean(), "low": low, "high": high}

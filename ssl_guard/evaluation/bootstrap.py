@@ -52,6 +52,17 @@ def mean_interval(
     return _interval(float(values.mean()), np.concatenate(drawn))
 
 
+def mean_over_seeds(drawn: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Computes the mean over seeds, which every resample of rows draws anew: float64 [resamples].
+
+    drawn: float [seeds, resamples], a statistic of each seed on resamples that the seeds share. The
+    same shape gives the same draws, so means of two arms are paired. One seed stays as it is.
+    """
+    count, resamples = drawn.shape
+    seeds = np.random.default_rng(seed).integers(count, size=(resamples, count))
+    return drawn[seeds, np.arange(resamples)[:, None]].mean(axis=1)
+
+
 def p_value(drawn: np.ndarray) -> float:
     """Computes the two-sided p-value of a difference of 0 from bootstrap differences (Davison and
     Hinkley, Bootstrap Methods and their Application, 1997, section 4.4: never exactly 0)."""

@@ -1,8 +1,11 @@
 """Compares methods with a baseline: paired differences with Holm's correction, and the verdict."""
 
+from collections.abc import Collection, Sequence
+
 import numpy as np
 
 from ssl_guard.evaluation import bootstrap
+from ssl_guard.report import budget
 from ssl_guard.report.results import Result, by_method, check_cohort
 
 DIFFERENCES = ("f1", "auprc", "recall_at_1_fpr")  # metrics tested between methods
@@ -19,11 +22,11 @@ def summarise(
         method, labels, results (one per seed)
         scores      {metric: {value, low, high} of one seed, {value, spread} of several, None if a
                     seed lacks the metric}
-        gains       {metric: mean difference to the baseline over pairs of equal seed and labelled
-                    rows}: value; low, high and two-sided p of a paired bootstrap over groups of
-                    test rows with seeds fixed; holm, p after Holm's correction for all methods and
-                    metrics here; better, the number of pairs with a gain; pairs. Empty for the
-                    baseline, if a seed has no pair, and for rows of one class
+        gains       {metric: `gain` over pairs of equal seed and labelled rows, and holm, p after
+                    Holm's correction for all methods and metrics here}. Empty for the baseline, if
+                    a seed has no pair, and for rows of one class
+        worth       {metric: `budget.worth`}, empty unless the baseline has several numbers of
+                    labels on the same seeds
         times_read  the largest of its results, None without a count
 
     Raises BadInput for results of several cohorts.
@@ -32,11 +35,12 @@ def summarise(
     baselines = [result for result in results if result.method == against]
     methods = by_method(results)
     pairs = {key: _pairs(mine, baselines) for key, mine in methods.items() if key[0] != against}
+    curve = {labels: mine for (method, labels), mine in methods.items() if method == against}
     drawn = {}
     if len(set(results[0].truth)) == 2:
-        groups = np.array([row["group"] for row in results[0].rows])
-        paired = {id(r): r for found in pairs.values() for pair in found for r in pair}
-        drawn = {key: _drawn(result, groups, tested) for key, result in paired.items()}
+        paired = [result for found in pairs.values() for pair in found for result in pair]
+        used = {id(result): result for result in (results if len(curve) > 1 else paired)}
+        drawn = {key: draws(result, tested) for key, result in used.items()}
     found: list[dict] = []
     for (method, labels), mine in methods.items():
         names = dict.fromkeys(name for result in mine for name in result.scores)
@@ -48,13 +52,16 @@ def summarise(
                 "labels": labels,
                 "results": mine,
                 "scores": {name: _score(mine, name) for name in names},
-                "gains": {name: _gain(ours, name, drawn) for name in tested if ours},
+                "gains": {name: gain(ours, name, drawn) for name in tested if ours},
+                "worth": _worth(mine, curve, tested, drawn)
+                if drawn and len(curve) > 1 and method != against
+                else {},
                 "times_read": max(reads, default=None),
             }
         )
-    gains = [gain for row in found for gain in row["gains"].values()]
-    for gain, p in zip(gains, bootstrap.holm([gain["p"] for gain in gains]), strict=True):
-        gain["holm"] = p
+    gains = [one for row in found for one in row["gains"].values()]
+    for one, p in zip(gains, bootstrap.holm([one["p"] for one in gains]), strict=True):
+        one["holm"] = p
     f1 = {id(row): (row["scores"].get("f1") or {}).get("value", -1.0) for row in found}
     return sorted(found, key=lambda row: -f1[id(row)])
 
@@ -90,31 +97,56 @@ def _pairs(mine: list[Result], baselines: list[Result]) -> list[tuple[Result, Re
     return [(result, b) for result, ours in zip(mine, found, strict=True) for b in ours]
 
 
-def _drawn(result: Result, groups: np.ndarray, tested: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Computes metrics of a result on the resamples that its cohort shares."""
+def draws(result: Result, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Computes metrics on the resamples that all results of a cohort share: float64 [RESAMPLES]."""
     threshold = result.cohort["threshold"][result.cohort["weights"]]
+    groups = np.array([row["group"] for row in result.rows])
     labels, scores = result.truth, result.probabilities
-    ranking = set(tested) & set(bootstrap.RANKING)
+    ranking = set(names) & set(bootstrap.RANKING)
     parts = [
         bootstrap.weighted_scores(labels, scores, threshold, times, ranking)
         for times in bootstrap.resampled(labels, groups, RESAMPLES, seed=0)
     ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in tested}
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def _gain(pairs: list[tuple[Result, Result]], name: str, drawn: dict[int, dict]) -> dict:
+def gain(pairs: Sequence[tuple[Result, Result]], name: str, drawn: dict[int, dict]) -> dict:
+    """Computes the mean difference of a metric over pairs, one a seed.
+
+    drawn: {id of a result: its `draws`}. Returns value; low, high and two-sided p of a paired
+    bootstrap over seeds and groups of test rows; better, the number of pairs with a gain; least,
+    the smallest difference of a pair; pairs.
+    """
     differences = [drawn[id(mine)][name] - drawn[id(theirs)][name] for mine, theirs in pairs]
-    draws = np.mean(differences, axis=0)
-    low, high = np.percentile(draws, [2.5, 97.5])
+    means = bootstrap.mean_over_seeds(np.array(differences))
+    low, high = np.percentile(means, [2.5, 97.5])
     single = [mine.scores[name]["value"] - other.scores[name]["value"] for mine, other in pairs]
     return {
         "value": float(np.mean(single)),
         "low": float(low),
         "high": float(high),
-        "p": bootstrap.p_value(draws),
-        "better": sum(gain > 0 for gain in single),
+        "p": bootstrap.p_value(means),
+        "better": sum(one > 0 for one in single),
+        "least": min(single),
         "pairs": len(pairs),
     }
+
+
+def _worth(mine: list[Result], curve: dict[int, list[Result]], names, drawn: dict) -> dict:
+    """Returns {metric: `budget.worth`} of the metrics for which there is one."""
+
+    def series(results, name):
+        return {
+            r.cohort["seed"]: np.append(r.scores[name]["value"], drawn[id(r)][name])
+            for r in results
+        }
+
+    found = {}
+    for name in names:
+        baselines = {labels: series(results, name) for labels, results in curve.items()}
+        if worth := budget.worth(series(mine, name), baselines):
+            found[name] = worth
+    return found
 
 
 def verdict(gain: dict) -> str:

@@ -12,6 +12,7 @@ from ssl_guard.report.plots import BASELINE, METHOD
 from ssl_guard.report.results import COHORT, Result, by_method
 
 CEILING = "supervised_full"
+PANELS = ("auprc", "f1")  # metrics with a panel of gains and of the budget
 
 
 class Figure(NamedTuple):
@@ -58,7 +59,8 @@ def render(
                 "again": again,
                 "summary": tables.summary_table(summaries, against),
                 "note": tables.reads_note(summaries),
-                "differences": tables.differences_table(summaries),
+                "ladder": tables.ladder_table(summaries),
+                "worth": tables.worth_table(summaries),
                 "calibration": tables.calibration_table([] if again else part),
                 "contamination": tables.contamination_table(summaries),
                 "scores": tables.every_score(part),
@@ -71,7 +73,7 @@ def render(
         sections=sections,
         verdicts=conclusions.sentences(*parts[0], against)[::-1],  # unlabelled data first
         licences=conclusions.licences(results),
-        forest=_forest(parts),
+        forest=_forest(parts, against),
         sets=len(drawn),
         overview=tables.overview(parts),
         policies=tables.policy_table(policies),
@@ -85,8 +87,8 @@ def render(
     )
 
 
-def _forest(parts) -> Figure:
-    """Draws the F1 gains of all methods on one test set, or of each method on several.
+def _forest(parts, against: str) -> Figure:
+    """Draws the gains of all methods on one test set, or the F1 gains of each method on several.
 
     Of several thresholds on one test set the first is drawn.
     """
@@ -94,22 +96,29 @@ def _forest(parts) -> Figure:
     for part, summaries in parts:
         cohort = part[0].cohort
         sets.setdefault((cohort["corpus_sha256"], cohort["rows_sha256"]), (cohort, summaries))
+    one = len(sets) == 1
     lines = [
-        ((row["method"], row["labels"]), cohort["corpus"], row["gains"]["f1"])
+        ((row["method"], row["labels"]), cohort["corpus"], metric, row["gains"][metric])
         for cohort, summaries in sets.values()
         for row in summaries
-        if "f1" in row["gains"]
+        for metric in (PANELS if one else ("f1",))
+        if metric in row["gains"]
     ]
-    note = "F1 gain with its 95% interval; filled: significant after Holm's correction."
-    if not lines:
-        return Figure("", note, [])
-    names = _names(list(dict.fromkeys(key for key, _, _ in lines)))
+    note = (
+        f"{'Gain' if one else 'F1 gain'} on {against} with its 95% interval; filled: significant "
+        "after Holm's correction."
+    )
+    names = _names(list(dict.fromkeys(key for key, *_ in lines)))
     shown: dict[str, list] = {}
-    for key, corpus, gain in lines:
-        panel, line = ("", names[key]) if len(sets) == 1 else (names[key], corpus)
+    for key, corpus, metric, gain in lines:
+        panel, line = (
+            (tables.SHOWN[metric], names[key].removesuffix(" labels"))
+            if one
+            else (names[key], corpus)
+        )
         shown.setdefault(panel, []).append((line, gain))
-    ends = [100 * gain[end] for _, _, gain in lines for end in ("low", "high")]
-    limits = min(0, *ends) - 0.5, max(0, *ends) + 0.5
+    ends = [100 * gain[end] for *_, gain in lines for end in ("low", "high")]
+    limits = min([0, *ends]) - 0.5, max([0, *ends]) + 0.5
 
     def draw(axes, key):
         panels.forest(axes, shown[key], limits)
@@ -236,7 +245,7 @@ def _test_figures(summaries: list[dict], against: str, salt: str) -> list[Figure
         if any(result.run and result.run["policy"] for found in shown.values() for result in found):
             note += " Orange, dashed: probabilities of the run's policy.json."
         curves("Reliability", note, panels.reliability)
-    figures.append(_budget_figure(methods, salt))
+    figures.append(_budget_figure(summaries, against, salt))
     columns = dict.fromkeys(
         c for rs in methods.values() for c in rs[0].evaluation.get("slices", {})
     )
@@ -263,28 +272,39 @@ def _has(results: list[Result], *path: str) -> bool:
     return True
 
 
-def _budget_figure(methods: dict[tuple, list[Result]], salt: str) -> Figure:
-    budgets: dict[str, dict[int, list[Result]]] = {}
-    for (method, labels), found in methods.items():
-        if labels is not None and all("f1" in result.scores for result in found):
-            budgets.setdefault(method, {})[labels] = found
-    values = [
-        result.scores["f1"]["value"]
-        for by_labels in budgets.values()
-        for found in by_labels.values()
-        for result in found
-    ]
-    full = [r for found in budgets.pop(CEILING, {}).values() for r in found]
+def _budget_figure(summaries: list[dict], against: str, salt: str) -> Figure:
+    """Draws every method with several numbers of labels, and the baseline behind it."""
+    rows: dict[str, dict[int, dict]] = {}
+    for row in summaries:
+        if row["labels"] is not None and all(row["scores"].get(name) for name in PANELS):
+            rows.setdefault(row["method"], {})[row["labels"]] = row
+    budgets = {
+        method: {labels: row["results"] for labels, row in mine.items()}
+        for method, mine in rows.items()
+    }
+    full = [result for found in budgets.pop(CEILING, {}).values() for result in found]
+    several = {method for method, by_labels in budgets.items() if len(by_labels) > 1}
+    keys = [(method, name) for method in sorted(several - {against} or several) for name in PANELS]
 
     def draw(axes, key):
-        ylim = min(values) - 0.02, max(values) + 0.02
-        panels.budget(axes, budgets[key], METHOD, ylim=ylim)
+        method, name = key
+        drawn = {against: BASELINE} | {method: METHOD}
+        for other, colour in drawn.items():
+            if other in budgets:
+                panels.budget(axes, budgets[other], name, colour)
+        for labels, row in rows[method].items():
+            if worth := row["worth"].get(name):
+                panels.reading(axes, labels, row["scores"][name]["value"], worth["value"])
         if full:
-            panels.ceiling(axes, full)
+            panels.ceiling(axes, full, name)
+        panels.label_axis(axes, {n for other in drawn for n in budgets.get(other, ())})
 
-    note = f"F1 by number of labels; dashed: {CEILING}, which has all of them."
-    several = {method: method for method, by_labels in budgets.items() if len(by_labels) > 1}
-    return _figure("Budget", note, draw, several, salt=f"{salt} budget")
+    note = (
+        "By number of labels, with the range over seeds. Dotted: to the number of labels with "
+        f"which {against} has the same score. Dashed: {CEILING}, which has all labels."
+    )
+    titles = {(method, name): f"{method}, {tables.SHOWN[name]}" for method, name in keys}
+    return _figure("Budget", note, draw, titles, salt=f"{salt} budget")
 
 
 def _figure(

@@ -4,6 +4,8 @@ The page draws the baseline in grey behind each method. Several seeds are drawn 
 a band from the smallest to the largest value.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 from sklearn.metrics import precision_recall_curve
 
@@ -38,7 +40,7 @@ def steps(axes, runs: list[dict], metric, colour: str, style: str = "-") -> None
 
 
 def forest(axes, gains: list[tuple[str, dict]], limits: tuple[float, float]) -> None:
-    """Draws gains in F1 points with 95% intervals; the dots of "no evidence" are hollow.
+    """Draws gains with 95% intervals, in points; the dots of "no evidence" are hollow.
 
     gains: (name, gain of `comparison.summarise`), from the top; limits: of the x axis, equal for
     all panels of a figure.
@@ -52,7 +54,7 @@ def forest(axes, gains: list[tuple[str, dict]], limits: tuple[float, float]) -> 
             [value], [place], "o", color=METHOD, ms=6, fillstyle="full" if sure else "none", mew=1.4
         )
     axes.set_yticks(range(len(gains)), [_short(name) for name, _ in gains])
-    axes.set(ylim=(len(gains) - 0.5, -0.5), xlim=limits, xlabel="F1 gain, points")
+    axes.set(ylim=(len(gains) - 0.5, -0.5), xlim=limits, xlabel="gain, points")
     axes.locator_params(axis="x", nbins=5)
     axes.grid(False, axis="y")
 
@@ -142,25 +144,35 @@ def _reliability(axes, results: list[Result], scores_of: list, colour: str, styl
     band(axes, score.mean(0), share, colour, style)
 
 
-def budget(axes, by_labels: dict[int, list[Result]], colour: str, *, ylim: tuple) -> None:
-    """Draws F1 by number of labels; ylim: equal for every method."""
+def budget(axes, by_labels: dict[int, list[Result]], name: str, colour: str) -> None:
+    """Draws a metric by number of labels, in percent."""
     labels = sorted(by_labels)
-    values = [[r.scores["f1"]["value"] for r in by_labels[n]] for n in labels]
-    means = [np.mean(v) for v in values]
-    axes.plot(labels, means, "o-", color=colour, ms=4, lw=1.4)
+    values = [[100 * r.scores[name]["value"] for r in by_labels[n]] for n in labels]
+    axes.plot(labels, [np.mean(v) for v in values], "o-", color=colour, ms=4, lw=1.4)
     axes.fill_between(
         labels, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2, lw=0
     )
-    axes.set(xlabel="labels", ylabel="F1 on test", ylim=ylim, xscale="log")
+    axes.set(xlabel="labels", ylabel="on test, %")
+
+
+def reading(axes, labels: int, value: float, needed: float) -> None:
+    """Draws a line from a point to the number of labels that the baseline needs, if it is known."""
+    if 0 < needed < np.inf:
+        axes.plot([labels, needed], [100 * value] * 2, ":", color=INK, lw=1.4)
+
+
+def label_axis(axes, labels: Collection[int]) -> None:
+    """Sets the axis of the labels, a logarithmic one with a tick at each budget."""
+    axes.set(xscale="log")
     axes.locator_params(axis="y", nbins=4)  # longer tick labels would hide the axis label
-    axes.set_xticks(labels, [str(n) for n in labels], minor=False)
+    axes.set_xticks(sorted(labels), [str(n) for n in sorted(labels)], minor=False)
     axes.minorticks_off()
 
 
-def ceiling(axes, results: list[Result]) -> None:
-    """Draws the F1 of the fully supervised runs as a horizontal line."""
-    value = np.mean([r.scores["f1"]["value"] for r in results])
-    axes.axhline(value, color=INK, ls="--", lw=1)
+def ceiling(axes, results: list[Result], name: str) -> None:
+    """Draws a metric of the fully supervised runs as a horizontal line."""
+    value = np.mean([r.scores[name]["value"] for r in results])
+    axes.axhline(100 * value, color=INK, ls="--", lw=1)
 
 
 def slice_metric(results: list[Result], column: str) -> str | None:
@@ -211,4 +223,4 @@ def drops(results: list[Result]) -> dict[str, list[float]]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 21 else f"{name[:11]}…{name[-9:]}"
+    return name if len(name) <= 22 else f"{name[:11]}…{name[-10:]}"

@@ -159,20 +159,30 @@ def _result(method: str, run: dict | None, evaluation: dict, rows: list[dict]) -
 
 
 def named_apart(results: list[Result]) -> list[Result]:
-    """Renames a method to its run folders if it has several runs of one seed.
+    """Renames a method that has several runs of one seed, since these differ in more than the seed.
 
-    Such runs differ in more than the seed, so a mean over them would be meaningless.
+    Its runs get the name of their arm, the folder's without the seed at its end: student for
+    student-5. Where an arm has several runs of one seed too, they get the path of their folder.
     """
-    places: dict[tuple, set[str]] = {}
-    for result in results:
-        places.setdefault(_place(result), set()).add(result.evaluation["scorer"]["workdir"])
-    mixed = {method for (method, *_), folders in places.items() if len(folders) > 1}
-    return [
-        result._replace(method=result.evaluation["scorer"]["workdir"])
-        if result.method in mixed
-        else result
-        for result in results
-    ]
+    for name_of in (_arm, _folder):
+        places: dict[tuple, set[str]] = {}
+        for result in results:
+            places.setdefault(_place(result), set()).add(_folder(result))
+        mixed = {method for (method, *_), folders in places.items() if len(folders) > 1}
+        results = [
+            result._replace(method=name_of(result)) if result.method in mixed else result
+            for result in results
+        ]
+    return results
+
+
+def _arm(result: Result) -> str:
+    name = Path(_folder(result)).name.removesuffix(f"-{result.cohort['seed']}")
+    return method_name(result.run["report"], name) if result.run else name
+
+
+def _folder(result: Result) -> str:
+    return result.evaluation["scorer"]["workdir"]
 
 
 def _place(result: Result) -> tuple:
@@ -198,7 +208,7 @@ def check_cohort(results: list[Result]) -> None:
     for other in results[1:]:
         pairs = zip(COHORT.values(), cohort_key(first), cohort_key(other), strict=True)
         if differing := [title for title, mine, theirs in pairs if mine != theirs]:
-            mine, theirs = (r.evaluation["scorer"]["workdir"] for r in (first, other))
+            mine, theirs = _folder(first), _folder(other)
             raise BadInput(
                 f"{mine} and {theirs} differ in {', '.join(differing)}: results of different "
                 "cohorts cannot share a table; make one for each."

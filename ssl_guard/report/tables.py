@@ -40,7 +40,7 @@ def summary_table(summaries: list[dict], against: str) -> Table:
         cells = [row["method"], _dash(row["labels"]), str(len(row["results"]))]
         cells += [cell(row["scores"].get(name)) for name in shown]
         cells += (
-            _gain_cells(row["gains"]["f1"])
+            [*_gain_cells(row["gains"]["f1"]), verdict(row["gains"]["f1"])]
             if row["gains"]
             else ["baseline" if row["method"] == against else "-", "-", "-", "-"]
         )
@@ -52,20 +52,46 @@ def summary_table(summaries: list[dict], against: str) -> Table:
     return Table([titles[i] for i in places], [[row[i] for i in places] for row in rows])
 
 
-def differences_table(summaries: list[dict]) -> Table:
-    """Lists every tested difference to the baseline, one line per method and metric."""
-    titles = ["method", "labels", "metric", "difference [95%]", "p (Holm)", "better", "verdict"]
+def ladder_table(summaries: list[dict]) -> Table:
+    """Lists the tested differences to the baseline, one line per method and number of labels."""
+    compared = [row for row in summaries if row["gains"]]
+    names = dict.fromkeys(name for row in compared for name in row["gains"])
+    titles = ["method", "labels"]
+    for name in names:
+        titles += [f"difference of {SHOWN[name]} [95%]", "p (Holm)", "better"]
     rows = [
-        [row["method"], _dash(row["labels"]), SHOWN[name], *_gain_cells(gain)]
-        for row in summaries
-        for name, gain in row["gains"].items()
+        [row["method"], _dash(row["labels"])]
+        + [c for name in names for c in _gain_cells(row["gains"][name])]
+        for row in compared
     ]
     return Table(titles, rows)
 
 
 def _gain_cells(gain: dict) -> list[str]:
-    better = f"{gain['better']} of {gain['pairs']}"
-    return [cell(gain, sign="+"), f"{gain['holm']:.3f}", better, verdict(gain)]
+    return [cell(gain, sign="+"), f"{gain['holm']:.3f}", f"{gain['better']} of {gain['pairs']}"]
+
+
+def worth_table(summaries: list[dict]) -> Table:
+    """Lists the labels with which the baseline has an equal score, for each `budget.worth`."""
+    found = [row for row in summaries if row["worth"]]
+    names = dict.fromkeys(name for row in found for name in row["worth"])
+    rows = []
+    for row in sorted(found, key=lambda row: (row["method"], row["labels"] or 0)):
+        seeds = {worth["seeds"] for worth in row["worth"].values()}
+        values = [worth_cell(row["worth"][name]) if name in row["worth"] else "-" for name in names]
+        rows.append([row["method"], _dash(row["labels"]), str(max(seeds)), *values])
+    return Table(["method", "labels", "seeds", *(f"{SHOWN[name]} [95%]" for name in names)], rows)
+
+
+def worth_cell(worth: dict) -> str:
+    """Formats a `budget.worth` with its interval, such as "430 [260, more than 800]"."""
+
+    def words(labels: float) -> str:
+        if labels in (0, np.inf):
+            return f"more than {worth['most']}" if labels else f"at most {worth['least']}"
+        return f"{labels:.0f}"
+
+    return f"{words(worth['value'])} [{words(worth['low'])}, {words(worth['high'])}]"
 
 
 def _dash(value) -> str:

@@ -61,11 +61,12 @@ def to_markdown(
         notes = conclusions.training_facts(results), tables.reads_note(summaries)
         found += [_markdown(note) for note in notes if note]
         for title, table in {
-            "Differences": tables.differences_table(summaries),
+            f"Differences to {against}": tables.ladder_table(summaries),
+            f"Labels with which {against} has the same score": tables.worth_table(summaries),
             "Contamination": tables.contamination_table(summaries),
             "Calibration error, %": tables.calibration_table(results),
         }.items():
-            found += [f"{title}:", markdown(table)] if table.rows else []
+            found += [_markdown(f"{title}:"), markdown(table)] if table.rows else []
     if policies := policies_of(parts):
         found += ["Operating points:", markdown(tables.policy_table(policies))]
         for name, policy in policies.items():

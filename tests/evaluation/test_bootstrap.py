@@ -36,6 +36,17 @@ def case(request):
     return labels, scores, np.random.default_rng(request.param).integers(30, size=len(labels))
 
 
+def test_the_mean_over_seeds_draws_them_anew_for_every_resample():
+    drawn = np.random.default_rng(1).random((3, 50))
+    found, rng = bootstrap.mean_over_seeds(drawn), np.random.default_rng(0)
+    for resample, value in enumerate(found):
+        seeds = rng.integers(3, size=3)
+        assert value == pytest.approx(np.mean([drawn[seed, resample] for seed in seeds]))
+    np.testing.assert_array_equal(bootstrap.mean_over_seeds(drawn[:1]), drawn[0])
+    paired = bootstrap.mean_over_seeds(drawn + 0.25) - found
+    np.testing.assert_allclose(paired, 0.25, rtol=1e-12)
+
+
 def test_weighted_scores_equal_scikit_learn_with_sample_weights(case):
     labels, scores, groups = case
     weights = np.concatenate(list(bootstrap.resampled(labels, groups, 5, seed=1)))

@@ -5,10 +5,12 @@ import html.parser
 import io
 import json
 import re
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import average_precision_score, f1_score, roc_curve
 
 from ssl_guard.commands import report as report_command
@@ -16,6 +18,7 @@ from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import calibrators, metrics, operating_point
 from ssl_guard.evaluation.records_io import write_evaluation
 from ssl_guard.report import (
+    budget,
     build,
     comparison,
     conclusions,
@@ -25,6 +28,7 @@ from ssl_guard.report import (
     tables,
     writers,
 )
+from ssl_guard.report.plots import BASELINE
 from ssl_guard.runtime.files import write_json
 
 LABELS = np.random.default_rng(0).integers(0, 2, 60)
@@ -104,7 +108,7 @@ def test_the_gain_of_a_table_is_that_of_one_resample_after_the_other(monkeypatch
     gains = comparison.summarise(found, "twin")[0]["gains"]
     groups = np.array([row["group"] for row in runs[0]["predictions"]])
 
-    def mean_gain(rows):
+    def gains_of(rows):
         values = []
         for result in found:
             scores = result.probabilities[order][rows]
@@ -116,8 +120,7 @@ def test_the_gain_of_a_table_is_that_of_one_resample_after_the_other(monkeypatch
                     tpr[fpr <= 0.01].max(),
                 )
             )
-        values = np.array(values)
-        return (values[0] + values[1] - values[2] - values[3]) / 2
+        return np.array(values[:2]) - np.array(values[2:])  # [seeds, metrics]
 
     # A result's rows are sorted by their ids, which are strings.
     order = np.argsort([int(row["id"]) for row in found[0].rows])
@@ -126,13 +129,33 @@ def test_the_gain_of_a_table_is_that_of_one_resample_after_the_other(monkeypatch
     while len(draws) < 100:
         rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
         if 0 < LABELS[rows].mean() < 1:
-            draws.append(mean_gain(rows))
-    value, (low, high) = mean_gain(np.arange(len(LABELS))), np.percentile(draws, [2.5, 97.5], 0)
+            draws.append(gains_of(rows))
+    seeds = np.random.default_rng(0).integers(2, size=(100, 2))
+    draws = [(drawn[a] + drawn[b]) / 2 for drawn, (a, b) in zip(draws, seeds, strict=True)]
+    single = gains_of(np.arange(len(LABELS)))
+    value, (low, high) = single.mean(axis=0), np.percentile(draws, [2.5, 97.5], 0)
     assert list(gains) == ["f1", "auprc", "recall_at_1_fpr"]
     for number, gain in enumerate(gains.values()):
         expected = low[number], high[number]
         assert (gain["low"], gain["high"]) == pytest.approx(expected)
     assert gains["f1"]["value"] == pytest.approx(value[0])
+    assert gains["f1"]["least"] == pytest.approx(single[:, 0].min())
+    assert gains["f1"]["better"] == (single[:, 0] > 0).sum() and gains["f1"]["pairs"] == 2
+
+
+def test_the_interval_of_a_gain_resamples_seeds_and_rows():
+    rng = np.random.default_rng(0)
+    point, noise = np.array([0.5, 0.6, 0.8]), rng.normal(0, 0.01, 4000)
+    ours = [types.SimpleNamespace(scores={"f1": {"value": p}}) for p in point]
+    theirs = [types.SimpleNamespace(scores={"f1": {"value": 0.0}}) for _ in point]
+    drawn = {id(r): {"f1": r.scores["f1"]["value"] + noise} for r in ours}
+    drawn |= {id(r): {"f1": np.zeros(4000)} for r in theirs}
+    found = comparison.gain(list(zip(ours, theirs, strict=True)), "f1", drawn)
+    assert found["value"] == pytest.approx(point.mean())
+    sd = np.hypot(point.std() / 3**0.5, 0.01)  # of a mean of three drawn seeds, and of the rows
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * sd, rel=0.1)
+    same = comparison.gain([(r, r) for r in ours], "f1", drawn)
+    assert {same[key] for key in ("value", "low", "high", "least")} == {0.0}
 
 
 def test_p_values_count_the_resamples_on_the_other_side(monkeypatch):
@@ -145,17 +168,17 @@ def test_p_values_count_the_resamples_on_the_other_side(monkeypatch):
         ]
     times = np.array([[1, 1], [1, 2], [2, 1], [0, 2]])
     monkeypatch.setattr(comparison.bootstrap, "resampled", lambda *_, **__: iter([times]))
-    drawn = {id(r): comparison._drawn(r, np.array([0, 1]), ("f1",)) for r in (ours, twin)}
+    drawn = {id(r): comparison.draws(r, ("f1",)) for r in (ours, twin)}
 
     def f1(hits, called, harmful):
         return 2 * hits / (called + harmful)
 
     draws = [f1(h, s + h, h) - f1(0, s, h) for s, h in times]
-    gain = comparison._gain([(ours, twin)], "f1", drawn)
+    gain = comparison.gain([(ours, twin)], "f1", drawn)
     expected = tuple(np.percentile(draws, [2.5, 97.5]))
     assert (gain["low"], gain["high"]) == pytest.approx(expected)
     assert gain["p"] == pytest.approx(2 * (0 + 1) / (4 + 1))
-    back = comparison._gain([(twin, ours)], "f1", drawn)
+    back = comparison.gain([(twin, ours)], "f1", drawn)
     assert back["p"] == gain["p"] and back["low"] == pytest.approx(-gain["high"])
 
 
@@ -166,8 +189,16 @@ def test_holm_is_over_all_methods_and_metrics():
     assert len(gains) == 6
     ranked = sorted(gains, key=lambda gain: gain["p"])
     assert ranked[0]["holm"] == min(1, 6 * ranked[0]["p"])
-    lines = tables.differences_table(rows).rows
-    assert [line[2] for line in lines] == ["F1 harmful", "AUPRC", "recall at 1% FPR"] * 2
+    table = tables.ladder_table(rows)
+    assert [line[:2] for line in table.rows] == [["ours", "200"], ["worse", "200"]]
+    assert table.titles[2::3] == [
+        f"difference of {name} [95%]" for name in ("F1 harmful", "AUPRC", "recall at 1% FPR")
+    ]
+    for row, line in zip((row for row in rows if row["gains"]), table.rows, strict=True):
+        gain = row["gains"]["auprc"]
+        value, *ends = (f"{100 * gain[key]:+.1f}" for key in ("value", "low", "high"))
+        better = "1 of 1" if gain["value"] > 0 else "0 of 1"
+        assert line[5:8] == [f"{value} [{ends[0]}, {ends[1]}]", f"{gain['holm']:.3f}", better]
 
 
 def test_one_class_has_no_difference_and_shows_what_it_has():
@@ -334,9 +365,26 @@ def test_two_runs_of_one_seed_are_not_averaged():
     first, second = own_tests([run("ours", 0, 0.3), run("ours", 0, 0.4)])
     second.evaluation["scorer"]["workdir"] = "runs/elsewhere"
     names = [result.method for result in results.named_apart([first, second])]
-    assert names == ["runs/ours-0", "runs/elsewhere"]
+    assert names == ["ours", "elsewhere"]
     other_seed = results.own_test(run("ours", 1, 0.4))
     assert results.named_apart([first, other_seed]) == [first, other_seed]
+
+
+def test_arms_of_a_method_are_named_by_their_folders():
+    """The seeds of an arm stay together; arms of one name in two folders do not."""
+
+    def arm(folder, seed, oracle=False):
+        found = run("ours", seed, 0.3)
+        found["workdir"], found["report"]["oracle"] = Path(folder), oracle
+        return results.own_test(found)
+
+    first = [arm(f"a/{name}-{seed}", seed) for name in ("plain", "long-1") for seed in (0, 1)]
+    oracles = [arm("a/best-0", 0, oracle=True), arm("a/other-0", 0, oracle=True)]
+    names = [result.method for result in results.named_apart([*first, *oracles])]
+    assert names == ["plain"] * 2 + ["long-1"] * 2 + ["best (oracle)", "other (oracle)"]
+    again = [arm("b/plain-0", 0), arm("b/plain-1", 1)]
+    names = [result.method for result in results.named_apart([*first, *again])]
+    assert names == ["a/plain-0", "a/plain-1", "long-1", "long-1", "b/plain-0", "b/plain-1"]
 
 
 def test_the_baseline_is_the_second_of_two_or_supervised_or_the_last():
@@ -615,7 +663,7 @@ def test_the_same_runs_give_the_same_bytes(files, folders, tmp_path):
 
 def test_the_figures_of_the_page(files):
     titles = re.findall(r"<h3>(.*?)</h3>", files[".html"])
-    assert titles[:3] == ["Precision and recall", "Reliability", "Differences"]
+    assert titles[:3] == ["Precision and recall", "Reliability", "Differences to supervised"]
     assert titles[3:6] == ["Calibration error", "All scores", "Provenance"]
     assert {"By category", "Robustness", "F1 on dev", "Training loss", "Pseudo-labels"} <= {*titles}
     # The baseline and the method, in every panel that has both.
@@ -629,11 +677,106 @@ def test_budget_curves_have_the_ceiling():
     runs = [run("ours", s, 0.3, labels=n) for n in (50, 100, 200) for s in (0, 1)]
     found = own_tests([*runs, full])
     assert found[-1].method == "supervised_full"
-    methods = results.by_method(found)
-    figure = page._budget_figure(methods, "x")
-    ((title, svg),) = figure.panels
-    assert title == "ours" and "stroke-dasharray" in svg
-    assert [n for n in ("50", "100", "200") if f">{n}</text>" in svg] == ["50", "100", "200"]
+    figure = page._budget_figure(comparison.summarise(found, "twin"), "twin", "x")
+    assert [title for title, _ in figure.panels] == ["ours, AUPRC", "ours, F1 harmful"]
+    for _, svg in figure.panels:
+        assert svg.count("stroke-dasharray") == 1 and plots.ROLES[BASELINE] not in svg
+        assert [n for n in ("50", "100", "200") if f">{n}</text>" in svg] == ["50", "100", "200"]
+
+
+BUDGETS = {50: 0.9, 100: 0.7, 400: 0.5}  # noise by number of labels
+
+
+def budget_runs(noise=0.8, labels=50, seeds=(0, 1)):
+    twins = [run("twin", s, n, labels=m) for m, n in BUDGETS.items() for s in (0, 1)]
+    return own_tests([*twins, *(run("ours", s, noise, labels) for s in seeds)])
+
+
+def test_a_budget_curve_has_the_baseline_and_the_labels_it_needs():
+    found = [*budget_runs(), *own_tests([run("ours", s, 0.45, labels=400) for s in (0, 1)])]
+    rows = comparison.summarise(found, "twin")
+    figure = page._budget_figure(rows, "twin", "x")
+    assert [title for title, _ in figure.panels] == ["ours, AUPRC", "ours, F1 harmful"]
+    table = tables.worth_table(rows)
+    assert [row[:3] for row in table.rows] == [["ours", "50", "2"], ["ours", "400", "2"]]
+    for (_, svg), name in zip(figure.panels, ("auprc", "f1"), strict=True):
+        known = [0 < row["worth"][name]["value"] < np.inf for row in rows if row["worth"]]
+        assert svg.count("stroke-dasharray") == sum(known)
+        assert plots.ROLES[BASELINE] in svg and plots.ROLES[plots.METHOD] in svg
+    text = writers.to_markdown([(found, rows)], [], "twin")
+    assert "Labels with which twin has the same score:" in text
+
+
+def test_labels_of_equal_score_against_one_resample_after_the_other(monkeypatch):
+    """AUPRC of scikit-learn on rows drawn by index, and the curve inverted on a fine grid."""
+    monkeypatch.setattr(comparison, "RESAMPLES", 60)
+    found = budget_runs(seeds=(1, 0, 2))  # the twin has no seed 2
+    rows = comparison.summarise(found, "twin", tested=("auprc",))
+    (worth,) = [row["worth"]["auprc"] for row in rows if row["worth"]]
+    assert (worth["least"], worth["most"], worth["seeds"]) == (50, 400, 2)
+
+    def auprc(rows, seed, method, labels):
+        (one,) = [
+            r for r in found if (r.cohort["seed"], r.method, r.labels) == (seed, method, labels)
+        ]
+        return average_precision_score(one.truth[rows], one.probabilities[rows])
+
+    grid = np.exp(np.linspace(np.log(50), np.log(400), 200_001))
+
+    def needed(rows, seeds):
+        mine = np.mean([auprc(rows, seed, "ours", 50) for seed in seeds])
+        curve = [np.mean([auprc(rows, s, "twin", n) for s in seeds]) for n in BUDGETS]
+        curve = IsotonicRegression().fit_transform(range(3), curve)
+        values = np.interp(np.log(grid), np.log(list(BUDGETS)), curve)
+        if mine <= values[0]:
+            return 0
+        return grid[np.argmax(values >= mine)] if mine <= values[-1] else np.inf
+
+    groups = np.array([row["group"] for row in found[0].rows])
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    truth, rng, draws = found[0].truth, np.random.default_rng(0), []
+    seeds = np.random.default_rng(0).integers(2, size=(60, 2))
+    while len(draws) < 60:
+        rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        if 0 < truth[rows].mean() < 1:
+            draws.append(needed(rows, seeds[len(draws)]))
+    draws = np.sort(draws)
+    assert np.isinf(draws).any() or (draws == 0).any()
+    assert worth["low"] == pytest.approx(draws[1], rel=1e-4)  # 2.5% of 60 are 1.5
+    assert worth["high"] == pytest.approx(draws[58], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("value", "curve", "expected"),
+    [
+        (0.65, (0.6, 0.7, 0.8), 70.71068),  # halfway to 100 in the logarithm
+        (0.7, (0.6, 0.7, 0.8), 100),
+        (0.75, (0.72, 0.68, 0.8), 200),  # 50 and 100 are pooled to 0.7
+        (0.7, (0.6, 0.8, 0.6), np.exp(np.log(50) + np.log(2))),  # 100 and 400 are
+        (0.5999, (0.6, 0.7, 0.8), 0),
+        (0.6, (0.6, 0.7, 0.8), 0),
+        (0.8, (0.6, 0.7, 0.8), 400),
+        (0.8001, (0.6, 0.7, 0.8), np.inf),
+        (0.71, (0.9, 0.6, 0.6), np.inf),  # a curve that falls is pooled to its mean, 0.7
+    ],
+)
+def test_labels_needed(value, curve, expected):
+    found = budget.labels_needed(value, np.array([50, 100, 400]), np.array(curve))
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_worth_of_a_method_needs_a_curve_and_common_seeds():
+    mine = {seed: np.array([0.7, 0.6, 0.9]) for seed in (0, 1)}
+    low, high = ({s: np.full(3, value) for s in (0, 1)} for value in (0.6, 0.8))
+    found = budget.worth(mine, {800: high, 200: low})
+    assert found["value"] == pytest.approx(400)
+    assert (found["low"], found["high"]) == (0, np.inf)
+    assert (found["least"], found["most"], found["seeds"]) == (200, 800, 2)
+    assert tables.worth_cell(found) == "400 [at most 200, more than 800]"
+    assert budget.worth(mine, {200: low}) is None
+    assert budget.worth(mine, {200: low, 800: {2: high[0]}}) is None
+    found = budget.worth(mine, {200: low, 800: {1: high[1]}})
+    assert found["seeds"] == 1
 
 
 def test_text_of_a_panel_is_escaped_and_not_mathematics():

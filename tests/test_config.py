@@ -62,7 +62,7 @@ def test_a_config_states_scores_and_time_of_its_records(name):
     assert f"{seconds:.0f} s on {cores} core" in docstring
 
 
-@pytest.mark.parametrize("arm", ["student", "llm_student", "supervised"])
+@pytest.mark.parametrize("arm", ["student", "llm_student", "llm_1.5b_student", "supervised"])
 def test_self_training_states_the_scores_of_the_ladder(arm):
     means, _ = ladder.rows("confirming")
     (row,) = [row for row in means if row[0] == arm]

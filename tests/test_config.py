@@ -247,3 +247,10 @@ def test_a_key_that_an_older_run_lacks_has_its_default(tmp_path):
     config.data.bad_rows = "skip"
     with pytest.raises(BadInput, match="data.bad_rows .'refuse' there, 'skip' now"):
         base.refuse_other(tmp_path, config)
+
+
+@pytest.mark.parametrize("content", ["", '{"algorithm": "self', "[]", "{}", "7"])
+def test_a_damaged_config_of_a_run(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(BadInput, match="config.json is damaged: choose another --workdir"):
+        base.refuse_other(tmp_path, load("self_training"))

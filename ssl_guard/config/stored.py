@@ -87,7 +87,10 @@ def refuse_other(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    mine, theirs = as_json(config), as_json(from_json(json.loads(path.read_text())))
+    try:
+        mine, theirs = as_json(config), as_json(from_json(json.loads(path.read_text())))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{path} is damaged: choose another --workdir.") from error
     keys = {k for k in mine.keys() | theirs.keys() if not k.startswith("mesh.")} - set(MAY_CHANGE)
     for key in MAY_MOVE:
         mine[key], theirs[key] = bool(mine.get(key)), bool(theirs.get(key))

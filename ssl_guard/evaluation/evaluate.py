@@ -6,7 +6,6 @@ Near-duplicates of rows that the run has seen are left out and counted. Every ca
 reads.jsonl, so that a repeated use of a test set is noted.
 """
 
-import json
 import re
 import sys
 import time
@@ -65,7 +64,7 @@ def evaluate_run(
     config = read_config(workdir)
     compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
     source = read_split(config)
-    report = json.loads((workdir / "report.json").read_text())
+    report = records_io.read_report(workdir)
     if source.hashes["split_sha256"] != report["provenance"]["split_sha256"]:
         raise BadInput(
             f"the corpus or the split in config.data.dir = {config.data.dir} is not the one of "

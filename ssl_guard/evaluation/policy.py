@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from ssl_guard.data import duplicates
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import calibrators, operating_point, scorer
+from ssl_guard.evaluation import calibrators, operating_point, records_io, scorer
 from ssl_guard.prepare import DataSpec, read_split
 from ssl_guard.runtime import compilation
 from ssl_guard.runtime.files import read_jsonl, write_json
@@ -50,7 +50,7 @@ def make_policy(workdir: str | Path, file: str | None = None, **settings) -> dic
     """
     workdir = Path(workdir)
     config = scorer.read_config(workdir)
-    report = json.loads((workdir / "report.json").read_text())
+    report = records_io.read_report(workdir)
     if file is None:
         rows = _rows_of_the_run(workdir, report)
     else:

@@ -48,7 +48,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_guard.errors import BadInput
-from ssl_guard.runtime.files import read_jsonl, write_json, write_jsonl
+from ssl_guard.runtime.files import read_json, read_jsonl, write_json, write_jsonl
 
 FIELDS = (
     "cohort",
@@ -78,6 +78,14 @@ def no_run(path: str | Path) -> BadInput:
     else:
         what = f"{path} holds no run: train one with --workdir={path}"
     return BadInput(f"{what} (no report.json).")
+
+
+def read_report(workdir: str | Path) -> dict:
+    """Reads the report of a finished run. Raises BadInput for another folder."""
+    path = Path(workdir, "report.json")
+    if not path.exists():
+        raise no_run(workdir)
+    return read_json(path, "delete it, and the run's own command makes it again")
 
 
 def write_evaluation(workdir: str | Path, evaluation: dict, rows: Sequence[dict]) -> Path:

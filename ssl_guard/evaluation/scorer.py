@@ -31,7 +31,7 @@ from ssl_guard.models import pretrained
 from ssl_guard.prepare import Prepared, prepare, views_of
 from ssl_guard.runtime import sharding
 from ssl_guard.runtime.checkpoint import Checkpoints
-from ssl_guard.runtime.files import atomic_write
+from ssl_guard.runtime.files import atomic_write, read_json
 
 
 class Scorer(NamedTuple):
@@ -84,7 +84,8 @@ def read_config(workdir: str | Path) -> ConfigDict:
     workdir = Path(workdir)
     if not (workdir / "report.json").exists() or not (workdir / "config.json").exists():
         raise records_io.no_run(workdir)
-    config = config_module.from_json(json.loads((workdir / "config.json").read_text()))
+    flat = read_json(workdir / "config.json", "copy the run again, or train it again")
+    config = config_module.from_json(flat)
     if config.algorithm == "mlm":
         raise BadInput(
             f"{workdir} pre-trained an encoder and has no classifier: train one with "
@@ -102,7 +103,7 @@ def load_run(workdir: str | Path) -> Run:
     """
     workdir = Path(workdir)
     config = read_config(workdir)
-    report = json.loads((workdir / "report.json").read_text())
+    report = records_io.read_report(workdir)
     folder = pretrained.resolve(config.model.name)
     tokenizer = Tokenizer(folder, config.data.max_length)
     if config.algorithm in algorithms.CLOSED_FORM:

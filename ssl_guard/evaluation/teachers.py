@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import baselines, external, inference, scorer
+from ssl_guard.evaluation import baselines, external, inference, records_io, scorer
 from ssl_guard.evaluation.scorer import Scorer
 from ssl_guard.prepare import Prepared
 from ssl_guard.runtime.files import sha256_file
@@ -34,7 +34,7 @@ def open_teacher(name: str, prepared: Prepared, C: float) -> Scorer:
     if name.startswith("hf:"):
         return external.checkpoint_scorer(name.removeprefix("hf:"))
     config = scorer.read_config(name)
-    report = json.loads(Path(name, "report.json").read_text())
+    report = records_io.read_report(name)
     if report["provenance"]["split_sha256"] != prepared.hashes["split_sha256"]:
         raise BadInput(
             f"the teacher {name} was trained on another corpus or split, so its labelled rows may "

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation.records_io import method_name, no_run, read_evaluations
+from ssl_guard.evaluation.records_io import method_name, no_run, read_evaluations, read_report
 from ssl_guard.report import records
 from ssl_guard.runtime.files import read_jsonl
 
@@ -95,7 +95,7 @@ def _of_folder(workdir: Path) -> dict:
     policy = workdir / "policy.json"
     lines = (workdir / "predictions.jsonl").read_text().splitlines()
     return {
-        "report": json.loads((workdir / "report.json").read_text()),
+        "report": read_report(workdir),
         "metrics": read_jsonl(workdir / "metrics.jsonl"),
         "predictions": [json.loads(line) for line in lines],
         "policy": json.loads(policy.read_text()) if policy.exists() else None,

@@ -84,6 +84,17 @@ def write_json(path: str | Path, value) -> None:
     atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_json(path: str | Path, remedy: str) -> dict:
+    """Reads a JSON object. Raises BadInput, with the remedy, for a file that does not hold one."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise BadInput(f"{path} is damaged: {remedy}.")
+    return value
+
+
 def write_jsonl(path: str | Path, rows: Iterable) -> None:
     """Writes one JSON value a line with `atomic_write`."""
     atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -14,7 +14,6 @@ an uninterrupted one.
                         augmentation that returns a constant, such as a refusal
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -239,11 +238,9 @@ def twin_curves(twin: str, split_sha256: str) -> dict[int, list[float]] | None:
     """
     if not twin:
         return None
-    report = Path(twin) / "report.json"
-    if not report.exists():
-        with given_as("config.monitor.baseline_run"):
-            raise records_io.no_run(twin)
-    if json.loads(report.read_text())["provenance"]["split_sha256"] != split_sha256:
+    with given_as("config.monitor.baseline_run"):
+        report = records_io.read_report(twin)
+    if report["provenance"]["split_sha256"] != split_sha256:
         raise BadInput(
             f"config.monitor.baseline_run = {twin!r} has other dev rows than this run: use a run "
             "of the same corpus, seed and sizes."

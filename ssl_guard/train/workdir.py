@@ -1,7 +1,6 @@
 """Opens the folder of a run: for its report if the run is finished, else for writing."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,16 +9,16 @@ from ml_collections import ConfigDict
 from ssl_guard import config as config_module
 from ssl_guard.data import soft_labels
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import records_io
 from ssl_guard.prepare import Prepared
 from ssl_guard.runtime import lock, processes, provenance
 from ssl_guard.runtime.checkpoint import Checkpoints
-from ssl_guard.runtime.files import write_json
+from ssl_guard.runtime.files import read_json, write_json
 
 
 def finished(workdir: Path) -> dict | None:
     """Returns the report of a finished run, None for any other workdir."""
-    report = workdir / "report.json"
-    return json.loads(report.read_text()) if report.exists() else None
+    return records_io.read_report(workdir) if (workdir / "report.json").exists() else None
 
 
 def refuse_other_soft_labels(workdir: Path, folder: Path) -> None:
@@ -28,7 +27,7 @@ def refuse_other_soft_labels(workdir: Path, folder: Path) -> None:
     path, manifest = workdir / "provenance.json", soft_labels.read_manifest(folder)
     if manifest is None or not path.exists():
         return
-    start = json.loads(path.read_text())["starts"][-1]
+    start = read_json(path, "choose another --workdir, or delete this one")["starts"][-1]
     if start["shards_sha256"].get("soft_labels") != manifest["sha256"]:
         raise BadInput(
             f"{workdir} learns other soft labels than those in {folder}, which were made again: "

@@ -93,7 +93,7 @@ STUDENT = "--config=configs/self_training.py"
         (["teach", "--to=x", "--teachers=y"], "--config is missing"),
         (["teach", STUDENT, "--teachers=y"], "--to is missing"),
         (["teach", STUDENT, "--to=x"], "no teacher is given"),
-        (["teach", STUDENT, "--to=x", "--config.teach.share=2"], "a share in (0, 1]"),
+        (["teach", STUDENT, "--to=x", "--config.teach.share=2"], "in (0, 1]"),
         (["teach", STUDENT, "--to=x", "--config.teach.neighbors=2"], "config.teach.neighbours?"),
         (["self_train", "--workdir=x"], "--config is missing"),
         (["self_train", STUDENT], "--workdir is missing"),

@@ -826,7 +826,7 @@ def test_bad_folders_and_names(folders, tmp_path):
     with pytest.raises(BadInput, match="has not finished: its own command again resumes it"):
         results.load(tmp_path)
     (tmp_path / "report.json").write_text("{")
-    with pytest.raises(BadInput, match="is incomplete"):
+    with pytest.raises(BadInput, match="report.json is damaged: delete it, and"):
         results.load(tmp_path)
     with pytest.raises(BadInput, match="usage"):
         report_command.show([])

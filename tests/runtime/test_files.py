@@ -8,6 +8,7 @@ from ssl_guard.errors import BadInput
 from ssl_guard.runtime.files import (
     atomic_write,
     check_folder,
+    read_json,
     read_jsonl,
     write_json,
     write_jsonl,
@@ -61,3 +62,13 @@ def test_a_folder_to_write_to_is_checked_and_not_made(tmp_path):
     for path in ("/proc/run", "/dev/null/run"):
         with pytest.raises(BadInput, match="cannot be a folder to write to"):
             check_folder(path, "--workdir")
+
+
+def test_a_damaged_object_is_named_with_a_remedy(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text('{"a": "é"}', encoding="utf-8")
+    assert read_json(path, "delete it") == {"a": "é"}
+    for content in (b"", b'{"a"', b"[]", b"\xff", b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(BadInput, match=r"report.json is damaged: delete it\.$"):
+            read_json(path, "delete it")

@@ -231,12 +231,12 @@ def _texts(config: UserFileConfig, row: Mapping) -> tuple[str, str | None]:
                 )
             response = given
         if pair and response is None:
-            raise BadRow("conversation", f"{chat!r} ends without an answer", "leave the row out")
+            raise BadRow("conversation", f"{chat!r} ends without an answer", "add one")
     else:
         prompt, response = (_text(row, columns[name]) if name in needed else None for name in both)
     for name, text in zip(needed, (prompt, response), strict=False):
         if text is None or is_blank(text):
-            raise BadRow("empty", f"{columns[name]!r} is empty", "fill it or leave the row out")
+            raise BadRow("empty", f"{columns[name]!r} is empty", "fill it")
     return prompt, response if pair else None
 
 

@@ -43,8 +43,8 @@ def build(name: str) -> None:
     from ssl_guard.data.corpora import user_file
 
     if user_file.reads(name):
-        corpus = catalogue.load(name, **_how())
-        print(f"{name}: {len(corpus.examples)} rows", *left_out_notes(corpus.left_out), sep="\n")
+        loaded = catalogue.load(name, **_how())
+        print(f"{name}: {len(loaded.examples)} rows", *left_out_notes(loaded.left_out), sep="\n")
         return
     how = {"progress": sys.stderr.isatty()}
     if RUNNER.value != "local":

@@ -98,4 +98,4 @@ def _turn(given: object) -> Turn:
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("has a turn whose content is no text")
-    return Turn(ROLES[role.lower()], "\n".join(texts))
+    return Turn(ROLES[role.lower()], "\n".join(map(str, texts)))

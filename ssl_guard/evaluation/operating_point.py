@@ -307,9 +307,9 @@ def _of_profile(report: dict, policy: str | Path, profile: str) -> tuple[str, fl
             f"--policy: {policy} is no policy.json: make one with python -m ssl_guard calibrate."
         ) from error
     if profile not in known:
-        names = [*known, DEV]
-        near = difflib.get_close_matches(profile, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}."
+        profiles = [*known, DEV]
+        near = difflib.get_close_matches(profile, profiles, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(profiles)}."
         raise BadInput(f"--profile: {policy} has no threshold for the profile {profile!r}: {hint}")
     try:
         point = content["thresholds"][profile]

@@ -27,6 +27,7 @@ import re
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -170,8 +171,8 @@ def _listed(path: Path, names_in) -> list[str]:
 # text
 
 
-def _open(path: Path) -> io.BufferedIOBase:
-    """Opens a file, decompressed as its first bytes say."""
+def _open(path: Path) -> Any:
+    """Opens a file of bytes, decompressed as its first ones say; it can be peeked into."""
     with open(path, "rb") as file:
         start = file.read(6)
     if start.startswith(b"\x1f\x8b"):
@@ -212,11 +213,10 @@ def _json(path: Path) -> Iterator[Row]:
     """Yields the rows of JSON lines, or of one list that begins with the file."""
     lines = ((number, line) for number, line in _lines(path) if not line.isspace())
     first = next(lines, (1, ""))
-    lines = itertools.chain([first], lines)
     if first[1].lstrip().startswith("["):
         yield from _json_list(path, "".join(line for _, line in _lines(path)))
     elif first[1]:
-        for number, line in lines:
+        for number, line in itertools.chain([first], lines):
             yield f"line {number}", _parsed(line)
 
 

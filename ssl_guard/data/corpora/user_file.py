@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -138,8 +139,8 @@ def read(config: UserFileConfig) -> Iterator[Example | str]:
         raise BadInput(f"{config.path} has no rows: give it at least one.")
     for name, column in columns.items():
         if column != COLUMNS[name] and column not in seen:
-            fault = _missing(config, name, seen)
-            raise BadInput(f"{config.path}: {fault.what}: {fault.remedy}.")
+            missing = _missing(config, name, seen)
+            raise BadInput(f"{config.path}: {missing.what}: {missing.remedy}.")
     counted = rows - len(places)
     if bad and (config.reading.bad_rows == "refuse" or counted == rows):
         raise BadInput(_refusal(config, bad, counted, rows))
@@ -219,6 +220,7 @@ def _texts(config: UserFileConfig, row: Mapping) -> tuple[str, str | None]:
         chat = ""  # the conversation is another form of the same
     if missing and not chat:
         raise _missing(config, missing[0], row)
+    prompt: str | None
     if chat:
         prompt, response = _turns(config, chat, row[chat])
         given = _text(row, columns["response"]) if pair and chat == columns["prompt"] else None
@@ -237,7 +239,7 @@ def _texts(config: UserFileConfig, row: Mapping) -> tuple[str, str | None]:
     for name, text in zip(needed, (prompt, response), strict=False):
         if text is None or is_blank(text):
             raise BadRow("empty", f"{columns[name]!r} is empty", "fill it")
-    return prompt, response if pair else None
+    return prompt or "", response if pair else None
 
 
 def _turns(config: UserFileConfig, column: str, value: object) -> tuple[str, str | None]:
@@ -257,7 +259,7 @@ def _text(row: Mapping, column: str, *, number: bool = False) -> str | None:
 
     number: whole numbers are texts too, without decimals.
     """
-    value = row.get(column)
+    value: Any = row.get(column)
     if value is None or value == "" or value != value:
         return None
     if number and isinstance(value, (int, float, decimal.Decimal)) and type(value) is not bool:

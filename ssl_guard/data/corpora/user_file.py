@@ -263,7 +263,7 @@ def _text(row: Mapping, column: str, *, number: bool = False) -> str | None:
     if value is None or value == "" or value != value:
         return None
     if number and isinstance(value, (int, float, decimal.Decimal)) and type(value) is not bool:
-        whole = abs(value) < MOST and value == int(value)
+        whole = -MOST < value < MOST and value == int(value)
         value = str(int(value)) if whole or isinstance(value, int) else value
     if not isinstance(value, str):
         raise BadRow("not text", f"{column!r} must be text", "write it as text")

@@ -35,7 +35,11 @@ def summarise(
     baselines = [result for result in results if result.method == against]
     methods = by_method(results)
     pairs = {key: _pairs(mine, baselines) for key, mine in methods.items() if key[0] != against}
-    curve = {labels: mine for (method, labels), mine in methods.items() if method == against}
+    curve = {
+        labels: mine
+        for (method, labels), mine in methods.items()
+        if method == against and labels is not None
+    }
     drawn = {}
     if len(set(results[0].truth)) == 2:
         paired = [result for found in pairs.values() for pair in found for result in pair]

@@ -92,10 +92,10 @@ def load(path: str | Path) -> dict:
 def _of_folder(workdir: Path) -> dict:
     if (workdir / "encoder").is_dir():
         raise BadInput(f"{workdir} pre-trained an encoder and has no test scores: leave it out.")
-    policy = workdir / "policy.json"
+    report, policy = read_report(workdir), workdir / "policy.json"
     lines = (workdir / "predictions.jsonl").read_text().splitlines()
     return {
-        "report": read_report(workdir),
+        "report": report,
         "metrics": read_jsonl(workdir / "metrics.jsonl"),
         "predictions": [json.loads(line) for line in lines],
         "policy": json.loads(policy.read_text()) if policy.exists() else None,

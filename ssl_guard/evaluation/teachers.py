@@ -120,7 +120,7 @@ def _from_states(path: Path, prepared: Prepared, C: float) -> Scorer:
 def _read_states(path: Path) -> tuple[dict[str, int], np.ndarray]:
     """Reads {id: row} and states [rows, width]. Raises BadInput for another file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             ids, states = file["ids"], file["states"]
     except OSError as error:
         reason = error.strerror or "not a file of NumPy"

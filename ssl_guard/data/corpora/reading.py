@@ -121,8 +121,8 @@ class Reading:
     def label(self, value: object) -> int | None:
         """Returns the meaning of a label value: HARMFUL, SAFE or None.
 
-        Raises BadRow for another value, and for 1 or true in a column whose name does not say what
-        they mean.
+        Raises BadRow for another value, and for 1 or true in a column whose name leaves their
+        meaning open.
         """
         name, key = self.columns["label"], word(value)
         words = self.label_map
@@ -167,7 +167,7 @@ def word(value: object) -> str:
 
 
 def says_harm(column: str) -> bool:
-    """Tells whether the name of a column says that 1 and true mean harmful."""
+    """Returns True if a column has a name in which 1 and true mean harmful."""
     parts = {part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", column)}
     return column.lower() in ("label", "labels") or bool(parts & HARM) and not parts & TURNED
 

@@ -1,4 +1,4 @@
-"""Reads a user's file or folder, in one of the formats of readers.py, as reading.py's settings say.
+"""Reads a user's file or folder, in a format of readers.py, with the settings of reading.py.
 
 A row has a prompt and may have a response, a label, an id and a category; or it has a conversation
 (see conversation.py) in place of prompt and response. A row without a label can be in the

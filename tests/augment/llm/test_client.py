@@ -1,5 +1,6 @@
 import asyncio
 import email.utils
+import json
 import logging
 import math
 import os
@@ -102,6 +103,14 @@ PASSING = {
     "another JSON": (200, b"[1, 2]", {}),
     "null": (200, b"null", {}),
     "deep JSON": (200, b"[" * 100_000, {}),
+    # json reads it, at a depth at which finalizers may find no stack
+    "valid deep JSON": (
+        200,
+        json.dumps(answer("re"))
+        .replace("{", '{"deep": ' + "[" * 500 + "]" * 500 + ", ", 1)
+        .encode(),
+        {},
+    ),
     "not UTF-8": (200, b'{"choices": "\xff"}', {}),
     "bad compression": (200, b"xx", {"Content-Encoding": "gzip"}),
     "html": HTML,

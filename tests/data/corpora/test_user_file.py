@@ -6,7 +6,6 @@ import io
 import json
 import lzma
 import re
-from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -14,7 +13,7 @@ from pyarrow import parquet
 
 from ssl_guard.data import corpora
 from ssl_guard.data.corpora import user_file
-from ssl_guard.data.corpora.reading import Reading, names_in, says_harm
+from ssl_guard.data.corpora.reading import Reading
 from ssl_guard.data.schema import Example, is_blank
 from ssl_guard.errors import BadInput
 
@@ -158,134 +157,6 @@ def test_ids_are_optional(tmp_path):
     assert [example.id for example in rows_of(path)] == ["7", "row 2", "row 3", str(2**52)]
 
 
-def test_labels(tmp_path):
-    values = [
-        1,
-        0,
-        "1",
-        "0",
-        1.0,
-        True,
-        "1.0",
-        " 0.00",
-        "TRUE",
-        float("nan"),
-        "NaN",
-        "None",
-        "<NA>",
-        "null",
-        False,
-        " Unsafe ",
-        "SAFE",
-        "harmful",
-        "unharmful",
-        "",
-        None,
-    ]
-    path = file_of(tmp_path, json_lines(*({"prompt": "tea", "label": value} for value in values)))
-    labels = [example.label for example in rows_of(path)]
-    one_and_zero = [1, 0, 1, 0, 1, 1]
-    assert labels == [*one_and_zero, 1, 0, 1, *[None] * 5, 0, 1, 0, 1, 0, None, None]
-
-
-def test_labels_of_a_data_frame(tmp_path):
-    for values in (
-        pa.array([1.0, 0.0, None, float("nan")]),
-        pa.array([Decimal("1.00"), Decimal("0.00"), None, None]),
-        pa.array([True, False, None, None]),
-        pa.array(["1.0", "0.0", "nan", "None"]),
-    ):
-        table = pa.table({"prompt": ["tea", "milk", "rice", "oats"], "label": values})
-        path = file_of(tmp_path, written(table, ".parquet"), "rows.parquet")
-        assert [example.label for example in rows_of(path)] == [1, 0, None, None]
-
-
-def test_words_for_unknown(tmp_path):
-    path = file_of(tmp_path, "prompt,label\ntea,1\nmilk,-1\nrice,Unclear\n", "rows.csv")
-    for name, options in (
-        (path, {"unknown": ("-1", "unclear")}),
-        (f"{path}?unknown=-1|unclear", {}),
-        (path, {"unknown": (-1.0, "UNCLEAR ")}),
-    ):
-        assert [example.label for example in rows_of(name, **options)] == [1, None, None]
-
-
-@pytest.mark.parametrize(
-    ("options", "labels"),
-    [
-        ({"harmful_from": 0.5}, [1, 1, 0, 0, None]),
-        ({"harmful_from": 1.0}, [1, 0, 0, 0, None]),
-        ({"safe_from": 0.5}, [0, 0, 1, 1, None]),
-    ],
-)
-def test_probabilities_with_a_cut(tmp_path, options, labels):
-    values = [1, "0.5", 0.25, "0.0", None]
-    rows = [{"prompt": "tea", "p": value} for value in values]
-    path = file_of(tmp_path, json_lines(*rows))
-    how = Reading(columns={"label": "p"}, **options)
-    assert [
-        e.label for e in user_file.read(user_file.configure(path, "prompt_harm", how))
-    ] == labels
-    ((name, cut),) = options.items()
-    assert [example.label for example in rows_of(f"{path}?label=p&{name}={cut}")] == labels
-    assert sorted(how.label_map.values()) == [0, 1]
-    for value in (1.5, -0.1, "high"):
-        path.write_text(json_lines({"prompt": "tea", "p": 0.2}, {"prompt": "milk", "p": value}))
-        with pytest.raises(BadInput, match="line 2: 'p' is .*, which is no probability"):
-            rows_of(path, columns={"label": "p"}, **options)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"harmful_from": 0.5, "safe_from": 0.5}, "one cut"),
-        ({"harmful_from": 0.5, "harmful": ("bad",)}, "one kind"),
-        ({"harmful_from": 1.5}, "harmful_from or safe_from is 1.5"),
-        ({"harmful": ("bad",), "safe": ("ok", "BAD ")}, "'bad' is given two meanings"),
-        ({"harmful": ("1.0",), "unknown": (1,)}, "'1' is given two meanings"),
-        ({"conversation": "first"}, "use last or whole"),
-        ({"bad_rows": "drop"}, "use refuse or skip"),
-    ],
-)
-def test_settings_that_contradict_each_other(options, said):
-    with pytest.raises(BadInput, match=said):
-        Reading(**options)
-
-
-HARM_NAMES = "label is_harmful toxic Toxicity isUnsafe prompt_harm_label hate_speech NSFW labels"
-OTHER_NAMES = (
-    "is_safe safe verdict not_toxic nonToxic harmless unharmful safety_label y ok safe_harm"
-)
-
-
-def test_names_of_columns_in_which_true_means_harmful():
-    assert all(map(says_harm, HARM_NAMES.split()))
-    assert not any(map(says_harm, OTHER_NAMES.split()))
-
-
-@pytest.mark.parametrize("column", ["is_safe", "acceptable"])
-@pytest.mark.parametrize("value", [True, "false", 1, "0.0"])
-def test_a_truth_value_is_not_taken_on_trust(tmp_path, column, value):
-    path = file_of(tmp_path, json_lines({"prompt": "tea", column: value}))
-    with pytest.raises(BadInput, match=f"'{column}' is .*, which may mean harmful or safe: state"):
-        rows_of(f"{path}?label={column}")
-    with pytest.raises(BadInput, match="may mean harmful or safe"):
-        rows_of(path, columns={"label": column})
-    (row,) = rows_of(f"{path}?label={column}&harmful=false|0&safe=true|1")
-    assert row.label == (value in ("false", "0.0"))
-    path.write_text(
-        json_lines({"prompt": "tea", column: "unsafe"})
-    )  # this word is no matter of trust
-    assert rows_of(f"{path}?label={column}")[0].label == 1
-
-
-def test_own_columns_and_labels(tmp_path):
-    path = file_of(tmp_path, "text,is_bad,label\ntea,Ja,x\nmilk,nein,x\n", "rows.csv")
-    columns = {"prompt": "text", "label": "is_bad"}
-    rows = rows_of(path, columns=columns, harmful=("JA",), safe=("nein",))
-    assert [(row.prompt, row.label) for row in rows] == [("tea", 1), ("milk", 0)]
-
-
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow"])
 def test_rows_of_columns_are_counted_over_batches(tmp_path, name, monkeypatch):
     monkeypatch.setattr(user_file.readers, "BATCH", 2)
@@ -389,42 +260,6 @@ def test_folders_without_data(tmp_path):
         rows_of(tmp_path)
     with pytest.raises(BadInput, match="is no folder, so it has no split 'train'"):
         rows_of(f"{file_of(tmp_path, GOOD)}?split=train")
-
-
-def test_what_a_file_says_behind_its_name_goes_first(tmp_path):
-    path = file_of(tmp_path, "text,toxic,label\ntea,2,1\nmilk,none,1\nrice,1,0\n", "rows.csv")
-    name = f"{path}?prompt=text&label=toxic&harmful=2|1&safe=none"
-    assert user_file.reads(name)
-    rows = rows_of(name, columns={"prompt": "other", "category": "label"}, safe=("2",))
-    assert [(r.prompt, r.label, r.category) for r in rows] == [
-        ("tea", 1, "1"), ("milk", 0, "1"), ("rice", 1, "0")
-    ]  # fmt: skip
-    corpus = corpora.load(name, task="prompt_harm", data_dir=tmp_path / "data")
-    assert corpus.name == "rows" and [e.label for e in corpus.examples] == [1, 0, 1]
-    assert user_file.side_columns(f"{path}?id=text", ["toxic"], Reading()) == {
-        "toxic": {"tea": "2", "milk": "none", "rice": "1"}
-    }
-
-
-@pytest.mark.parametrize("settings", ["promt=text", "prompt", "prompt=", "prompt=text&x=1"])
-def test_settings_that_are_none(tmp_path, settings):
-    with pytest.raises(BadInput, match="is not a setting of a file; the settings are prompt"):
-        rows_of(f"{file_of(tmp_path, GOOD)}?{settings}")
-    with pytest.raises(BadInput, match="'label' is given twice"):
-        rows_of(f"{file_of(tmp_path, GOOD)}?label=a&label=b")
-
-
-def test_a_name_may_hold_a_question_mark_or_a_comma(tmp_path):
-    odd = tmp_path / "tea?, or milk?.csv"
-    odd.write_text("text\ntea\n")
-    (tmp_path / "b.csv").write_text("prompt\nmilk\n")
-    assert rows_of(f"{odd}?prompt=text")[0].prompt == "tea"
-    (tmp_path / "tea.csv?prompt=text").write_text("")  # not of a readable kind, but it is there
-    assert user_file.reads(odd) and not user_file.reads(tmp_path / "tea.csv?prompt=text")
-    listed = f"{odd}?prompt=text, {tmp_path}/b.csv,{odd},gone.csv?label=a,wildguardmix:train,"
-    names = [f"{odd}?prompt=text", f"{tmp_path}/b.csv", str(odd)]
-    assert names_in(listed) == [*names, "gone.csv?label=a", "wildguardmix:train"]
-    assert names_in("") == []
 
 
 def test_a_file_that_changes_while_it_is_read(tmp_path):
@@ -653,92 +488,6 @@ def test_bad_rows_can_be_left_out_and_are_counted(tmp_path):
 def test_texts_without_a_visible_character():
     assert all(map(is_blank, ["", " \n", "\u200b", "\ufeff\u00a0", "\u2800\u3164\ufe0f", "\x00"]))
     assert not any(map(is_blank, ["a", " .", "\u200bé", "🙂\ufe0f", "٣", "\u0301"]))
-
-
-OPENAI = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": "Tea?"},
-    {"role": "assistant", "content": "Milk."},
-    {"role": "user", "content": [{"type": "text", "text": "Rice?"}]},
-    {"role": "assistant", "content": "Oats."},
-]
-ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
-WORDS = ["Be brief.", "Tea?", "Milk.", "Rice?", "Oats."]
-SHAREGPT = [
-    {"from": ROLES[turn["role"]], "value": words} for turn, words in zip(OPENAI, WORDS, strict=True)
-]
-FRAMED = "System: Be brief.\nUser: Tea?\nAssistant: Milk.\nUser: Rice?"
-CHATS = {
-    "openai.jsonl": {"messages": OPENAI},
-    "sharegpt.jsonl": {"conversations": SHAREGPT},
-    "prompt.jsonl": {"prompt": OPENAI},
-    "before.jsonl": {"prompt": OPENAI[:-1], "response": "Oats."},
-    "both.jsonl": {"prompt": None, "response": None, "messages": OPENAI},
-    "text.csv": {"messages": json.dumps(OPENAI)},
-    "table.parquet": {"conversations": SHAREGPT},
-}
-
-
-@pytest.mark.parametrize("mode", ["last", "whole"])
-@pytest.mark.parametrize("task", ["prompt_harm", "response_harm"])
-@pytest.mark.parametrize("name", CHATS)
-def test_conversations(tmp_path, name, task, mode):
-    row = CHATS[name] | {"label": 1, "id": "a"}
-    data = json_lines(row)
-    if name.endswith(".csv"):
-        csv.DictWriter(text := io.StringIO(newline=""), list(row)).writerows(
-            [{k: k for k in row}, row]
-        )
-        data = text.getvalue()
-    if name.endswith(".parquet"):
-        data = written(pa.Table.from_pylist([row]), name)
-    (found,) = rows_of(file_of(tmp_path, data, name), task, conversation=mode)
-    assert found.prompt == ("Rice?" if mode == "last" else FRAMED)
-    assert found.response == ("Oats." if task == "response_harm" else None) and found.label == 1
-
-
-@pytest.mark.parametrize("mode", ["last", "whole"])
-def test_a_conversation_of_one_turn_is_a_prompt(tmp_path, mode):
-    path = file_of(
-        tmp_path, json_lines({"messages": OPENAI[1:3]}, {"prompt": "Tea?", "response": "Milk."})
-    )
-    first, second = rows_of(path, "response_harm", conversation=mode)
-    assert (first.prompt, first.response) == (second.prompt, second.response) == ("Tea?", "Milk.")
-
-
-def test_turns_of_one_role_are_one_turn(tmp_path):
-    turns = [
-        {"role": "user", "content": "Tea?"},
-        {"role": "user", "content": " "},
-        {"role": "user", "content": "Rice?"},
-        {"role": "assistant", "content": None, "tool_calls": []},
-        {"role": "tool", "content": "7"},
-        {"role": "assistant", "content": "Milk."},
-        {"role": "assistant", "content": "Oats."},
-    ]
-    (row,) = rows_of(file_of(tmp_path, json_lines({"messages": turns})), "response_harm")
-    assert (row.prompt, row.response) == ("Tea?\n\nRice?", "Milk.\n\nOats.")
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"messages": OPENAI[:-1]}, "'messages' ends without an answer"),
-        ({"messages": OPENAI[:1]}, "has no turn of the user"),
-        ({"messages": SECRET}, "is no list of turns"),
-        ({"messages": [SECRET]}, "a turn that is no object"),
-        ({"messages": [{"role": SECRET, "content": "a"}]}, "another role than user"),
-        ({"messages": [{"role": "user"}]}, "a turn without content"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "is no text"),
-        ({"prompt": OPENAI, "response": SECRET}, "ends with an answer, and 'response' is another"),
-        ({"conversations": []}, "no column 'prompt'"),
-        ({"messages": [{"role": "user", "content": "a\0"}, *OPENAI]}, "holds a NUL"),
-    ],
-)
-def test_conversations_that_cannot_be_used(tmp_path, row, said):
-    with pytest.raises(BadInput, match=said) as caught:
-        rows_of(file_of(tmp_path, json_lines(row)), "response_harm")
-    assert SECRET not in str(caught.value)
 
 
 def test_the_packaged_prompts_with_alarming_words(tmp_path):

@@ -98,9 +98,10 @@ RANGES = {
     "eval.batch": COUNT,
     "eval.stride": COUNT_OR_NONE,
     "eval.bootstrap_samples": COUNT,
-    "mesh.data": "[-1, 2147483647]",
-    "mesh.fsdp": "[-1, 2147483647]",
-    "mesh.tensor": "[-1, 2147483647]",
+    # int32; checks.py refuses 0 and what is below -1
+    "mesh.data": "[-2147483648, 2147483647]",
+    "mesh.fsdp": "[-2147483648, 2147483647]",
+    "mesh.tensor": "[-2147483648, 2147483647]",
     # algorithms
     "adamatch.momentum": OPEN_SHARE,
     "adamatch.threshold": SHARE,

@@ -188,7 +188,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yields (number, line with its end) of a file in UTF-8 or, with a byte order mark, UTF-16."""
     with _readable(path), _open(path) as file:
         if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            yield from enumerate(io.TextIOWrapper(file, "utf-16", newline="\n"), start=1)
+            with io.TextIOWrapper(file, "utf-16", newline="\n") as text:
+                yield from enumerate(text, start=1)
             return
         lines = iter(functools.partial(file.readline, LONGEST + 1), b"")
         for number, line in enumerate(lines, start=1):
@@ -235,9 +236,11 @@ def _parsed(line: str) -> Mapping | BadRow:
     try:
         return _checked(json.loads(line, object_pairs_hook=_object))
     except json.JSONDecodeError as error:
-        return BadRow("not JSON", f"not JSON ({error.msg})", "write one object a line, or one list")
+        return BadRow(
+            "not JSON", f"is not JSON ({error.msg})", "write an object a line, or one list"
+        )
     except (ValueError, RecursionError):
-        return BadRow("not JSON", "JSON too large or deep to read", "shorten it")
+        return BadRow("not JSON", "is JSON too large or deep to read", "shorten it")
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict | BadRow:
@@ -247,14 +250,14 @@ def _object(pairs: list[tuple[str, object]]) -> dict | BadRow:
         return found
     keys = [key for key, _ in pairs]
     twice = next(key for key in keys if keys.count(key) > 1)
-    return BadRow("repeated key", f"the key {shown(twice)} is there twice", "keep one")
+    return BadRow("repeated key", f"has the key {shown(twice)} twice", "keep one")
 
 
 def _checked(value: object) -> Mapping | BadRow:
     if isinstance(value, (dict, BadRow)):
         return value
     return BadRow(
-        "no object", "not a JSON object", 'write one such as {"prompt": "...", "label": 0}'
+        "no object", "is not a JSON object", 'write one such as {"prompt": "...", "label": 0}'
     )
 
 
@@ -292,7 +295,7 @@ def _cells(row: list[str], header: list[str]) -> Mapping | BadRow:
     if len(row) < len(header) or any(row[len(header) :]):
         return BadRow(
             "number of columns",
-            f"{len(row)} columns, but line 1 has {len(header)}",
+            f"has {len(row)} columns, but line 1 has {len(header)}",
             "check its quotes and delimiters",
         )
     return dict(zip(header, row, strict=False))

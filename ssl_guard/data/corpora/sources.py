@@ -26,7 +26,7 @@ def rows(path: Path, columns: tuple[str, ...]) -> Iterator[Mapping]:
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Mapping]:
     for place, row in readers.rows(path, columns):
         if isinstance(row, readers.BadRow):
-            raise BadInput(f"{path}, {place}: {row.what}: fetch the file again.")
+            raise BadInput(f"{path}, {place} {row.what}: fetch the file again.")
         yield row
 
 

@@ -130,6 +130,7 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     teach.features = ("lsa", "encoder")  # of the graph that smooths the average; () for no graph
     teach.neighbours = 15
     teach.alpha = 0.5  # weight of the neighbours
+    teach.prior = 0.0  # harmful share of the pool, if it is not that of dev; 0 for dev's
     teach.share = 1.0  # share of the pool that is used: the most harmful and the safest rows
     teach.C = 0.01  # inverse L2 penalty of a teacher states:FILE, on states of variance 1
     teach.rounds = 1  # students of `self_train`; each is a teacher of the next

@@ -89,6 +89,7 @@ RANGES = {
     "teach.neighbours": COUNT,
     "teach.C": POSITIVE,
     "teach.alpha": OPEN_SHARE,
+    "teach.prior": OPEN_SHARE,
     "teach.share": POSITIVE_SHARE,
     "teach.rounds": COUNT,
     "monitor.idle_steps": COUNT,

@@ -2,10 +2,12 @@
 
 The teachers' ranks in the pool (or their probabilities after Platt scaling on dev) are averaged and
 smoothed over the pool's nearest neighbours (graph.py), where the labelled rows are nodes with their
-label as score. Platt scaling on dev makes the result a probability, the soft label. Teachers with
-different features err on different rows, and so do neighbours; their mean is a better teacher than
-any of them (co-training, Blum and Mitchell, 1998; self-training with ensembles). Hidden labels of
-the pool are never read, and teachers that were trained on them are refused.
+label as score. Platt scaling on dev makes the result a probability, the soft label. It is right for
+a pool with dev's harmful share; config.teach.prior is the share of a pool of other traffic.
+
+Teachers with different features err on different rows, and so do neighbours; their mean is a better
+teacher than any of them (co-training, Blum and Mitchell, 1998; self-training with ensembles).
+Hidden labels of the pool are never read, and teachers that were trained on them are refused.
 
 The nearest neighbours come from all pairs of rows: for a pool of millions set config.teach.features
 to (). One process does it all.
@@ -20,6 +22,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from scipy.optimize import brentq
+from scipy.special import expit, logit
 from scipy.stats import spearmanr
 
 from ssl_guard.data import soft_labels
@@ -42,6 +46,7 @@ class Settings(NamedTuple):
     neighbours: int
     alpha: float
     share: float
+    prior: float
 
 
 def teach(config: ConfigDict, teachers: Sequence[str], folder: str | Path) -> dict:
@@ -76,6 +81,8 @@ def teach(config: ConfigDict, teachers: Sequence[str], folder: str | Path) -> di
         on_pool, on_dev = _smoothed(config, prepared, on_pool, on_dev, settings)
     platt = calibrators.fit("platt", labels, on_dev)
     harmful, dev_harmful = (calibrators.apply(platt, part) for part in (on_pool, on_dev))
+    if settings.prior:
+        harmful, dev_harmful = to_prior(harmful, dev_harmful, settings.prior)
     low, high = cut_offs(harmful, settings.share)
     weight = (harmful <= low) | (harmful >= high)
     results = {
@@ -162,6 +169,20 @@ def _smoothed(config, prepared: Prepared, pool, dev, settings: Settings) -> list
     smoothed = graph.smooth(own, neighbours, alpha=settings.alpha, rounds=SMOOTHING_ROUNDS)
     near = graph.neighbours(nodes, settings.neighbours, joined("dev"))
     return [smoothed[-len(pool) :], graph.read(dev, near, smoothed, alpha=settings.alpha)]
+
+
+def to_prior(harmful: np.ndarray, dev: np.ndarray, prior: float) -> list[np.ndarray]:
+    """Moves the log-odds of the pool and of dev by one constant: the pool's mean becomes the prior.
+
+    harmful: float [pool]; dev: float [dev]; prior: harmful share of the pool, in (0, 1). This is
+    Bayes' rule for another prior (Saerens et al., Adjusting the outputs of a classifier to new a
+    priori probabilities, 2002, equation 4), with the constant that the pool itself asks for.
+    """
+    tiny = np.finfo(np.float64).eps
+    odds, dev_odds = (logit(np.clip(part, tiny, 1 - tiny)) for part in (harmful, dev))
+    most = abs(odds).max() + abs(logit(prior))  # far enough for any pool
+    offset = brentq(lambda offset: expit(odds + offset).mean() - prior, -most, most)
+    return [expit(part + offset) for part in (odds, dev_odds)]
 
 
 def cut_offs(harmful: np.ndarray, share: float) -> tuple[float, float]:

@@ -111,6 +111,26 @@ def test_precision_of_each_end():
     assert teach.precision(labels, harmful, 0.05, 0.8) == {"safe": None, "harmful": 2 / 3}
 
 
+@pytest.mark.parametrize("prior", [0.001, 0.05, 0.5, 0.95])
+def test_a_prior_is_bayes_rule_for_another_share(prior):
+    rng = np.random.default_rng(0)
+    pool, dev = rng.random(200) ** 0.3, rng.random(30)
+    moved, moved_dev = teach.to_prior(pool, dev, prior)
+    assert moved.mean() == pytest.approx(prior, abs=1e-9)
+    # Equation 4 of Saerens et al. weighs the classes by the ratios of their priors, here r and 1.
+    ratios = moved / (1 - moved) / (pool / (1 - pool))
+    np.testing.assert_allclose(ratios, ratios[0], rtol=1e-9)
+    weighed = ratios[0] * dev
+    np.testing.assert_allclose(moved_dev, weighed / (weighed + 1 - dev), rtol=1e-9)
+
+
+def test_a_prior_of_certain_scores():
+    moved, _ = teach.to_prior(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 1.0]), 0.1)
+    assert np.isfinite(moved).all() and moved.mean() == pytest.approx(0.1, abs=1e-9)
+    moved, _ = teach.to_prior(np.full(5, 1.0), np.array([0.5]), 0.1)
+    np.testing.assert_allclose(moved, 0.1)
+
+
 # Whole calls, on the tiny encoder and rows.
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -216,6 +236,24 @@ def test_without_a_graph_they_are_the_scaled_mean(folder, tmp_path):
     teach.teach(config_of(folder, **{"teach.alpha": 0.0}), judges(folder), tmp_path / "zero")
     found = [stored(config, tmp_path / name).harmful for name in ("none", "zero")]
     np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_a_pool_of_other_traffic_gets_its_share(folder, tmp_path):
+    changes = {"teach.features": (), "teach.share": 0.5}
+    own = teach.teach(config_of(folder, **changes), judges(folder), tmp_path / "own")
+    config = config_of(folder, **changes, **{"teach.prior": 0.05})
+    manifest = teach.teach(config, judges(folder), tmp_path / "soft")
+    moved, before = (stored(config, tmp_path / name) for name in ("soft", "own"))
+    assert moved.harmful.mean() == pytest.approx(0.05, abs=1e-6)
+    np.testing.assert_array_equal(np.argsort(moved.harmful), np.argsort(before.harmful))
+    auprc = [one["results"]["dev"]["auprc"] for one in (manifest, own)]
+    assert auprc[0] == pytest.approx(auprc[1], abs=1e-9)
+    # A twentieth of the used rows are the most harmful ones, where it was nearly a half.
+    harmful = [
+        int(found.weight[found.harmful > np.median(found.harmful)].sum())
+        for found in (moved, before)
+    ]
+    assert harmful[0] <= 3 and harmful[1] > 15
 
 
 def test_a_run_teaches_and_is_not_asked_twice(folder, tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import importlib
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from experiments import sweep, tables
 from experiments.gpu import cells as gpu
 from experiments.ladder import cells as ladder
 from experiments.tables import seeds_table
+from experiments.transfer import cells as transfer
 from ssl_guard import config as configs
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import teach
@@ -224,6 +226,31 @@ def test_the_smoke_cells_train_and_fill_the_table(tmp_path, monkeypatch):
     Path("experiments/gpu/smoke").rename("experiments/gpu/full")
     _, _, *rows = gpu.table().splitlines()
     assert {cells(row)[0] for row in rows} == {gpu.BASELINE, gpu.RECIPE}
+
+
+def test_false_positives_on_other_traffic_at_the_same_recall(monkeypatch):
+    rows = [("wildguard_test", 1, s) for s in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)]
+    rows += [("wildguard_test", 0, s) for s in (0.55, 0.45, 0.1, 0.2)]
+    rows += [("toxicchat", 1, 0.95), ("toxicchat", 1, 0.3), ("toxicchat", 0, 0.5)]
+    rows += [("openai_mod", 1, 0.6), ("openai_mod", 0, 0.75)]
+    rows += [(source, 0, s) for source, s in zip(("dolly", "arena_hard"), (0.52, 0.1), strict=True)]
+    test = SimpleNamespace(
+        rows=[{"id": f"p-{source}-{number}"} for number, (source, *_) in enumerate(rows)],
+        truth=np.array([label for _, label, _ in rows]),
+        probabilities=np.array([score for *_, score in rows]),
+    )
+    monkeypatch.setattr(transfer.results, "own_test", lambda run: test)
+    run = {"report": {"weights": "ema", "dev": {"ema": {"threshold": 0.7}}}}
+    found = transfer.measure(run)
+    assert {name: value for name, value in found.items() if name.endswith(("recall", "FPR"))} == {
+        "wildguard: recall": 0.5, "wildguard: FPR": 0.0,
+        "toxicchat: recall": 0.5, "toxicchat: FPR": 0.0,
+        "openai_mod: recall": 0.0, "openai_mod: FPR": 1.0, "benign: FPR": 0.0,
+    }  # fmt: skip
+    # 80% of six scores are those of at least 0.5.
+    equal = {name.split(":")[0]: value for name, value in found.items() if "at 80%" in name}
+    assert equal == {"wildguard": 0.25, "toxicchat": 1.0, "openai_mod": 1.0, "benign": 0.5}
+    assert found["toxicchat: AUPRC"] == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_product_changes_the_last_axis_fastest():

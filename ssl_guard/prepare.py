@@ -8,6 +8,7 @@ Existing data is used if it fits the config; otherwise it is refused, or made ag
     data/shards/<split>/<view>/                labelled, unlabelled, dev, test, calibration,
                                                unlabelled-<set>
     data/features/                             the frozen encoder's, see evaluation/scorer.py
+    data/activations/                          of frozen layers, see train/frozen.py
 """
 
 import hashlib

@@ -88,6 +88,7 @@ def test_the_tables_of_the_sweeps_come_from_their_records(experiment):
         "speed/encoders.py",
         "speed/deberta.py",
         "speed/bookkeeping.py",
+        "speed/frozen.py",
         "speed/padding.py",
         "speed/pipeline.py",
         "speed/pool.py",

@@ -49,6 +49,10 @@ def check(config: ConfigDict) -> None:
         "config.train.grad_accum_steps does not apply to configs/mlm.py: lower config.mlm.batch.",
     )
     _require(
+        config.algorithm != "mlm" or not config.train.cache_frozen,
+        "config.train.cache_frozen does not apply to configs/mlm.py: unset it.",
+    )
+    _require(
         not config.train.float32_check or config.model.dtype == "bfloat16",
         "config.train.float32_check compares bfloat16 with float32: set config.model.dtype = "
         "'bfloat16', or unset the check.",

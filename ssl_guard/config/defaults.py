@@ -116,6 +116,7 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     train.labelled_batch = 16  # global batch sizes
     train.unlabelled_batch = 16
     train.grad_accum_steps = 1  # parts of a batch that run through the model one after another
+    train.cache_frozen = False  # True runs the frozen layers once, see train/frozen.py
     train.eval_every_steps = 20  # evaluates dev and writes a checkpoint
     train.keep_last = 2  # latest checkpoints to keep, in addition to the best
     train.on_save_error = "stop"  # or "continue": trains on if a checkpoint cannot be written

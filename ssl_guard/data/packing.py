@@ -4,6 +4,7 @@ A packed view differs from an ordinary one (data/pipeline.py) in the encoder's i
 
     input_ids, attention_mask, token_type_ids: int32 [rows, length]
     text: int32 [rows, length], the `row` of the text that a token belongs to, -1 for pads
+    states: float32 [rows, length, width], if the records have them (data/activations.py)
 
 with fewer rows than texts. Arrays per text, such as `row`, are unchanged. A text is contiguous and
 never split.
@@ -69,13 +70,19 @@ def lay_out(
     input_ids.ravel()[cells] = np.concatenate([record["input_ids"] for record in records])
     token_type_ids.ravel()[cells] = place >= second[number]
     text.ravel()[cells] = first_row + number
+    states = {}
+    if "states" in records[0]:
+        found = np.concatenate([record["states"] for record in records])
+        placed = np.zeros((rows * length, found.shape[1]), found.dtype)
+        placed[cells] = found
+        states["states"] = placed.reshape(rows, length, -1)
     return {
         "input_ids": input_ids,
         "attention_mask": (text >= 0).astype(np.int32),
         "token_type_ids": token_type_ids,
         "text": text,
         "row": np.arange(first_row, first_row + len(records), dtype=np.int32),
-    }
+    } | states
 
 
 class Layout(NamedTuple):

@@ -18,6 +18,10 @@ from tensorflow_datasets.proto.tf_example_generated_pb2 import Example
 from ssl_guard.errors import BadInput
 
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
+# No space, no permission, or a file where a folder should be
+DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST,
+)  # fmt: skip
 
 
 def serialise(row: Mapping[str, int | float | bytes]) -> bytes:
@@ -73,11 +77,11 @@ def read(path: str | Path) -> Iterator[dict[str, Any]]:
 
 @contextlib.contextmanager
 def disk_errors(what: str, folder: str | Path):
-    """Converts "no space left" and "read-only" errors to BadInput."""
+    """Converts errors of a full or read-only disk, and of a file in place of a folder."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in DISK_ERRORS:
             raise
         raise BadInput(
             f"{what} could not be written to {folder} ({error.strerror}); "

@@ -215,9 +215,16 @@ def content_of(fitted) -> dict[str, np.ndarray]:
 
 
 def build_model(
-    config, model_folder: Path, extra_classes: int = 0, *, dtype: str | None = None
+    config,
+    model_folder: Path,
+    extra_classes: int = 0,
+    *,
+    dtype: str | None = None,
+    cached_layers: int = 0,
 ) -> models.Classifier:
     """Builds the classifier of a run; dtype: of the arithmetic, by default the config's.
+
+    cached_layers: see `models.build`.
 
     Raises BadInput for a max_length that its encoder cannot read.
     """
@@ -232,6 +239,7 @@ def build_model(
         dropout=config.model.dropout,
         dtype=dtype or config.model.dtype,
         remat=config.model.remat,
+        cached_layers=cached_layers,
     )
     longest = model.config.max_tokens
     if longest is not None and config.data.max_length > longest:

@@ -44,7 +44,8 @@ class Classifier(NamedTuple):
     A batch holds input_ids, attention_mask and token_type_ids, int32 [batch, length], and row,
     int32 [batch]: indices of the rows in the global batch. A packed batch (data/packing.py) also
     holds text, int32 [rows, length], and its first three are [rows, length]; outputs have one row
-    per text.
+    per text. A batch may hold states, float32 [rows, length, width]: the output of the lowest
+    `cached_layers` layers, which are then not computed.
 
     init(rng, batch) -> random params {"encoder": ..., "head": ...}, float32.
     apply(params, batch, rng, train) -> logits, float32 [batch, heads, classes]. `train` is static
@@ -76,6 +77,7 @@ def build(
     dropout: float = 0.1,
     dtype: str = "float32",
     remat: bool = False,
+    cached_layers: int = 0,
 ) -> Classifier:
     """Builds a classifier from the config.json of a model, without reading its weights.
 
@@ -86,6 +88,7 @@ def build(
     dropout: rate in the encoder, instead of those of config.json, and before the head.
     dtype: of the encoder's matrix products, "float32" or "bfloat16".
     remat: recomputes activations in the backward pass: less memory, more time, same numbers.
+    cached_layers: number of lowest layers whose output a batch with states holds.
 
     Raises BadInput for unknown options and unsupported or unreadable configs.
     """
@@ -137,13 +140,15 @@ def build(
                     "the words or states of packed rows cannot be replaced or mixed: set "
                     "config.data.packing = False"
                 )
-            hidden = hidden_states(encoder, params["encoder"], batch, rng, train)
+            hidden = hidden_states(
+                encoder, params["encoder"], batch, rng, train, first_layer=cached_layers
+            )
             position = positions(batch["attention_mask"], segments_of(batch))
             return heads.pool_packed(hidden, batch["text"], position, batch["row"], pooling)
         dropout_seeds = row_seeds(rng, batch["row"]) if train else None
         mask = batch["attention_mask"]
         inputs = batch["input_ids"], mask, batch["token_type_ids"]
-        options = {"word_embeddings": word_embeddings}
+        options = {"word_embeddings": word_embeddings} | _states(batch, cached_layers)
         if mixup_fn is not None:
             mask = (mixup_fn((mask > 0).astype(jnp.float32)) > 0).astype(jnp.int32)
             # 7 / 12 of 12 layers is 7 in spite of rounding errors.
@@ -189,12 +194,23 @@ def seeds_of(batch: dict, rng):
     return token_seeds(rng, batch["text"], positions(batch["attention_mask"], segments_of(batch)))
 
 
-def hidden_states(encoder, params, batch: dict, rng, train: bool):
-    """Applies the encoder to a batch, packed or not; returns [rows, length, width]."""
+def hidden_states(
+    encoder, params, batch: dict, rng, train: bool, *, first_layer=0, stop_layer=None
+):
+    """Applies the encoder to a batch, packed or not; returns [rows, length, width].
+
+    first_layer: the layer that states of the batch, if there are any, enter; stop_layer: see
+    models/encoder.py.
+    """
     dropout_seeds = seeds_of(batch, rng) if train else None
     segments = segments_of(batch) if "text" in batch else None
     inputs = batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]
-    return encoder.apply({"params": params}, *inputs, dropout_seeds, segments=segments)
+    options = {"segments": segments, "stop_layer": stop_layer} | _states(batch, first_layer)
+    return encoder.apply({"params": params}, *inputs, dropout_seeds, **options)
+
+
+def _states(batch: dict, first_layer: int) -> dict:
+    return {"states": batch["states"], "first_layer": first_layer} if "states" in batch else {}
 
 
 def init_from_pretrained(classifier: Classifier, name_or_folder: str | Path, rng, batch):

@@ -4,7 +4,7 @@ All encoders share one signature and return hidden states [batch, length, width]
 bfloat16:
 
     encoder.apply({"params": p}, input_ids, attention_mask, token_type_ids, dropout_seeds, *,
-                  word_embeddings=None, segments=None,
+                  word_embeddings=None, segments=None, states=None, first_layer=0, stop_layer=None,
                   mixup_fn=None, mixup_layer=0, mixed_mask=None)
 
 input_ids, attention_mask (1 for real tokens, 0 for the padding after them), token_type_ids (ignored
@@ -15,6 +15,9 @@ word_embeddings: float32 [batch, length, embedding width], replaces the lookup o
 segments: int32 [batch, length], for rows that hold several texts: 1, 2, ... for the tokens of each
     text, which must be contiguous, and 0 for padding. A text's states equal those it has in a row
     of its own. The caller checks that no text exceeds `config.max_tokens`. Not with mixup_fn.
+states: [batch, length, width], the input of layer `first_layer`, in place of the embeddings and the
+    layers below; not with mixup_fn.
+stop_layer: returns the input of this layer instead of the last layer's output.
 mixup_fn, mixup_layer, mixed_mask: see `run_layers`.
 
 States of rows without a real token are finite.
@@ -145,17 +148,24 @@ class Encoder(nn.Module):
         *,
         word_embeddings=None,
         segments=None,
+        states=None,
+        first_layer=0,
+        stop_layer=None,
         **mixup,
     ):
         config = self.config
         position = position_ids(config, input_ids, segments)
-        x = self.embed(input_ids, position, token_type_ids, word_embeddings)
-        x = dropout(x.astype(self.dtype), config.hidden_dropout_prob, dropout_seeds, 1)
-        if x.shape[-1] != config.hidden_size:
-            x = dense(config.hidden_size, self.dtype, "embeddings_projection")(x)
-        layers = self.layers(attention_mask, segments, position)
+        if states is None:
+            first_layer = 0
+            x = self.embed(input_ids, position, token_type_ids, word_embeddings)
+            x = dropout(x.astype(self.dtype), config.hidden_dropout_prob, dropout_seeds, 1)
+            if x.shape[-1] != config.hidden_size:
+                x = dense(config.hidden_size, self.dtype, "embeddings_projection")(x)
+        else:
+            x = states.astype(self.dtype)
+        layers = self.layers(attention_mask, segments, position)[first_layer:stop_layer]
         x = run_layers(layers, x, attention_mask, dropout_seeds, segments, **mixup)
-        return self.output(x)
+        return self.output(x) if stop_layer is None else x
 
     def embed(self, *inputs):
         return Embeddings(self.config, name="embeddings")(*inputs)

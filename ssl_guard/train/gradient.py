@@ -21,7 +21,7 @@ from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import optim
 from ssl_guard.steps.state import TrainState
 from ssl_guard.steps.training import NOT_PACKED
-from ssl_guard.train import head_init, loop, monitor
+from ssl_guard.train import frozen, head_init, loop, monitor
 from ssl_guard.train.result import Result, Run
 
 
@@ -48,6 +48,30 @@ def build(config: ConfigDict) -> Run:
     prepared = processes.first_process_first(lambda: prepare(config, views=algorithm.views))
     _check_batches(config, prepared)
     labels = inference.labels_of(prepared.labelled)
+    pool_size = len(prepared.unlabelled) if algorithm.views else 0
+
+    # Scoring of records. A bfloat16 run may score dev in float32 too, to compare.
+    model = scorer.build_model(config, prepared.model_folder, algorithm.extra_classes)
+    params = scorer.initial_params(config, model, prepared.model_folder)
+    if config.model.head_init == "logistic":
+        params |= {"head": head_init.logistic(config, model, params, prepared, mesh)}
+    if config.train.cache_frozen:
+        prepared, layers = frozen.cache(config, model, params, prepared, mesh)
+        folder, extra = prepared.model_folder, algorithm.extra_classes
+        model = scorer.build_model(config, folder, extra, cached_layers=layers)
+    score_with = functools.partial(
+        scorer.predict_fn,
+        config,
+        algorithm,
+        tokenizer=prepared.tokenizer,
+        mesh=mesh,
+        labelled=prepared.labelled,
+    )
+    predict_fn, exact_fn = score_with(model), None
+    if config.train.float32_check:
+        folder, extra = prepared.model_folder, algorithm.extra_classes
+        exact_fn = score_with(scorer.build_model(config, folder, extra, dtype="float32"))
+
     batches = pipeline.train_batches(
         prepared.labelled,
         prepared.unlabelled,
@@ -67,25 +91,6 @@ def build(config: ConfigDict) -> Run:
         **own_slice,
         pad_id=prepared.tokenizer.pad_id,
     )
-    pool_size = len(prepared.unlabelled) if algorithm.views else 0
-
-    # Scoring of records. A bfloat16 run may score dev in float32 too, to compare.
-    model = scorer.build_model(config, prepared.model_folder, algorithm.extra_classes)
-    params = scorer.initial_params(config, model, prepared.model_folder)
-    if config.model.head_init == "logistic":
-        params |= {"head": head_init.logistic(config, model, params, prepared, mesh)}
-    score_with = functools.partial(
-        scorer.predict_fn,
-        config,
-        algorithm,
-        tokenizer=prepared.tokenizer,
-        mesh=mesh,
-        labelled=prepared.labelled,
-    )
-    predict_fn, exact_fn = score_with(model), None
-    if config.train.float32_check:
-        folder, extra = prepared.model_folder, algorithm.extra_classes
-        exact_fn = score_with(scorer.build_model(config, folder, extra, dtype="float32"))
 
     settings = optim.Settings(**config.optim)
     tx, schedule = optim.from_settings(
@@ -196,6 +201,11 @@ def _check_support(config: ConfigDict, algorithm: algorithms.Algorithm) -> None:
         raise BadInput(f"{config.algorithm}: {NOT_PACKED}")
     if config.model.head_init == "logistic":
         head_init.check(config, algorithm)
+    if config.train.cache_frozen and algorithm.forward is not None:
+        raise BadInput(
+            f"{config.algorithm} works inside the model, also below the frozen layers: unset "
+            "config.train.cache_frozen."
+        )
     if algorithm.forward is None and not algorithm.logistic_head:
         return
     for key, value in (

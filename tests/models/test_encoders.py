@@ -531,3 +531,22 @@ def test_relative_bias_of_mpnet_is_a_table_lookup():
 def test_the_longest_text_is_what_the_positions_allow(model_type, options, tokens):
     config = ARCHITECTURES[model_type][0].from_json({"max_position_embeddings": 40, **options})
     assert config.max_tokens == tokens
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_states_of_the_lowest_layers_take_their_place(model, alone, states, layers):
+    _, encoder, params, _ = model
+    apply = jax.jit(
+        lambda params, *inputs, states=None, stop=None: encoder.apply(
+            {"params": params}, *inputs, states=states, first_layer=layers, stop_layer=stop
+        ),
+        static_argnames="stop",
+    )
+    below = apply(params, *alone, stop=layers)
+    kept = {f"layer_{number}" for number in range(layers)} | {"embeddings", "embeddings_projection"}
+    above = jax.tree.map(np.copy, params)
+    for name in kept & params.keys():  # never read again
+        above[name] = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params[name])
+    hidden = apply(above, *alone, states=below)
+    for row, expected in enumerate(states):
+        assert_same(hidden[row, : len(expected)], expected)

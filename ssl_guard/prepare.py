@@ -51,6 +51,7 @@ class Prepared(NamedTuple):
     labelled: Records
     unlabelled: Records | None
     strong: Mixture | None
+    pool_corpora: np.ndarray  # int [unlabelled rows]: 0 for the corpus's own, then by added corpus
     soft_labels: soft_labels.SoftLabels | None  # if config.data.soft_labels names them
     dev: Records
     test: Records
@@ -83,7 +84,9 @@ class DataSpec:
             prompts=data.prompt_corpus,
             unlabelled=names_in(data.unlabelled_corpus),
             test=data.test_corpus,
+            other_tests=names_in(data.other_tests),
         )
+        self.pool_weights = tuple(data.unlabelled_weights)
         self.split = SplitSpec(
             seed=config.seed,
             labelled=data.labelled,
@@ -134,6 +137,9 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
             f"{split.name}: no unlabelled rows are left after {spec.split.sizes}: lower these "
             "numbers of config.data, or use configs/supervised.py."
         )
+    pool_corpora = np.array([source.origins[example.id] for example in pool], int)
+    if views:
+        _check_weights(spec, pool_corpora)
     # The rows to learn from. The split itself does not depend on all_labels.
     taught, taught_view = rows["labelled"], "labelled"
     if spec.all_labels:
@@ -144,12 +150,19 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
     if "strong" in views:
         text_sets = select.open_or_make(spec.sets, source, overwrite=overwrite)
     left_out = set(split.left_out)
+    left_out_rows = [example for example in source.corpus.examples if example.id in left_out]
     near = contamination.near_test(
         rows,
-        [example for example in source.corpus.examples if example.id in left_out],
+        left_out_rows,
         {name: text_set.views(pool) for name, text_set in text_sets.items()},
         model_folder,
+        source.other_tests,
     )
+    removed_of = [
+        source.origins[example.id]
+        for example, is_near in zip(left_out_rows, near["left_out"], strict=True)
+        if is_near
+    ]
 
     encoded_by = {"tokenizer_sha256": tokenizer.sha256, "max_length": tokenizer.max_length}
     made_from = source.hashes | encoded_by
@@ -193,6 +206,7 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         labelled=records["labelled"],
         unlabelled=records.get("unlabelled"),
         strong=strong,
+        pool_corpora=pool_corpora,
         soft_labels=soft,
         dev=records["dev"],
         test=records["test"],
@@ -204,7 +218,14 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         texts={name: rows[name] for name in records} | {"labelled": taught},
         contamination=contamination.counts(near),
         summary=_summary(source, records, strong)
-        | {"test_groups": int(groups["test"].max()) + 1, "labels_used": len(taught)},
+        | {
+            "pool": {
+                name: {"rows": int((pool_corpora == n).sum()), "near_test": removed_of.count(n)}
+                for n, name in enumerate(spec.corpora.pool)
+            },
+            "test_groups": int(groups["test"].max()) + 1,
+            "labels_used": len(taught),
+        },
         hashes=made_from | {"weights_sha256": sha256_file(model_folder / "model.safetensors")},
         shards_sha256={
             m["view"]: hashlib.sha256(json.dumps(m).encode()).hexdigest() for m in manifests
@@ -232,6 +253,24 @@ def views_of(config: ConfigDict) -> tuple[str, ...]:
         pooled = config.algorithm == "graph" and config.graph.nodes == "pool"
         return ("weak",) if pooled else ()
     return algorithms.build(config.algorithm, **config[config.algorithm]).views
+
+
+def _check_weights(spec: DataSpec, pool_corpora: np.ndarray) -> None:
+    """Raises BadInput unless every corpus of the pool has a weight and a row, or none a weight."""
+    weights, names = spec.pool_weights, spec.corpora.pool
+    if not weights:
+        return
+    if len(weights) != len(names):
+        raise BadInput(
+            f"config.data.unlabelled_weights = {weights} must have {len(names)} numbers, for "
+            f"{', '.join(names)}, or be ()."
+        )
+    for number, name in enumerate(names):
+        if not (pool_corpora == number).any():
+            raise BadInput(
+                f"config.data.unlabelled_weights: no row of {name} is in the unlabelled pool: "
+                "leave that corpus out, or set the weights to ()."
+            )
 
 
 def _summary(source: assemble.Source, records: dict, strong: Mixture | None) -> dict:

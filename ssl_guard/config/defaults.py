@@ -24,6 +24,11 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     data.test_corpus = ""  # another corpus that provides the test rows; "": draws data.test rows
     # Comma-separated corpora whose rows join the unlabelled pool. Their labels are not read.
     data.unlabelled_corpus = ""
+    # Shares of a batch: of the pool's rows of data.corpus, then of each corpus above, such
+    # as (1.0, 3.0); () draws every row of the pool once in an epoch.
+    data.unlabelled_weights = ()
+    # Comma-separated corpora: no row of the pool may be a near-duplicate of one of their prompts.
+    data.other_tests = ""
     data.soft_labels = ""  # folder of a `teach` command, for configs/self_training.py
     # Columns of files. A file with other columns names them after its path, in any config key:
     # more.csv?prompt=text&label=toxic

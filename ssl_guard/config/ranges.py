@@ -21,6 +21,7 @@ RANGES = {
     "data.dev": COUNT,
     "data.test": COUNT,
     "data.calibration": COUNT_OR_NONE,
+    "data.unlabelled_weights": POSITIVE,
     "data.max_length": COUNT,
     "data.buckets": COUNT,
     "data.num_shapes": COUNT_OR_NONE,

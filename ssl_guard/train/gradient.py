@@ -61,6 +61,8 @@ def build(config: ConfigDict) -> Run:
         window_steps=config.data.window_steps,
         sort_by_length=config.data.sort_by_length,
         strata=labels if config.data.stratified_batches else None,
+        pool_corpora=prepared.pool_corpora,
+        pool_weights=tuple(config.data.unlabelled_weights),
         num_shapes=config.data.num_shapes,
         one_length=algorithm.forward is not None,
         pack_groups=sharding.row_shards(mesh) if config.data.packing else 0,
@@ -168,7 +170,7 @@ def build(config: ConfigDict) -> Run:
 
 
 def _check_batches(config: ConfigDict, prepared: Prepared) -> None:
-    """Raises BadInput for a batch with more rows than there are to draw from."""
+    """Raises BadInput for a batch with more rows, or more of a corpus, than there are to draw."""
     for side in ("labelled", "unlabelled"):
         rows, batch = getattr(prepared, side), config.train[f"{side}_batch"]
         if rows is not None and batch > len(rows):
@@ -176,6 +178,16 @@ def _check_batches(config: ConfigDict, prepared: Prepared) -> None:
                 f"config.train.{side}_batch = {batch} is larger than the {len(rows)} {side} rows: "
                 "lower it, or give more rows."
             )
+    weights, batch = np.array(config.data.unlabelled_weights), config.train.unlabelled_batch
+    if prepared.unlabelled is None or not len(weights):
+        return
+    rows = np.bincount(prepared.pool_corpora)
+    if (short := np.flatnonzero(batch * weights / weights.sum() > rows)).size:
+        raise BadInput(
+            f"config.data.unlabelled_weights = {tuple(weights.tolist())}: a batch of {batch} would "
+            f"repeat rows of corpus {short[0] + 1}, of which {rows[short[0]]} are in the pool: "
+            "lower that weight or config.train.unlabelled_batch."
+        )
 
 
 def _check_support(config: ConfigDict, algorithm: algorithms.Algorithm) -> None:

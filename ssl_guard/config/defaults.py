@@ -29,6 +29,7 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     data.unlabelled_weights = ()
     # Comma-separated corpora: no row of the pool may be a near-duplicate of one of their prompts.
     data.other_tests = ""
+    data.exact_neighbours = 100_000  # rows above which neighbours are found approximately, by faiss
     data.soft_labels = ""  # folder of a `teach` command, for configs/self_training.py
     # Columns of files. A file with other columns names them after its path, in any config key:
     # more.csv?prompt=text&label=toxic

@@ -22,6 +22,7 @@ RANGES = {
     "data.test": COUNT,
     "data.calibration": COUNT_OR_NONE,
     "data.unlabelled_weights": POSITIVE,
+    "data.exact_neighbours": COUNT_OR_NONE,
     "data.max_length": COUNT,
     "data.buckets": COUNT,
     "data.num_shapes": COUNT_OR_NONE,

@@ -143,7 +143,7 @@ def _fitted(workdir: Path, config, report: dict):
         return features_of(records.examples, records)
 
     if config.algorithm == "graph":
-        settings = graph_model.Settings(**config.graph)
+        settings = graph_model.Settings.of(config)
         return graph_model.load(workdir), lambda weights, records: graph_model.predict(
             weights, features(records), settings
         )
@@ -157,7 +157,7 @@ def _fitted(workdir: Path, config, report: dict):
 def kinds_of(config) -> tuple[str, ...]:
     """Returns the kinds of features that a method with a closed form reads."""
     if config.algorithm == "graph":
-        return graph_model.Settings(**config.graph).kinds
+        return graph_model.Settings.of(config).kinds
     return {"tfidf_logistic": ("tfidf",), "logistic_regression": ("encoder",)}[config.algorithm]
 
 

@@ -8,6 +8,7 @@ Existing data is used if it fits the config; otherwise it is refused, or made ag
     data/shards/<split>/<view>/                labelled, unlabelled, dev, test, calibration,
                                                unlabelled-<set>
     data/features/                             the frozen encoder's, see evaluation/scorer.py
+    data/neighbours/                           see train/neighbour_views.py
 """
 
 import hashlib
@@ -44,7 +45,8 @@ SHARDS = 4  # files per view; more only for pools of millions
 class Prepared(NamedTuple):
     """A run's data.
 
-    unlabelled and strong are None if the algorithm has no such view; calibration and its groups are
+    unlabelled and strong are None if the algorithm has no such view, strong also if the views are
+    neighbours, see train/neighbour_views.py; calibration and its groups are
     None if config.data.calibration is 0.
     """
 
@@ -98,7 +100,7 @@ class DataSpec:
         )
         self.sets = select.SetsSpec(
             root=self.data_dir / "augmented",
-            names=tuple(augment.sets) or (augment.name,),
+            names=() if augment.neighbours else tuple(augment.sets) or (augment.name,),
             weights=tuple(augment.weights),
             own=augment.name,
             ops=tuple(augment.ops),

@@ -76,6 +76,9 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     augment.tfidf.p = 0.3  # expected share of words replaced
     augment.sets = ()  # names of the sets to train on; () for augment.name alone
     augment.weights = ()  # sampling weights of the sets; () for equal ones
+    # Nearest rows of the pool that are a row's strong views in place of the sets; 0 for the sets
+    augment.neighbours = 0  # see train/neighbour_views.py
+    augment.features = ("lsa",)  # of the cosine of neighbours: one or more of lsa, tfidf, encoder
 
     augment.gates = gates = ConfigDict()  # filters on the views that `ops` makes; off by default
     gates.refusal = False  # True rejects views in which the rewriting model refused

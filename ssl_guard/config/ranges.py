@@ -29,6 +29,7 @@ RANGES = {
     "data.window_steps": COUNT,
     "augment.copies": COUNT,
     "augment.weights": POSITIVE,
+    "augment.neighbours": COUNT_OR_NONE,
     "augment.gates.overlap": SHARE,
     "augment.gates.length": NOT_NEGATIVE,
     "augment.gates.language": SHARE,

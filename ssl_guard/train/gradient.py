@@ -14,14 +14,14 @@ from ssl_guard.algorithms import selection
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference, metrics, scorer
-from ssl_guard.prepare import Prepared, prepare
+from ssl_guard.prepare import Prepared
 from ssl_guard.runtime import processes, sharding
 from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import optim
 from ssl_guard.steps.state import TrainState
 from ssl_guard.steps.training import NOT_PACKED
-from ssl_guard.train import head_init, loop, monitor
+from ssl_guard.train import head_init, loop, monitor, neighbour_views
 from ssl_guard.train.result import Result, Run
 
 
@@ -45,7 +45,9 @@ def build(config: ConfigDict) -> Run:
     )
     sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
     own_slice = sharding.own_slice(mesh)
-    prepared = processes.first_process_first(lambda: prepare(config, views=algorithm.views))
+    prepared = processes.first_process_first(
+        lambda: neighbour_views.prepare(config, views=algorithm.views)
+    )
     _check_batches(config, prepared)
     labels = inference.labels_of(prepared.labelled)
     batches = pipeline.train_batches(

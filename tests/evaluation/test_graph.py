@@ -354,7 +354,7 @@ def test_views_are_encoded_once(run, tmp_path):
         return np.full((len(records), 2), len(views), float)
 
     def features(records, made_from=("a",)):
-        return scorer._encoded_once(encode, folder, list(made_from), records)[0, 0]
+        return scorer.stored_once(encode, folder, list(made_from), records)[0, 0]
 
     prepared = prepare(config, views=())
     assert [features(prepared.dev) for _ in range(3)] == [1, 1, 1]

@@ -45,9 +45,9 @@ SHARDS = 4  # files per view; more only for pools of millions
 class Prepared(NamedTuple):
     """A run's data.
 
-    unlabelled and strong are None if the algorithm has no such view, strong also if the views are
-    neighbours, see train/neighbour_views.py; calibration and its groups are
-    None if config.data.calibration is 0.
+    unlabelled and strong are None if the algorithm has no such view; strong also if the views are
+    neighbours, which train/neighbour_views.py adds; calibration and its groups are None if
+    config.data.calibration is 0.
     """
 
     labelled: Records

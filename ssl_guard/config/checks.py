@@ -79,6 +79,7 @@ def check(config: ConfigDict) -> None:
     )
     _check_patterns(config.optim.freeze)
     _check_sets(config.augment)
+    _check_neighbours(config.augment)
 
 
 def _check_patterns(patterns: tuple[str, ...]) -> None:
@@ -106,12 +107,14 @@ def _check_sets(augment: ConfigDict) -> None:
         f"config.augment.sets = {sets}, or () for equal ones.",
     )
 
+
+def _check_neighbours(augment: ConfigDict) -> None:
+    sets, features = tuple(augment.sets), tuple(augment.features)
     _require(
         not (augment.neighbours and sets),
-        f"config.augment.neighbours = {augment.neighbours} stand in place of config.augment.sets = "
-        f"{sets}: set one of the two.",
+        f"config.augment.neighbours = {augment.neighbours} replaces the views of "
+        f"config.augment.sets = {sets}: set only one of the two.",
     )
-    features = tuple(augment.features)
     _require(
         len(features) > 0 and set(features) <= {"lsa", "tfidf", "encoder"},
         f"config.augment.features = {features}: name one or more of lsa, tfidf and encoder.",

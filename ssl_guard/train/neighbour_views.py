@@ -45,8 +45,8 @@ class Neighbours(Records):
 def prepare(config: ConfigDict, *, views: tuple[str, ...]) -> data.Prepared:
     """Prepares the data of a run, with neighbours as strong views if config.augment asks for them.
 
-    views: the algorithm's. The indices are stored in config.data.dir. Raises BadInput as
-    `prepare.prepare` does, and for the encoder's features with several processes.
+    views: the algorithm's. Neighbours are found once and stored in config.data.dir. Raises BadInput
+    as `prepare.prepare` does, and for the encoder's features with several processes.
     """
     prepared = data.prepare(config, views=views)
     if not config.augment.neighbours or "strong" not in views:
@@ -67,11 +67,10 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...]) -> data.Prepared:
         )
         return nearest(graph.join([features[kind] for kind in kinds]), k, exact_rows=exact_rows)
 
-    made_from = [
-        *(kinds, k, len(pool) > exact_rows),
-        *(prepared.hashes, prepared.labelled.manifest["shards"]),  # LSA and TF-IDF read both sides
-        *((config.model.to_dict(), config.data.packing) if "encoder" in kinds else ()),
-    ]
+    # Vocabularies are fitted on the labelled rows too.
+    made_from = [kinds, k, len(pool) > exact_rows, prepared.hashes, prepared.labelled.manifest]
+    if "encoder" in kinds:
+        made_from += [config.model.to_dict(), config.data.packing]
     indices = scorer.stored_once(search, Path(config.data.dir, "neighbours"), made_from, pool)
     sha256 = hashlib.sha256(indices.tobytes()).hexdigest()
     return prepared._replace(
@@ -83,8 +82,8 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...]) -> data.Prepared:
 def nearest(features, k: int, *, exact_rows: int) -> np.ndarray:
     """Finds the k nearest other rows by cosine, int32 [rows, k], fewer columns if there are fewer.
 
-    features: [rows, n], dense or sparse. A row stands in place of a neighbour with which it has no
-    positive cosine, such as those of a text without a known word, and of that of a single row.
+    features: [rows, n], dense or sparse. A neighbour without a positive cosine is replaced by the
+    row itself, as for a text without a known word. A single row is its own neighbour.
     """
     own = np.arange(features.shape[0], dtype=np.int32)[:, None]
     if len(own) == 1:

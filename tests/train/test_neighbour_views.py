@@ -10,6 +10,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ssl_guard import config as base
+from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import graph, scorer
 from ssl_guard.train import neighbour_views
@@ -59,6 +60,39 @@ def test_a_rows_strong_views_are_its_nearest_rows_of_the_pool(folder):
     np.testing.assert_array_equal(run.strong.lengths, [len(r["input_ids"]) for r in records])
 
 
+def test_every_epoch_shows_a_rows_next_neighbour(folder):
+    run = prepared(folder, **{"augment.neighbours": 3})
+    expected = brute_force(lsa(run), 3)
+
+    def texts(view):
+        masks = view["attention_mask"].astype(bool)
+        return [
+            tuple(ids[mask].tolist()) for ids, mask in zip(view["input_ids"], masks, strict=True)
+        ]
+
+    def batches(seed):
+        return list(
+            pipeline.train_batches(
+                *(run.labelled, run.unlabelled, run.strong),
+                **{"seed": seed, "steps": 9, "labelled_batch": 2, "unlabelled_batch": 30},
+                **{"buckets": (64,), "pad_id": run.tokenizer.pad_id},
+            )
+        )
+
+    found = batches(seed=0)  # three epochs of 90 rows
+    tokens = [tuple(record["input_ids"].tolist()) for record in run.unlabelled]
+    shown = {i: [] for i in range(90)}
+    for batch in found:
+        assert texts(batch["weak"]) == [tokens[i] for i in batch["index"]]
+        for i, text in zip(batch["index"].tolist(), texts(batch["strong"]), strict=True):
+            shown[i].append(text)
+    for i, neighbours in enumerate(expected):
+        assert sorted(shown[i]) == sorted(tokens[j] for j in neighbours)
+    jax.tree.map(np.testing.assert_array_equal, batches(seed=0), found)
+    first = [batches(seed)[0]["strong"]["input_ids"].tolist() for seed in (0, 1)]
+    assert first[0] != first[1]
+
+
 @pytest.mark.parametrize("kinds", [("encoder",), ("tfidf",), ("tfidf", "lsa")])
 def test_features_are_those_asked_for(folder, kinds):
     config = smoke(folder, "neighbours", **{"augment.features": kinds})
@@ -97,13 +131,15 @@ def test_few_equal_and_empty_rows():
     assert found.dtype == np.int32
     np.testing.assert_array_equal(found, brute_force(x, 3))
     assert find([[1, 1], [1, 1], [1, 0]], 1)[:2].tolist() == [[1], [0]]  # equal rows
+    for i, row in enumerate(find([[1, 2]] * 9, 3).tolist()):  # more equal rows than neighbours
+        assert i not in row and len(set(row)) == 3
     assert find([[1, 1], [0, 0], [1, 0]], 1).tolist() == [[2], [1], [0]]  # a text without words
     assert find([[1, 0], [-1, 0]], 1).tolist() == [[0], [1]]  # opposites
 
 
 def test_settings_that_do_not_fit(folder, monkeypatch):
     for changes, message in (
-        ({"augment.sets": ("tfidf",)}, "set one of the two"),
+        ({"augment.sets": ("tfidf",)}, "set only one of the two"),
         ({"augment.features": ("words",)}, "name one or more of lsa, tfidf and encoder"),
         ({"augment.features": ()}, "name one or more of lsa, tfidf and encoder"),
         ({"data.prompt_corpus": "p.jsonl"}, "rows of both tasks"),

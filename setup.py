@@ -73,6 +73,7 @@ setup(
             "sentencepiece>=0.2",
             "torch>=2.6",
         ],
+        "neighbours": ["faiss-cpu>=1.9"],  # approximate nearest neighbours in large pools
         "tensorboard": ["tensorboardX>=2.6"],
     },
 )

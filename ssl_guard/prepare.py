@@ -9,6 +9,7 @@ Existing data is used if it fits the config; otherwise it is refused, or made ag
                                                unlabelled-<set>
     data/features/                             the frozen encoder's, see evaluation/scorer.py
     data/activations/                          of frozen layers, see train/frozen.py
+    data/neighbours/                           see train/neighbour_views.py
 """
 
 import hashlib
@@ -45,13 +46,15 @@ SHARDS = 4  # files per view; more only for pools of millions
 class Prepared(NamedTuple):
     """A run's data.
 
-    unlabelled and strong are None if the algorithm has no such view; calibration and its groups are
-    None if config.data.calibration is 0.
+    unlabelled and strong are None if the algorithm has no such view; strong also if the views are
+    neighbours, which train/neighbour_views.py adds; calibration and its groups are None if
+    config.data.calibration is 0.
     """
 
     labelled: Records
     unlabelled: Records | None
     strong: Mixture | None
+    pool_corpora: np.ndarray  # int [unlabelled rows]: 0 for the corpus's own, then by added corpus
     soft_labels: soft_labels.SoftLabels | None  # if config.data.soft_labels names them
     dev: Records
     test: Records
@@ -84,7 +87,9 @@ class DataSpec:
             prompts=data.prompt_corpus,
             unlabelled=names_in(data.unlabelled_corpus),
             test=data.test_corpus,
+            other_tests=names_in(data.other_tests),
         )
+        self.pool_weights = tuple(data.unlabelled_weights)
         self.split = SplitSpec(
             seed=config.seed,
             labelled=data.labelled,
@@ -96,7 +101,7 @@ class DataSpec:
         )
         self.sets = select.SetsSpec(
             root=self.data_dir / "augmented",
-            names=tuple(augment.sets) or (augment.name,),
+            names=() if augment.neighbours else tuple(augment.sets) or (augment.name,),
             weights=tuple(augment.weights),
             own=augment.name,
             ops=tuple(augment.ops),
@@ -135,6 +140,9 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
             f"{split.name}: no unlabelled rows are left after {spec.split.sizes}: lower these "
             "numbers of config.data, or use configs/supervised.py."
         )
+    pool_corpora = np.array([source.origins[example.id] for example in pool], int)
+    if views:
+        _check_weights(spec, pool_corpora)
     # The rows to learn from. The split itself does not depend on all_labels.
     taught, taught_view = rows["labelled"], "labelled"
     if spec.all_labels:
@@ -145,12 +153,19 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
     if "strong" in views:
         text_sets = select.open_or_make(spec.sets, source, overwrite=overwrite)
     left_out = set(split.left_out)
+    left_out_rows = [example for example in source.corpus.examples if example.id in left_out]
     near = contamination.near_test(
         rows,
-        [example for example in source.corpus.examples if example.id in left_out],
+        left_out_rows,
         {name: text_set.views(pool) for name, text_set in text_sets.items()},
         model_folder,
+        source.other_tests,
     )
+    removed_of = [
+        source.origins[example.id]
+        for example, is_near in zip(left_out_rows, near["left_out"], strict=True)
+        if is_near
+    ]
 
     encoded_by = {"tokenizer_sha256": tokenizer.sha256, "max_length": tokenizer.max_length}
     made_from = source.hashes | encoded_by
@@ -194,6 +209,7 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         labelled=records["labelled"],
         unlabelled=records.get("unlabelled"),
         strong=strong,
+        pool_corpora=pool_corpora,
         soft_labels=soft,
         dev=records["dev"],
         test=records["test"],
@@ -205,7 +221,14 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
         texts={name: rows[name] for name in records} | {"labelled": taught},
         contamination=contamination.counts(near),
         summary=_summary(source, records, strong)
-        | {"test_groups": int(groups["test"].max()) + 1, "labels_used": len(taught)},
+        | {
+            "pool": {
+                name: {"rows": int((pool_corpora == n).sum()), "near_test": removed_of.count(n)}
+                for n, name in enumerate(spec.corpora.pool)
+            },
+            "test_groups": int(groups["test"].max()) + 1,
+            "labels_used": len(taught),
+        },
         hashes=made_from | {"weights_sha256": sha256_file(model_folder / "model.safetensors")},
         shards_sha256={
             m["view"]: hashlib.sha256(json.dumps(m).encode()).hexdigest() for m in manifests
@@ -233,6 +256,24 @@ def views_of(config: ConfigDict) -> tuple[str, ...]:
         pooled = config.algorithm == "graph" and config.graph.nodes == "pool"
         return ("weak",) if pooled else ()
     return algorithms.build(config.algorithm, **config[config.algorithm]).views
+
+
+def _check_weights(spec: DataSpec, pool_corpora: np.ndarray) -> None:
+    """Raises BadInput unless every corpus of the pool has a weight and a row, or none a weight."""
+    weights, names = spec.pool_weights, spec.corpora.pool
+    if not weights:
+        return
+    if len(weights) != len(names):
+        raise BadInput(
+            f"config.data.unlabelled_weights = {weights} must have {len(names)} numbers, for "
+            f"{', '.join(names)}, or be ()."
+        )
+    for number, name in enumerate(names):
+        if not (pool_corpora == number).any():
+            raise BadInput(
+                f"config.data.unlabelled_weights: no row of {name} is in the unlabelled pool: "
+                "leave that corpus out, or set the weights to ()."
+            )
 
 
 def _summary(source: assemble.Source, records: dict, strong: Mixture | None) -> dict:

@@ -112,6 +112,7 @@ def test_each_heavy_library_has_one_door():
     assert importers("grain") == {"data"}
     assert importers("tensorflow_datasets") == {"data"}
     assert files_importing("matplotlib") == {"report/plots.py"}
+    assert files_importing("faiss") == {"evaluation/nearest.py"}
     assert importers("httpx2", "tenacity", "llama_cpp") <= {
         "augment",
         "evaluation",

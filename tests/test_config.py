@@ -155,6 +155,7 @@ def test_known_overrides_pass():
         ("augment.sets", ("a", "a"), "names a set twice"),
         ("augment.weights", (1.0, 2.0), "for each of config.augment.sets = ()"),
         ("augment.weights", (0.0,), "in (0, 1e6]"),
+        ("data.unlabelled_weights", (1.0, 0.0), "config.data.unlabelled_weights = 0.0 must be in"),
     ],
 )
 def test_values_no_run_can_use(key, value, words):
@@ -176,6 +177,7 @@ def numeric_keys():
                 if argument.annotation in (int, float, tuple[float, ...]):
                     yield f"{prefix}{name}.{argument.name}"
     yield from ("augment.gates.length", "augment.weights", "remixmatch.prior")  # () by default
+    yield "data.unlabelled_weights"
 
 
 @pytest.mark.parametrize("key", sorted(set(numeric_keys())))

@@ -85,6 +85,7 @@ def test_the_tables_of_the_sweeps_come_from_their_records(experiment):
     "script",
     [
         "faults/kill_matrix.py",
+        "neighbours/measure.py",
         "speed/encoders.py",
         "speed/deberta.py",
         "speed/bookkeeping.py",

@@ -76,8 +76,14 @@ def check(config: ConfigDict) -> None:
         list(axes.values()).count(-1) <= 1 and all(n >= 1 or n == -1 for n in axes.values()),
         f"config.mesh = {axes} must have sizes of at least 1, or one -1 for the remaining devices.",
     )
+    _require(
+        not (config.augment.neighbours and data.prompt_corpus),
+        "config.augment.neighbours would join rows of both tasks: set it to 0, or unset "
+        "config.data.prompt_corpus.",
+    )
     _check_patterns(config.optim.freeze)
     _check_sets(config.augment)
+    _check_neighbours(config.augment)
 
 
 def _check_patterns(patterns: tuple[str, ...]) -> None:
@@ -103,6 +109,19 @@ def _check_sets(augment: ConfigDict) -> None:
         not weights or (len(weights) == max(len(sets), 1) and min(weights) > 0),
         f"config.augment.weights = {weights} must be a positive number for each of "
         f"config.augment.sets = {sets}, or () for equal ones.",
+    )
+
+
+def _check_neighbours(augment: ConfigDict) -> None:
+    sets, features = tuple(augment.sets), tuple(augment.features)
+    _require(
+        not (augment.neighbours and sets),
+        f"config.augment.neighbours = {augment.neighbours} replaces the views of "
+        f"config.augment.sets = {sets}: set only one of the two.",
+    )
+    _require(
+        len(features) > 0 and set(features) <= {"lsa", "tfidf", "encoder"},
+        f"config.augment.features = {features}: name one or more of lsa, tfidf and encoder.",
     )
 
 

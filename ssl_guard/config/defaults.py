@@ -24,6 +24,12 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     data.test_corpus = ""  # another corpus that provides the test rows; "": draws data.test rows
     # Comma-separated corpora whose rows join the unlabelled pool. Their labels are not read.
     data.unlabelled_corpus = ""
+    # Shares of a batch: of the pool's rows of data.corpus, then of each corpus above, such
+    # as (1.0, 3.0); () draws every row of the pool once in an epoch.
+    data.unlabelled_weights = ()
+    # Comma-separated corpora: no row of the pool may be a near-duplicate of one of their prompts.
+    data.other_tests = ""
+    data.exact_neighbours = 100_000  # rows above which neighbours are found approximately, by faiss
     data.soft_labels = ""  # folder of a `teach` command, for configs/self_training.py
     # Columns of files. A file with other columns names them after its path, in any config key:
     # more.csv?prompt=text&label=toxic
@@ -70,6 +76,9 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     augment.tfidf.p = 0.3  # expected share of words replaced
     augment.sets = ()  # names of the sets to train on; () for augment.name alone
     augment.weights = ()  # sampling weights of the sets; () for equal ones
+    # Nearest rows of the pool that are a row's strong views in place of the sets; 0 for the sets
+    augment.neighbours = 0  # see train/neighbour_views.py
+    augment.features = ("lsa",)  # of the cosine of neighbours: one or more of lsa, tfidf, encoder
 
     augment.gates = gates = ConfigDict()  # filters on the views that `ops` makes; off by default
     gates.refusal = False  # True rejects views in which the rewriting model refused

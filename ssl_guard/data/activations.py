@@ -58,13 +58,21 @@ def with_states(
 
     Raises BadInput for a disk that is full or not writable.
     """
-    made_from = {"shards": records.manifest["shards"]} | made_from
+    made_from = {"tokens_sha256": _tokens_sha256(records)} | made_from
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     if not _whole(folder / key):
         with tfrecord_io.disk_errors("the activations", folder):
             _write(folder / key, records, batches, width, made_from)
     # A memory map: states are many times larger than tokens.
     return WithStates(records, np.load(folder / key / "states.npy", mmap_mode="r"))
+
+
+def _tokens_sha256(records: Records) -> str:
+    """Hashes the tokens of records: some rows of a view have the manifest of the whole view."""
+    digest = hashlib.sha256(records.lengths.astype("<i4").tobytes())
+    for row in records:
+        digest.update(np.array([row["second"], *row["input_ids"]], "<i4").tobytes())
+    return digest.hexdigest()
 
 
 def _whole(folder: Path) -> bool:

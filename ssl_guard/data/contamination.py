@@ -42,18 +42,26 @@ def pretraining(model_folder: Path) -> Shingles | None:
     return Shingles.load(path) if path.exists() else None
 
 
+def near(examples: Sequence[Example], tests: Sequence[Example]) -> np.ndarray:
+    """Finds the examples whose prompt is near one of the tests, bool [examples]."""
+    known = Known(Shingles.of(example.prompt for example in tests))
+    return known.near(Shingles.of(example.prompt for example in examples))
+
+
 def near_test(
     rows: Mapping[str, Sequence[Example]],
     left_out: Sequence[Example],
     augmented: Mapping[str, Iterable[tuple]],
     model_folder: Path,
+    other_tests: Sequence[Example] = (),
 ) -> dict[str, np.ndarray]:
     """Finds the prompts of every pool that are near a test prompt: {pool: bool [prompts]}.
 
     rows: examples by side; left_out: examples on no side; augmented: views, (example, copy,
-    prompt, response), by set. The pools are the sides but "test", "left_out", "augmented/<set>",
-    and "pretraining", the prompts that the model was pre-trained on, if known. Raises BadInput if
-    one of the last is near a test prompt, since it cannot be removed from the model.
+    prompt, response), by set; other_tests: further test rows. The pools are the sides but "test",
+    "left_out", "augmented/<set>", and "pretraining", the prompts that the model was pre-trained on,
+    if known. Raises BadInput if one of the last is near a test prompt, since it cannot be removed
+    from the model.
     """
     examples = {side: rows[side] for side in rows if side != "test"} | {"left_out": left_out}
     pools = {name: Shingles.of(e.prompt for e in part) for name, part in examples.items()}
@@ -62,7 +70,7 @@ def near_test(
     read = pretraining(model_folder)
     if read is not None:
         pools["pretraining"] = read
-    known = Known(Shingles.of(example.prompt for example in rows["test"]))
+    known = Known(Shingles.of(example.prompt for example in (*rows["test"], *other_tests)))
     near = {name: known.near(pool) for name, pool in pools.items()}
     if read is not None and near["pretraining"].any():
         raise BadInput(

@@ -37,6 +37,8 @@ def train_batches(
     window_steps: int = 16,
     sort_by_length: bool = False,
     strata: np.ndarray | None = None,
+    pool_corpora: np.ndarray | None = None,
+    pool_weights: Sequence[float] = (),
     num_shapes: int = 0,
     one_length: bool = False,
     pack_groups: int = 0,
@@ -58,6 +60,8 @@ def train_batches(
         batches are not random: if length depends on the class, a batch may lack a class.
     strata: int [labelled], such as the labels; each labelled batch has the shares of all labelled
         rows, to within a row. Not applied to sorted or packed batches; None for none.
+    pool_corpora: int [pool], the number of each row's corpus, for pool_weights: the shares of the
+        corpora in a batch, see sampling.weighted_orders; () draws every row once in an epoch.
     num_shapes: 0 pads all views of a step to the bucket of its longest row. Otherwise the number of
         compiled shapes, a length for each view (the same one with `one_length`), which are chosen
         from the run's first steps, see data/bucketing.py. A later step that fits none of them uses
@@ -77,8 +81,9 @@ def train_batches(
         soft_label, soft_weight: float32 [Bu], with soft_labels
     `row` is the place in the global batch.
 
-    Every epoch visits each row once, in a new order, and uses the row's next strong copy, starting
-    from a random one (of a set drawn by weight, see data/view_mixture.py). Batches continue across
+    Every epoch visits each row once (with pool_weights, at most once, but for a row at the end of
+    its corpus's shuffle), in a new order, and uses the row's next strong copy, starting from a
+    random one (of a set drawn by weight, see data/view_mixture.py). Batches continue across
     epochs; a pool smaller than a batch repeats within it.
 
     Raises BadInput for a record longer than the last bucket and for views that do not fit together.
@@ -115,6 +120,8 @@ def train_batches(
             packed=pack_groups > 0,
             sort_by_length=sort_by_length,
             strata=strata,
+            pool_corpora=pool_corpora,
+            pool_weights=pool_weights,
             own_lengths=num_shapes > 0 and not one_length,
         )
     )

@@ -6,6 +6,7 @@ and calibration are drawn first, so they do not depend on the labelled budget. B
 the labelled rows are the first of one order, which fills 100, 200, 500, 1000, ... rows with whole
 groups. A budget between these splits some groups; their other rows are left out. The test rows may
 also be given, from a separate corpus; their near-duplicates are then left out of other sides.
+Near-duplicates of further test sets are left out of the unlabelled rows alone.
 
 Default values are omitted from the file, so splits written by older versions keep their sha256.
 """
@@ -25,7 +26,12 @@ from ssl_guard.runtime.files import atomic_write
 SCHEMA_VERSION = 1
 SIDES = ("labelled", "unlabelled", "dev", "test", "calibration")
 BALANCES = ("balanced", "natural")  # labelled rows: half of each class, or a random sample
-DEFAULTS = {"calibration": (), "balance": "balanced", "stratified": False}  # omitted from the file
+DEFAULTS = {  # omitted from the file
+    "calibration": (),
+    "balance": "balanced",
+    "stratified": False,
+    "other_tests": "",
+}
 
 FIRST_BUDGET = 100  # smallest number of labelled rows that whole groups fill
 ATTEMPTS = 20  # orders of groups tried, until one fills a side exactly
@@ -38,6 +44,7 @@ class SplitSpec:
 
     calibration: 0 for no such rows. balance: of the labelled rows, one of BALANCES. stratified:
     whether dev, test and calibration have the share of harmful rows that the corpus has.
+    other_tests: hash of the test sets whose near-duplicates are left out of the unlabelled rows.
     """
 
     seed: int
@@ -47,6 +54,7 @@ class SplitSpec:
     calibration: int = 0
     balance: str = "balanced"
     stratified: bool = False
+    other_tests: str = ""
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -59,6 +67,7 @@ class SplitSpec:
         more = f"+{self.calibration}" if self.calibration else ""
         more += "" if self.balance == "balanced" else f".{self.balance}"
         more += ".stratified" if self.stratified else ""
+        more += f".without-{self.other_tests}" if self.other_tests else ""
         return f"{corpus.name}.{corpus.task}.{self.seed}@{self.labelled}{more}"
 
 
@@ -67,8 +76,8 @@ class Split:
     """Ids of each side, in corpus order. Every row of the corpus is in exactly one of the tuples.
 
     left_out: rows without a label whose group is on a side that needs labels, other rows of a group
-    that the labelled budget splits, and near-duplicates of given test rows. asked: SplitSpec.sizes.
-    counts: rows by side and class.
+    that the labelled budget splits, and near-duplicates of given test rows and of other test sets.
+    asked: SplitSpec.sizes. counts: rows by side and class.
     """
 
     name: str
@@ -86,15 +95,23 @@ class Split:
     calibration: tuple[str, ...] = ()
     balance: str = "balanced"
     stratified: bool = False
+    other_tests: str = ""
 
 
-def make_split(corpus: Corpus, spec: SplitSpec, *, given_test: Set[str] = frozenset()) -> Split:
+def make_split(
+    corpus: Corpus,
+    spec: SplitSpec,
+    *,
+    given_test: Set[str] = frozenset(),
+    near_others: Set[str] = frozenset(),
+) -> Split:
     """Draws test, dev and calibration, then the labelled rows; all others are unlabelled.
 
     Labels of unlabelled rows, where they exist, are for diagnostics only. The labelled rows are
     exact in number: half of them harmful, or a random sample if spec.balance is "natural". The
     sizes of the other sides are exact where group sizes permit it, and at most 5% short otherwise.
     given_test: ids of the rows that are the test side, instead of `spec.test` drawn ones.
+    near_others: ids of rows that may not be unlabelled ones, see SplitSpec.other_tests.
 
     Raises BadInput if the corpus cannot give these sides.
     """
@@ -151,7 +168,8 @@ def make_split(corpus: Corpus, spec: SplitSpec, *, given_test: Set[str] = frozen
     ids: dict[str, list[str]] = {side: [] for side in (*sides, "left_out")}
     counts = {side: {"rows": 0, "harmful": 0, "safe": 0, "unknown": 0} for side in ids}
     for example, side in zip(corpus.examples, side_of, strict=True):
-        if example.label is None and side != "unlabelled":
+        unlabelled = side == "unlabelled"
+        if example.id in near_others if unlabelled else example.label is None:
             side = "left_out"
         ids[side].append(example.id)
         counts[side]["rows"] += 1
@@ -166,6 +184,7 @@ def make_split(corpus: Corpus, spec: SplitSpec, *, given_test: Set[str] = frozen
         counts=counts,
         balance=spec.balance,
         stratified=spec.stratified,
+        other_tests=spec.other_tests,
         **{side: tuple(found) for side, found in ids.items()},
     )
 
@@ -322,7 +341,12 @@ def read_split(path: str | Path, corpus: Corpus) -> Split:
 
 
 def load_or_freeze(
-    corpus: Corpus, folder: str | Path, spec: SplitSpec, *, given_test: Set[str] = frozenset()
+    corpus: Corpus,
+    folder: str | Path,
+    spec: SplitSpec,
+    *,
+    given_test: Set[str] = frozenset(),
+    near_others: Set[str] = frozenset(),
 ) -> Split:
     """Reads the frozen split of this name, or draws and freezes it.
 
@@ -332,7 +356,7 @@ def load_or_freeze(
         spec = dataclasses.replace(spec, test=len(given_test))
     path = Path(folder, f"{spec.name(corpus)}.json")
     if not path.exists():
-        split = make_split(corpus, spec, given_test=given_test)
+        split = make_split(corpus, spec, given_test=given_test, near_others=near_others)
         freeze(split, folder)
         return split
     split = read_split(path, corpus)

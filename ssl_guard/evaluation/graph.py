@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
+import scipy.sparse
 from sklearn.preprocessing import normalize
+
+from ssl_guard.evaluation.nearest import EXACT_ROWS, nearest
 
 
 class Graph(NamedTuple):
@@ -32,24 +34,25 @@ class Graph(NamedTuple):
     weights: np.ndarray
 
 
-def join(features: Sequence[np.ndarray]) -> np.ndarray:
+def join(features: Sequence):
     """Joins features, float32 [rows, sum of widths], so that cosines are the mean of the kinds'.
 
-    features: one [rows, width] array for each kind.
+    features: one [rows, width] array for each kind; the result is sparse if one of them is.
     """
-    return (np.hstack([normalize(f) for f in features]) / len(features) ** 0.5).astype(np.float32)
+    stack = scipy.sparse.hstack if any(map(scipy.sparse.issparse, features)) else np.hstack
+    joined = (stack([normalize(f) for f in features]) / len(features) ** 0.5).astype(np.float32)
+    return joined.tocsr() if scipy.sparse.issparse(joined) else joined
 
 
-def neighbours(nodes: np.ndarray, k: int, rows: np.ndarray | None = None) -> Graph:
+def neighbours(nodes, k: int, rows=None, *, exact_rows: int = EXACT_ROWS) -> Graph:
     """Finds the k nearest nodes of every row by cosine, all nodes if there are fewer.
 
     nodes: [nodes, n]; rows: [rows, n], None for the nodes themselves, which are then no neighbours
-    of their own. Distances are computed in blocks of scikit-learn's working memory (1 GiB).
+    of their own; exact_rows: see `nearest`.
     """
-    k = min(k, len(nodes) - (rows is None))
-    search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(nodes)
-    distances, indices = search.kneighbors(rows)
-    similarities = np.clip(1 - distances.astype(np.float64), 0, None)
+    k = min(k, nodes.shape[0] - (rows is None))
+    cosines, indices = nearest(nodes, k, rows, exact_rows=exact_rows)
+    similarities = np.clip(cosines, 0, None)
     total = similarities.sum(axis=1, keepdims=True)
     return Graph(indices, similarities / np.where(total > 0, total, 1))
 

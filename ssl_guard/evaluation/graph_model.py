@@ -19,10 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
+from ml_collections import ConfigDict
 from scipy.special import expit
 
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import baselines, calibrators, graph
+from ssl_guard.evaluation.nearest import EXACT_ROWS
 from ssl_guard.runtime.files import atomic_write
 
 FILE = "graph.npz"  # of the run folder
@@ -32,7 +34,7 @@ DENSE = ("lsa", "encoder")  # kinds that a graph can join
 
 
 class Settings(NamedTuple):
-    """The group config.graph, see configs/graph.py."""
+    """The group config.graph, see configs/graph.py, and config.data.exact_neighbours."""
 
     scores: tuple[str, ...]
     features: tuple[str, ...]
@@ -41,6 +43,12 @@ class Settings(NamedTuple):
     alpha: float
     rounds: int
     C: float
+    exact_rows: int = EXACT_ROWS
+
+    @classmethod
+    def of(cls, config: ConfigDict) -> "Settings":
+        """Returns the settings of a run."""
+        return cls(**config.graph, exact_rows=config.data.exact_neighbours)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -87,7 +95,7 @@ def fit(
         model[f"{kind}/reference"] = np.sort(_probabilities(model, kind, reference))
     if settings.alpha:
         joined = graph.join([nodes[kind] for kind in settings.features])
-        found = graph.neighbours(joined, settings.neighbours)
+        found = graph.neighbours(joined, settings.neighbours, exact_rows=settings.exact_rows)
         own = _ensemble(model, nodes, settings)
         smoothed = graph.smooth(own, found, alpha=settings.alpha, rounds=settings.rounds)
         model |= {"nodes/features": joined, "nodes/scores": smoothed}
@@ -123,7 +131,8 @@ def _scores(model, features, settings: Settings) -> np.ndarray:
     if not settings.alpha:
         return own
     rows = graph.join([features[kind] for kind in settings.features])
-    found = graph.neighbours(model["nodes/features"], settings.neighbours, rows)
+    nodes, k = model["nodes/features"], settings.neighbours
+    found = graph.neighbours(nodes, k, rows, exact_rows=settings.exact_rows)
     return graph.read(own, found, model["nodes/scores"], alpha=settings.alpha)
 
 

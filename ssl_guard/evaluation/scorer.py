@@ -143,7 +143,7 @@ def _fitted(workdir: Path, config, report: dict):
         return features_of(records.examples, records)
 
     if config.algorithm == "graph":
-        settings = graph_model.Settings(**config.graph)
+        settings = graph_model.Settings.of(config)
         return graph_model.load(workdir), lambda weights, records: graph_model.predict(
             weights, features(records), settings
         )
@@ -157,7 +157,7 @@ def _fitted(workdir: Path, config, report: dict):
 def kinds_of(config) -> tuple[str, ...]:
     """Returns the kinds of features that a method with a closed form reads."""
     if config.algorithm == "graph":
-        return graph_model.Settings(**config.graph).kinds
+        return graph_model.Settings.of(config).kinds
     return {"tfidf_logistic": ("tfidf",), "logistic_regression": ("encoder",)}[config.algorithm]
 
 
@@ -178,7 +178,7 @@ def fixed_features(config, prepared: Prepared, kinds: Sequence[str]) -> Callable
         mesh = sharding.make_mesh()
         sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
         encode = functools.partial(
-            _encoded_once,
+            stored_once,
             functools.partial(features_fn(config, model, prepared.tokenizer, mesh), params),
             Path(config.data.dir, "features"),
             [config.model.to_dict(), config.data.packing, prepared.hashes["weights_sha256"]],
@@ -191,18 +191,18 @@ def fixed_features(config, prepared: Prepared, kinds: Sequence[str]) -> Callable
     return features
 
 
-def _encoded_once(encode: Callable, folder: Path, made_from: list, records: Records) -> np.ndarray:
-    """Returns encode(records), stored as a .npy file in the folder for a whole view of shards.
+def stored_once(compute: Callable, folder: Path, made_from: list, records: Records) -> np.ndarray:
+    """Returns compute(records), stored as a .npy file in the folder for a whole view of shards.
 
-    made_from: the settings besides the view that determine the features, as JSON values.
+    made_from: the settings besides the view that determine the array, as JSON values.
     """
     if len(records) != records.manifest.get("count"):  # rows in memory, or some of a view
-        return encode(records)
+        return compute(records)
     key = json.dumps([made_from, records.manifest["shards"]])
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
     if not path.exists():
         file = io.BytesIO()
-        np.save(file, encode(records))
+        np.save(file, compute(records))
         atomic_write(path, file.getvalue())
     return np.load(path, allow_pickle=False)
 

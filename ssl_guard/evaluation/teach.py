@@ -9,10 +9,11 @@ Teachers with different features err on different rows, and so do neighbours; th
 teacher than any of them (co-training, Blum and Mitchell, 1998; self-training with ensembles).
 Hidden labels of the pool are never read, and teachers that were trained on them are refused.
 
-The nearest neighbours come from all pairs of rows: for a pool of millions set config.teach.features
-to (). One process does it all.
+The nearest neighbours come from all pairs of rows, approximately above config.data.exact_neighbours
+(nearest.py). One process does it all.
 """
 
+import functools
 import itertools
 import json
 from collections.abc import Sequence
@@ -67,6 +68,9 @@ def teach(config: ConfigDict, teachers: Sequence[str], folder: str | Path) -> di
         "teachers": [[teacher.name, teacher.sha256] for teacher in found],
         "settings": settings._asdict(),
     }
+    nodes = prepared.texts["labelled"] + prepared.texts["unlabelled"]
+    if len(nodes) > config.data.exact_neighbours:
+        made_from["neighbours"] = "approximate"
     made_from = json.loads(json.dumps(made_from))
     there = soft_labels.read_manifest(folder)
     if there and there["made_from"] == made_from:
@@ -165,9 +169,10 @@ def _smoothed(config, prepared: Prepared, pool, dev, settings: Settings) -> list
 
     nodes = np.vstack([joined("labelled"), joined("unlabelled")])
     own = np.concatenate([inference.labels_of(prepared.labelled), pool])
-    neighbours = graph.neighbours(nodes, settings.neighbours)
+    find = functools.partial(graph.neighbours, exact_rows=config.data.exact_neighbours)
+    neighbours = find(nodes, settings.neighbours)
     smoothed = graph.smooth(own, neighbours, alpha=settings.alpha, rounds=SMOOTHING_ROUNDS)
-    near = graph.neighbours(nodes, settings.neighbours, joined("dev"))
+    near = find(nodes, settings.neighbours, joined("dev"))
     return [smoothed[-len(pool) :], graph.read(dev, near, smoothed, alpha=settings.alpha)]
 
 

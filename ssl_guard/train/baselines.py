@@ -28,7 +28,7 @@ def build(config: ConfigDict) -> Run:
     if jax.process_count() > 1:
         raise BadInput(f"{config.algorithm} is fitted by one process: start it alone.")
     if config.algorithm == "graph":
-        graph_model.Settings(**config.graph).check()
+        graph_model.Settings.of(config).check()
     prepared = prepare(config, views=views_of(config))
     began = time.monotonic()
     features_of = scorer.fixed_features(config, prepared, scorer.kinds_of(config))
@@ -58,7 +58,7 @@ def _logistic(config, features, labels):
 
 def _graph(config, features, labels):
     """Fits and returns a model, its dev scores, and score(split) -> float64 [rows]."""
-    settings = graph_model.Settings(**config.graph)
+    settings = graph_model.Settings.of(config)
     model = graph_model.fit(features, labels, settings)
 
     def score(split):

@@ -14,14 +14,14 @@ from ssl_guard.algorithms import selection
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference, metrics, scorer
-from ssl_guard.prepare import Prepared, prepare
+from ssl_guard.prepare import Prepared
 from ssl_guard.runtime import processes, sharding
 from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import optim
 from ssl_guard.steps.state import TrainState
 from ssl_guard.steps.training import NOT_PACKED
-from ssl_guard.train import frozen, head_init, loop, monitor
+from ssl_guard.train import frozen, head_init, loop, monitor, neighbour_views
 from ssl_guard.train.result import Result, Run
 
 
@@ -45,7 +45,9 @@ def build(config: ConfigDict) -> Run:
     )
     sharding.check_batch_sizes(mesh, **{"eval.batch": config.eval.batch})
     own_slice = sharding.own_slice(mesh)
-    prepared = processes.first_process_first(lambda: prepare(config, views=algorithm.views))
+    prepared = processes.first_process_first(
+        lambda: neighbour_views.prepare(config, views=algorithm.views)
+    )
     _check_batches(config, prepared)
     labels = inference.labels_of(prepared.labelled)
     pool_size = len(prepared.unlabelled) if algorithm.views else 0
@@ -85,6 +87,8 @@ def build(config: ConfigDict) -> Run:
         window_steps=config.data.window_steps,
         sort_by_length=config.data.sort_by_length,
         strata=labels if config.data.stratified_batches else None,
+        pool_corpora=prepared.pool_corpora,
+        pool_weights=tuple(config.data.unlabelled_weights),
         num_shapes=config.data.num_shapes,
         one_length=algorithm.forward is not None,
         pack_groups=sharding.row_shards(mesh) if config.data.packing else 0,
@@ -173,7 +177,7 @@ def build(config: ConfigDict) -> Run:
 
 
 def _check_batches(config: ConfigDict, prepared: Prepared) -> None:
-    """Raises BadInput for a batch with more rows than there are to draw from."""
+    """Raises BadInput for a batch with more rows, or more of a corpus, than there are to draw."""
     for side in ("labelled", "unlabelled"):
         rows, batch = getattr(prepared, side), config.train[f"{side}_batch"]
         if rows is not None and batch > len(rows):
@@ -181,6 +185,16 @@ def _check_batches(config: ConfigDict, prepared: Prepared) -> None:
                 f"config.train.{side}_batch = {batch} is larger than the {len(rows)} {side} rows: "
                 "lower it, or give more rows."
             )
+    weights, batch = np.array(config.data.unlabelled_weights), config.train.unlabelled_batch
+    if prepared.unlabelled is None or not len(weights):
+        return
+    rows = np.bincount(prepared.pool_corpora)
+    if (short := np.flatnonzero(batch * weights / weights.sum() > rows)).size:
+        raise BadInput(
+            f"config.data.unlabelled_weights = {tuple(weights.tolist())}: a batch of {batch} would "
+            f"repeat rows of corpus {short[0] + 1}, of which {rows[short[0]]} are in the pool: "
+            "lower that weight or config.train.unlabelled_batch."
+        )
 
 
 def _check_support(config: ConfigDict, algorithm: algorithms.Algorithm) -> None:

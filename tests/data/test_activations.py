@@ -11,9 +11,16 @@ TRUE = [np.full((n, 2), i, np.float32) + np.arange(n)[:, None] / 8 for i, n in e
 
 @pytest.fixture
 def records():
-    rows = Rows([{"id": str(i), "input_ids": np.arange(n)} for i, n in enumerate(LENGTHS)])
-    rows.manifest = {"view": "labelled", "shards": [{"sha256": "a"}]}
-    return rows
+    return rows_of(0)
+
+
+def rows_of(first_token, second=1):
+    return Rows(
+        [
+            {"id": str(i), "input_ids": first_token + np.arange(n), "second": second}
+            for i, n in enumerate(LENGTHS)
+        ]
+    )
 
 
 def batches(calls=None):
@@ -41,9 +48,20 @@ def test_states_are_stored_once(records, tmp_path):
         check(with_states(records, batches(calls), tmp_path, width=2, made_from={"layers": 3}))
     assert len(calls) == 1
     with_states(records, batches(calls), tmp_path, width=2, made_from={"layers": 2})
-    records.manifest = {"view": "labelled", "shards": [{"sha256": "b"}]}
-    with_states(records, batches(calls), tmp_path, width=2, made_from={"layers": 3})
-    assert len(calls) == 3
+    for others in (rows_of(1), rows_of(0, second=2)):
+        with_states(others, batches(calls), tmp_path, width=2, made_from={"layers": 3})
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("chosen", [[0, 1], [2, 1, 0], [0, 1, 2, 2]])
+def test_some_rows_of_a_view_have_states_of_their_own(records, tmp_path, chosen):
+    with_states(records, batches(), tmp_path, width=2, made_from={})
+    some = records.subset(chosen)
+    own = [(np.stack([TRUE[i]]), np.array([place])) for place, i in enumerate(chosen)]
+    found = with_states(some, iter(own), tmp_path, width=2, made_from={})
+    for row, i in zip(found, chosen, strict=True):
+        assert row["id"] == str(i)
+        np.testing.assert_array_equal(row["states"], TRUE[i])
 
 
 @pytest.mark.parametrize("file", ["states.npy", "manifest.json"])

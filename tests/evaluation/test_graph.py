@@ -1,6 +1,7 @@
 """Score smoothing on a graph, against dense matrices and scikit-learn called directly."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -82,6 +83,25 @@ def test_few_rounds():
     np.testing.assert_allclose(graph.smooth(scores, found, alpha=0.5, rounds=1), once)
     twice = (scores + W @ once) / 2
     np.testing.assert_allclose(graph.smooth(scores, found, alpha=0.5, rounds=2), twice)
+
+
+def test_sparse_features_are_joined_as_dense_ones():
+    parts = [unit(40), 3 * unit(40, 9, seed=2)]
+    dense, sparse = graph.join(parts), graph.join([parts[0], scipy.sparse.csr_array(parts[1])])
+    np.testing.assert_allclose(sparse.toarray(), dense, atol=1e-7)
+    found, expected = graph.neighbours(sparse, 5), graph.neighbours(dense, 5)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_allclose(found.weights, expected.weights, atol=1e-6)
+
+
+def test_many_rows_need_faiss(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    nodes = unit(40)
+    graph.neighbours(nodes, 5, exact_rows=40)
+    with pytest.raises(
+        BadInput, match=r"40 rows are too many.*: pip install ssl_guard\[neighbours"
+    ):
+        graph.neighbours(nodes, 5, exact_rows=39)
 
 
 def test_fewer_nodes_than_neighbours():
@@ -334,7 +354,7 @@ def test_views_are_encoded_once(run, tmp_path):
         return np.full((len(records), 2), len(views), float)
 
     def features(records, made_from=("a",)):
-        return scorer._encoded_once(encode, folder, list(made_from), records)[0, 0]
+        return scorer.stored_once(encode, folder, list(made_from), records)[0, 0]
 
     prepared = prepare(config, views=())
     assert [features(prepared.dev) for _ in range(3)] == [1, 1, 1]

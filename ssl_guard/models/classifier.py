@@ -55,7 +55,7 @@ class Classifier(NamedTuple):
     encoder: the Flax module.
     for_scoring(params) -> params for repeated inference with the same logits: matrices that each
         call would cast to bfloat16 are cast once. Not for training.
-    hidden: the hidden layer of the heads. hf_head: HF names of the modules of an "hf" head, else {}.
+    hidden: the hidden layer of the heads. hf_head: HF names of the modules of an "hf" head, or {}.
     """
 
     init: Callable[..., Any]

@@ -99,7 +99,7 @@ def load_hidden(folder: str | Path, template, hf_names: dict[str, str]) -> dict:
         for name, leaves in template.items()
         if re.sub(r"\d+", "{}", name) in hf_names and not name.startswith("output")
     }
-    found = {}
+    found: dict = {}
     for name, leaves in hidden.items():
         shapes, loaded = _head_leaves(folder, {name: leaves}, hf_names)
         if loaded.keys() == shapes.keys():

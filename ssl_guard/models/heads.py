@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
-from ssl_guard.models.dropout import dropout
 from ssl_guard.errors import BadInput
+from ssl_guard.models.dropout import dropout
 from ssl_guard.models.layers import ACTIVATIONS, dense, layer_norm
 
 POOLINGS = ("cls", "mean")
@@ -162,9 +162,9 @@ def last_inputs(
     """
     if f"dense_{number}" not in head:
         return pooled
-    layer = dense(pooled.shape[-1], "float32", "dense", hidden.use_bias)
-    x = ACTIVATIONS[hidden.activation](layer.apply({"params": head[f"dense_{number}"]}, pooled))
-    if hidden.norm:
-        norm = layer_norm(hidden.epsilon, "norm", hidden.norm_bias)
-        x = norm.apply({"params": head[f"norm_{number}"]}, x)
-    return x
+    layer = head[f"dense_{number}"]
+    x = ACTIVATIONS[hidden.activation](pooled @ layer["kernel"] + layer.get("bias", 0))
+    if not hidden.norm:
+        return x
+    norm = layer_norm(hidden.epsilon, "norm", hidden.norm_bias)
+    return jnp.asarray(norm.apply({"params": head[f"norm_{number}"]}, x))

@@ -1,7 +1,7 @@
 """Loads fine-tuned text classifiers (AutoModelForSequenceClassification) for inference.
 
-Examples are unitary/toxic-bert, Prompt Guard and HarmAug. The head is the "hf" one of heads.py, with
-one output per label.
+Examples are unitary/toxic-bert, Prompt Guard and HarmAug. The head is "hf" of heads.py, with one
+output per label.
 """
 
 import json

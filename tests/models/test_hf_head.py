@@ -1,4 +1,4 @@
-"""The head of AutoModelForSequenceClassification: as a head to train, and from pretrained weights."""
+"""The head of AutoModelForSequenceClassification, trained here and from pretrained weights."""
 
 import jax
 import jax.numpy as jnp

@@ -1,13 +1,11 @@
 """Fine-tuned text classifiers, read from PyTorch models of every architecture."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 import transformers
 
-from ssl_guard.models import build, init_from_pretrained, load_sequence_classifier
+from ssl_guard.models import load_sequence_classifier
 from ssl_guard.models.architectures import ARCHITECTURES
 from ssl_guard.models.heads import HF_HEADS
 from ssl_guard.models.sequence_classification import probabilities
@@ -70,48 +68,6 @@ def test_logits_and_probabilities_are_those_of_pytorch(case, tmp_path):
     normalise = torch.sigmoid if ours.multi_label else lambda x: torch.softmax(x, -1)
     found = probabilities(ours, ours.params, batch)
     np.testing.assert_allclose(found, normalise(expected).numpy(), atol=TOLERANCE)
-
-
-@pytest.mark.parametrize("case", HEADED)
-def test_a_head_to_train_starts_as_in_pytorch(case, tmp_path):
-    """From an encoder without a classifier; its last layer is random in both, so theirs is copied.
-
-    ModernBERT's encoder has no head: those of masked-LM checkpoints do.
-    """
-    kind, options = CASES[case]
-    if kind == "deberta-v2":
-        options = options | {"pooler_hidden_size": options["hidden_size"]}
-    torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(kind, **options, classifier_pooling="cls")
-    source = transformers.AutoModelForMaskedLM if kind == "modernbert" else transformers.AutoModel
-    pretrained = source.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in pretrained.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    pretrained.save_pretrained(tmp_path)
-    (tmp_path / "vocab.txt").touch()
-    opened = transformers.AutoModelForSequenceClassification.from_pretrained(
-        tmp_path, num_labels=2, output_loading_info=True
-    )
-    theirs, missing = opened[0].eval(), {*opened[1]["missing_keys"]}
-    batch = make_batch(50, [24, 17, 3, 1], pad=config.pad_token_id or 0)
-    model = build(tmp_path, head="hf", pooling="cls")
-    params = init_from_pretrained(model, tmp_path, jax.random.key(0), batch)
-    for name, value in theirs.state_dict().items():
-        for module, hf_name in model.hf_head.items():
-            leaf = {f"{hf_name}.weight": "kernel", f"{hf_name}.bias": "bias"}.get(name)
-            if leaf and name in missing:
-                value = value.T if leaf == "kernel" else value
-                params["head"][module.format(0)][leaf] = jnp.array(value.numpy())
-    pooled = {"bert": "bert.pooler.dense.weight", "modernbert": "head.dense.weight"}
-    assert pooled.get(kind) not in missing
-    inputs = {name: torch.tensor(batch[name]).long() for name in ("input_ids", "attention_mask")}
-    if getattr(config, "type_vocab_size", 0) > 1:
-        inputs["token_type_ids"] = torch.tensor(batch["token_type_ids"]).long()
-    with torch.no_grad():
-        expected = theirs(**inputs).logits.numpy()
-    ours = model.apply(params, batch, None, False)[:, 0]
-    assert_close(ours, expected, f"{case} logits")
 
 
 def test_every_architecture_has_a_head():

@@ -36,7 +36,9 @@ def test_the_hf_head_against_numpy(hidden):
             if hidden.norm:
                 x = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
                 x = x * params[f"norm_{number}"]["scale"]
-            np.testing.assert_allclose(last_inputs(params, POOLED, number, hidden), x, atol=1e-5)
+            np.testing.assert_allclose(
+                last_inputs(params, np.asarray(POOLED), number, hidden), x, atol=1e-5
+            )
             expected = (x * factor) @ output["kernel"] + output["bias"]
             np.testing.assert_allclose(logits[:, number], expected, atol=1e-5)
 

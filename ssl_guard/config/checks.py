@@ -10,7 +10,7 @@ from ssl_guard.errors import BadInput
 
 CHOICES = {
     "model.pooling": ("mean", "cls"),
-    "model.head": ("mlp", "linear"),
+    "model.head": ("mlp", "linear", "hf"),
     "model.head_init": ("random", "logistic"),
     "model.dtype": ("float32", "bfloat16"),
     "train.on_save_error": ("stop", "continue"),
@@ -43,6 +43,10 @@ def check(config: ConfigDict) -> None:
         0 <= config.eval.stride <= data.max_length,
         f"config.eval.stride = {config.eval.stride} must be between 0 (truncates long texts) and "
         f"config.data.max_length = {data.max_length}.",
+    )
+    _require(
+        config.model.head != "hf" or config.model.pooling == "cls",
+        "config.model.head = 'hf' reads the first token: set config.model.pooling = 'cls'.",
     )
     _require(
         config.algorithm != "mlm" or config.train.grad_accum_steps == 1,

@@ -93,7 +93,9 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     model.name = "all-MiniLM-L6-v2"  # a folder, an installed asset, or a Hugging Face model
     model.num_layers = 0  # number of encoder layers to keep, from the lowest; 0 for all
     model.pooling = "mean"  # mean over the tokens of the text, or cls
-    model.head = "mlp"  # mlp (dropout, dense, GELU, linear) or linear
+    # mlp (dropout, dense, GELU, linear), linear, or hf: the head that transformers gives the
+    # encoder, which needs pooling = "cls"; see models/heads.py
+    model.head = "mlp"
     model.head_init = "random"  # or logistic: fitted on the labelled rows, see train/head_init.py
     model.num_heads = 1  # classifier heads on the shared encoder
     model.dropout = 0.1  # in the encoder and the head

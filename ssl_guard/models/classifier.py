@@ -1,6 +1,7 @@
 """An encoder with classification heads, as pure functions over a nested dict of parameters."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ssl_guard.errors import BadInput
+from ssl_guard.errors import BadInput, given_as
 from ssl_guard.models import convert, heads
 from ssl_guard.models.architectures import read_config
 from ssl_guard.models.dropout import row_seeds, token_seeds
@@ -55,6 +56,7 @@ class Classifier(NamedTuple):
     encoder: the Flax module.
     for_scoring(params) -> params for repeated inference with the same logits: matrices that each
         call would cast to bfloat16 are cast once. Not for training.
+    hidden: the hidden layer of the heads. hf_head: HF names of the modules of an "hf" head, or {}.
     """
 
     init: Callable[..., Any]
@@ -63,6 +65,8 @@ class Classifier(NamedTuple):
     stages: Stages
     encoder: Any
     for_scoring: Callable[[Any], Any]
+    hidden: heads.Hidden
+    hf_head: dict[str, str]
 
 
 def build(
@@ -84,7 +88,8 @@ def build(
     num_tasks: each task has its own `num_heads` heads; with several, the batch holds task, int32
         [batch], and `apply` returns the logits of each row's task. `stages` return all heads.
     num_layers: keeps the lowest encoder layers only; 0 keeps all.
-    pooling: "cls" or "mean"; head: "linear" or "mlp".
+    pooling: "cls" or "mean"; head: "linear", "mlp" or "hf", see heads.Heads. "hf" needs "cls", but
+        for ModernBERT.
     dropout: rate in the encoder, instead of those of config.json, and before the head.
     dtype: of the encoder's matrix products, "float32" or "bfloat16".
     remat: recomputes activations in the backward pass: less memory, more time, same numbers.
@@ -106,7 +111,8 @@ def build(
         )
     # A local folder may hold config.json alone: random initialisation needs no weights.
     folder = Path(name_or_folder)
-    config, encoder_class = read_config(folder if folder.is_dir() else resolve(name_or_folder))
+    folder = folder if folder.is_dir() else resolve(name_or_folder)
+    config, encoder_class = read_config(folder)
     if not 0 <= num_layers <= config.num_hidden_layers:
         raise BadInput(
             f"num_layers={num_layers} is not between 0 (all) and the encoder's "
@@ -119,7 +125,18 @@ def build(
         attention_probs_dropout_prob=dropout,
     )
     encoder = encoder_class(config, dtype, remat)
-    classifiers = heads.Heads(num_tasks * num_heads, num_classes, head, dropout)
+    hidden, hf_head = heads.Hidden(), {}
+    if head == "hf":
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        hf_head = heads.HF_HEADS[values["model_type"]][0]
+        if pooling == "mean" and values["model_type"] != "modernbert":
+            raise BadInput(
+                f"head='hf' of {values['model_type']} reads the first token, not the mean: use "
+                "pooling='cls'"
+            )
+        with given_as(f"{folder / 'config.json'}"):
+            hidden = heads.hf_hidden(values, config)
+    classifiers = heads.Heads(num_tasks * num_heads, num_classes, head, dropout, hidden)
 
     def init(rng, batch):
         encoder_rng, head_rng = jax.random.split(rng)
@@ -177,7 +194,9 @@ def build(
         return params | {"encoder": jax.tree_util.tree_map_with_path(cast, params["encoder"])}
 
     stages = Stages(word_embeddings, features, classify)
-    return Classifier(init, apply, config, stages, encoder, for_scoring)
+    return Classifier(
+        init, apply, config, stages, encoder, for_scoring, hidden=hidden, hf_head=hf_head
+    )
 
 
 def segments_of(batch: dict):
@@ -228,4 +247,5 @@ def init_from_pretrained(classifier: Classifier, name_or_folder: str | Path, rng
     )
     # Under jit the unused random encoder is never computed.
     head = jax.jit(lambda rng, batch: classifier.init(rng, batch)["head"])(rng, batch)
-    return {"encoder": jax.tree.map(jnp.array, encoder), "head": head}
+    head = head | convert.load_hidden(folder, head, classifier.hf_head)
+    return jax.tree.map(jnp.array, {"encoder": encoder, "head": head})

@@ -75,7 +75,7 @@ def load_head(folder: str | Path, template, config) -> dict | None:
 
 
 def load_classification_head(folder: str | Path, template, hf_names: dict[str, str]) -> dict:
-    """Loads a classification head, shaped like `template` (sequence_classification.Head).
+    """Loads a classification head, shaped like `template` (parameters of heads.Heads, kind "hf").
 
     Raises BadInput as `load` does.
     """
@@ -86,6 +86,25 @@ def load_classification_head(folder: str | Path, template, hf_names: dict[str, s
             "or the head of another task; use a checkpoint fine-tuned for text classification"
         )
     return unflatten_dict(leaves, sep="/")
+
+
+def load_hidden(folder: str | Path, template, hf_names: dict[str, str]) -> dict:
+    """Loads the hidden layers of a classification head that a pretrained model has: {module: ...}.
+
+    Those are BERT's pooler and ModernBERT's head; transformers fine-tunes them too. The other
+    modules of `template` (parameters of heads.Heads), and those of hf_names {}, are left out.
+    """
+    hidden = {
+        name: leaves
+        for name, leaves in template.items()
+        if re.sub(r"\d+", "{}", name) in hf_names and not name.startswith("output")
+    }
+    found: dict = {}
+    for name, leaves in hidden.items():
+        shapes, loaded = _head_leaves(folder, {name: leaves}, hf_names)
+        if loaded.keys() == shapes.keys():
+            found |= unflatten_dict(loaded, sep="/")
+    return found
 
 
 def save(file: str | Path, encoder, hf_names: dict[str, str]) -> Path:
@@ -169,11 +188,12 @@ def _wanted(template, hf_names):
 def _head_leaves(folder, template, hf_head):
     """Returns {path: shape} of the template and {path: tensor} of what the folder has of it."""
     shapes, wanted = _wanted(template, hf_head)
-    leaves = {
-        wanted[name]: _checked(file, name, read(), wanted[name], shapes)
-        for file, name, read in _tensors(Path(folder))
-        if name in wanted
-    }
+    wanted = {PREFIXES.sub("", name): path for name, path in wanted.items()}
+    leaves = {}
+    for file, full_name, read in _tensors(Path(folder)):
+        path = wanted.get(PREFIXES.sub("", full_name))
+        if path is not None:
+            leaves[path] = _checked(file, full_name, read(), path, shapes)
     return shapes, leaves
 
 

@@ -1,7 +1,7 @@
 """Loads fine-tuned text classifiers (AutoModelForSequenceClassification) for inference.
 
-Examples are unitary/toxic-bert, Prompt Guard and HarmAug. Every head is pooling, a dense layer, an
-activation, for ModernBERT a norm, and a dense layer with one output per label.
+Examples are unitary/toxic-bert, Prompt Guard and HarmAug. The head is "hf" of heads.py, with one
+output per label.
 """
 
 import json
@@ -9,17 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ssl_guard.errors import BadInput
 from ssl_guard.models import convert
-from ssl_guard.models.classifier import build, hidden_states
+from ssl_guard.models.architectures import read_config
+from ssl_guard.models.classifier import build
 from ssl_guard.models.encoder_config import EncoderConfig
-from ssl_guard.models.heads import POOLINGS, pool
-from ssl_guard.models.layers import ACTIVATIONS, dense, layer_norm
+from ssl_guard.models.heads import POOLINGS
 from ssl_guard.models.pretrained import resolve
 
 
@@ -40,49 +39,7 @@ class SequenceClassifier(NamedTuple):
     config: EncoderConfig
 
 
-_ROBERTA = {"dense": "classifier.dense", "output": "classifier.out_proj"}
-# By model_type: HF names of the head's modules, the key of config.json with its activation ("" for
-# none) and the default activation.
-HEADS = {
-    "bert": ({"dense": "bert.pooler.dense", "output": "classifier"}, "", "tanh"),
-    "roberta": (_ROBERTA, "", "tanh"),
-    "xlm-roberta": (_ROBERTA, "", "tanh"),
-    "camembert": (_ROBERTA, "", "tanh"),
-    "distilbert": ({"dense": "pre_classifier", "output": "classifier"}, "", "relu"),
-    "electra": (_ROBERTA, "", "gelu"),
-    "mpnet": (_ROBERTA, "", "tanh"),
-    "deberta-v2": (
-        {"dense": "pooler.dense", "output": "classifier"},
-        "pooler_hidden_act",
-        "gelu",
-    ),
-    "modernbert": (
-        {"dense": "head.dense", "norm": "head.norm", "output": "classifier"},
-        "classifier_activation",
-        "gelu",
-    ),
-}
-
 PROBLEMS = (None, "single_label_classification", "multi_label_classification")
-
-
-class Head(nn.Module):
-    """Classification head on pooled states, in float32."""
-
-    labels: int
-    activation: str
-    dense_bias: bool = True
-    norm: bool = False
-    norm_bias: bool = True
-    epsilon: float = 0.0
-
-    @nn.compact
-    def __call__(self, pooled: Float[Array, "batch width"]) -> Float[Array, "batch labels"]:
-        x = dense(pooled.shape[-1], "float32", "dense", self.dense_bias)(pooled)
-        x = ACTIVATIONS[self.activation](x)
-        if self.norm:
-            x = layer_norm(self.epsilon, "norm", self.norm_bias)(x)
-        return dense(self.labels, "float32", "output")(x)
 
 
 def load_sequence_classifier(
@@ -93,15 +50,12 @@ def load_sequence_classifier(
     Raises BadInput if the folder, the weights or the head are missing, and for unsupported options.
     """
     folder = resolve(name_or_folder)
-    model = build(folder, dropout=0.0, dtype=dtype)
+    config, _ = read_config(folder)
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    names, key, activation = HEADS[values["model_type"]]
     modern = values["model_type"] == "modernbert"
-    activation = values.get(key) or activation
     pooling = values.get("classifier_pooling", "cls") if modern else "cls"
     problem = values.get("problem_type")
     for option, value, known in (
-        (key, activation, ACTIVATIONS),
         ("classifier_pooling", pooling, POOLINGS),
         ("problem_type", problem, PROBLEMS),
     ):
@@ -111,28 +65,20 @@ def load_sequence_classifier(
                 f"{', '.join(str(choice) for choice in known)}"
             )
     labels = labels_of(values)
-    head = Head(
-        labels=len(labels),
-        activation=activation,
-        dense_bias=values.get("classifier_bias", False) if modern else True,
-        norm="norm" in names,
-        norm_bias=model.config.norm_bias,
-        epsilon=model.config.layer_norm_eps,
+    model = build(
+        folder, num_classes=len(labels), pooling=pooling, head="hf", dropout=0.0, dtype=dtype
     )
-
     token = jnp.zeros((1, 1), jnp.int32)
-    rng, pooled = jax.random.key(0), jnp.zeros((1, model.config.hidden_size))
-    encoder_shapes = jax.eval_shape(model.encoder.init, rng, token, token, token)["params"]
-    head_shapes = jax.eval_shape(head.init, rng, pooled)["params"]
+    batch = {name: token for name in ("input_ids", "attention_mask", "token_type_ids")}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     params = {
-        "encoder": convert.load(folder, encoder_shapes, model.config.hf_names),
-        "head": convert.load_classification_head(folder, head_shapes, names),
+        "encoder": convert.load(folder, shapes["encoder"], config.hf_names),
+        "head": convert.load_classification_head(folder, shapes["head"], model.hf_head),
     }
 
     def apply(params, batch):
-        hidden = hidden_states(model.encoder, params["encoder"], batch, None, False)
-        pooled = pool(hidden, batch["attention_mask"], pooling)
-        return head.apply({"params": params["head"]}, pooled)
+        pooled = model.stages.features(params, batch, None, False)
+        return model.stages.classify(params, pooled, None, None, False)[:, 0]
 
     return SequenceClassifier(
         apply=apply,
@@ -140,7 +86,7 @@ def load_sequence_classifier(
         labels=labels,
         # As in transformers' pipeline, a single output is a sigmoid too.
         multi_label=problem == "multi_label_classification" or len(labels) == 1,
-        config=model.config,
+        config=config,
     )
 
 

@@ -68,7 +68,8 @@ def logistic(config, model: models.Classifier, params, prepared: Prepared, mesh)
                 f"head {number} cannot be fitted, since its labelled rows are not of both classes: "
                 "raise config.data.labelled, or set config.model.head_init = 'random'."
             )
-        inputs = np.asarray(heads.last_inputs(head, pooled, number), np.float64)[mine]
+        inputs = np.asarray(heads.last_inputs(head, pooled, number, model.hidden), np.float64)
+        inputs = inputs[mine]
         output = {name: np.array(values) for name, values in head[f"output_{number}"].items()}
         weight, bias = _fit(inputs, labels[mine])
         output["kernel"][:, :2] = np.stack([-weight, weight], axis=1) / 2

@@ -7,7 +7,8 @@ import transformers
 
 from ssl_guard.models import load_sequence_classifier
 from ssl_guard.models.architectures import ARCHITECTURES
-from ssl_guard.models.sequence_classification import HEADS, probabilities
+from ssl_guard.models.heads import HF_HEADS
+from ssl_guard.models.sequence_classification import probabilities
 from tests.parity.cases import CASES, TOLERANCE, assert_close, make_batch
 
 pytestmark = pytest.mark.parity
@@ -70,4 +71,4 @@ def test_logits_and_probabilities_are_those_of_pytorch(case, tmp_path):
 
 
 def test_every_architecture_has_a_head():
-    assert set(HEADS) == set(ARCHITECTURES) == {CASES[case][0] for case in HEADED}
+    assert set(HF_HEADS) == set(ARCHITECTURES) == {CASES[case][0] for case in HEADED}

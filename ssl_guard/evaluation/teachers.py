@@ -6,6 +6,9 @@ scores:FILE  JSON lines {"id", "score"}, the scores in [0, 1]
 states:FILE  a NumPy .npz file with ids, str [rows], and states, float [rows, width]: features of
              any model, such as the mean hidden state of a chat model. The labelled rows fit a
              logistic regression on them
+
+With config.eval.folds, a run must have as many, and scores and states are read of the labelled rows
+in place of dev.
 """
 
 import json

@@ -25,7 +25,7 @@ from ssl_guard import algorithms
 from ssl_guard.augment import select
 from ssl_guard.augment.ops import OPS
 from ssl_guard.augment.text_set import TextSet
-from ssl_guard.data import assemble, contamination, duplicates, soft_labels
+from ssl_guard.data import assemble, contamination, duplicates, folds, soft_labels
 from ssl_guard.data.corpora.reading import Reading, names_in
 from ssl_guard.data.encode import encode, encode_windows, originals
 from ssl_guard.data.records import Records
@@ -48,7 +48,7 @@ class Prepared(NamedTuple):
 
     unlabelled and strong are None if the algorithm has no such view; strong also if the views are
     neighbours, which train/neighbour_views.py adds; calibration and its groups are None if
-    config.data.calibration is 0.
+    config.data.calibration is 0; dev is None if config.eval.folds takes its place.
     """
 
     labelled: Records
@@ -56,7 +56,7 @@ class Prepared(NamedTuple):
     strong: Mixture | None
     pool_corpora: np.ndarray  # int [unlabelled rows]: 0 for the corpus's own, then by added corpus
     soft_labels: soft_labels.SoftLabels | None  # if config.data.soft_labels names them
-    dev: Records
+    dev: Records | None
     test: Records
     test_groups: np.ndarray  # int [test rows]: number of the near-duplicate group of the prompt
     tokenizer: Tokenizer
@@ -77,6 +77,7 @@ class DataSpec:
         data, augment, gates = config.data, config.augment, config.augment.gates
         self.model, self.max_length = config.model.name, data.max_length
         self.stride, self.all_labels = config.eval.stride, data.all_labels
+        self.folds, self.fold = config.eval.folds, config.eval.fold
         self.data_dir = Path(data.dir)
         self.soft_labels = Path(data.soft_labels) if data.soft_labels else None
         self.corpora = assemble.CorporaSpec(
@@ -128,6 +129,8 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
     model_folder = pretrained.resolve(spec.model)
     tokenizer = Tokenizer(model_folder, spec.max_length)
     source = assemble.read_split(spec.corpora, spec.split)
+    if spec.folds:
+        source.rows.pop("dev")
     split, rows = source.split, source.rows
     pool, scored = rows["unlabelled"], [s for s in ("dev", "test", "calibration") if s in rows]
     if views and spec.all_labels:
@@ -202,16 +205,21 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
     soft = None
     if views and spec.soft_labels:
         ids = [example.id for example in pool]
-        soft = soft_labels.open_set(spec.soft_labels, ids, pool=source.hashes)
-    groups = {name: duplicates.group_numbers([e.prompt for e in rows[name]]) for name in scored[1:]}
+        learned = folds.key(spec.folds, spec.fold)
+        soft = soft_labels.open_set(spec.soft_labels, ids, pool=source.hashes | learned)
+    groups = {
+        name: duplicates.group_numbers([e.prompt for e in rows[name]])
+        for name in scored
+        if name != "dev"
+    }
     manifests = [r.manifest for r in (*records.values(), *strong_views)]
-    return Prepared(
+    prepared = Prepared(
         labelled=records["labelled"],
         unlabelled=records.get("unlabelled"),
         strong=strong,
         pool_corpora=pool_corpora,
         soft_labels=soft,
-        dev=records["dev"],
+        dev=records.get("dev"),
         test=records["test"],
         test_groups=groups["test"],
         tokenizer=tokenizer,
@@ -228,12 +236,47 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...], overwrite: bool = Fal
             },
             "test_groups": int(groups["test"].max()) + 1,
             "labels_used": len(taught),
+            "folds": spec.folds,
+            "labels_choosing": {
+                "labelled": len(taught) if spec.folds else 0,
+                "dev": len(rows.get("dev", ())),
+            },
         },
         hashes=made_from | {"weights_sha256": sha256_file(model_folder / "model.safetensors")},
         shards_sha256={
             m["view"]: hashlib.sha256(json.dumps(m).encode()).hexdigest() for m in manifests
         }
         | ({"soft_labels": soft.sha256} if soft else {}),
+    )
+    return prepared if spec.fold < 0 else of_folds(config, prepared)[spec.fold]
+
+
+def of_folds(config: ConfigDict, prepared: Prepared) -> list[Prepared]:
+    """Returns the data of the run of each fold, see data/folds.py.
+
+    Raises BadInput for labelled rows that do not suffice for config.eval.folds.
+    """
+    found = folds.assign(prepared.texts["labelled"], config.eval.folds, config.seed)
+    return [_without(prepared, found == fold) for fold in range(config.eval.folds)]
+
+
+def _without(prepared: Prepared, held: np.ndarray) -> Prepared:
+    """Returns the data without some labelled rows, which are the dev and the test rows.
+
+    held: bool [labelled rows].
+    """
+    kept, out = np.flatnonzero(~held), np.flatnonzero(held)
+    texts = prepared.texts["labelled"]
+    held_texts, held_rows = [texts[i] for i in out], prepared.labelled.subset(out)
+    return prepared._replace(
+        labelled=prepared.labelled.subset(kept),
+        dev=held_rows,
+        test=held_rows,
+        test_groups=duplicates.group_numbers(example.prompt for example in held_texts),
+        calibration=None,
+        calibration_groups=None,
+        texts=prepared.texts
+        | {"labelled": [texts[i] for i in kept], "dev": held_texts, "test": held_texts},
     )
 
 

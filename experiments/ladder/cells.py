@@ -43,11 +43,13 @@ TRAINED = {
     "optim.freeze": "()",
     "data.packing": True,
 }
+FOLDS = {"eval.folds": 5}
 # Teachers of the students' soft labels: arms, or a file of states that llm_features.py writes.
 TEACHERS = {
     "student": ("supervised", "ensemble"),
     "llm_student": ("states:data/llm_0.5b.npz",),
     "llm_1.5b_student": ("states:data/llm_1.5b.npz",),
+    "llm_1.5b_student_cv": ("states:data/llm_1.5b.npz",),
 }
 ARMS |= {
     "supervised": ("supervised", TRAINED, ("encoder", "tfidf")),
@@ -61,6 +63,13 @@ ARMS |= {
         ("supervised", "supervised_32", "llm_student", "oracle"),
     ),
     "oracle": ("self_training", TRAINED | {"train.oracle": True}, ("supervised",)),
+    # Without a dev label; the labelled rows choose step, threshold and calibration in five folds
+    "supervised_cv": ("supervised", TRAINED | FOLDS, ("supervised",)),
+    "llm_1.5b_student_cv": (
+        "self_training",
+        TRAINED | FOLDS,
+        ("supervised_cv", "llm_1.5b_student"),
+    ),
 }
 for count in (50, 800, 2000):
     labels, baseline = {"data.labelled": count}, f"supervised_32_{count}"

@@ -85,9 +85,40 @@ def check(config: ConfigDict) -> None:
         "config.augment.neighbours would join rows of both tasks: set it to 0, or unset "
         "config.data.prompt_corpus.",
     )
+    _check_folds(config)
     _check_patterns(config.optim.freeze)
     _check_sets(config.augment)
     _check_neighbours(config.augment)
+
+
+def _check_folds(config: ConfigDict) -> None:
+    folds, fold = config.eval.folds, config.eval.fold
+    _require(
+        folds != 1 and (fold < 0 or fold < folds),
+        f"config.eval.folds = {folds} must be 0 (dev rows choose) or at least 2, and "
+        f"config.eval.fold = {fold} is set by the run itself: leave it at -1.",
+    )
+    if not folds:
+        return
+    for key, value, default in (
+        ("eval.stride", config.eval.stride, 0),  # labelled rows are truncated
+        ("monitor.baseline_run", config.monitor.baseline_run, ""),  # it is compared on dev
+        ("teach.combine", config.teach.combine, "rank"),  # probabilities are scaled on dev
+    ):
+        _require(
+            value == default,
+            f"config.eval.folds reads no dev rows and does not support config.{key} = {value!r}: "
+            f"set it to {default!r}.",
+        )
+    _require(
+        config.algorithm != "mlm",
+        "configs/mlm.py has no labels to cross-validate: set config.eval.folds = 0.",
+    )
+    _require(
+        config.algorithm != "graph" or config.graph.nodes == "pool",
+        "config.graph.nodes = 'labelled' takes its quantiles from dev rows, which "
+        "config.eval.folds does not read: set config.eval.folds = 0.",
+    )
 
 
 def _check_patterns(patterns: tuple[str, ...]) -> None:

@@ -54,7 +54,7 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     data.label_sampling = "balanced"  # as many harmful as safe rows; "random": any
     data.stratified = False  # True: dev and test keep the class shares of all labelled rows
     data.all_labels = False  # True: also trains on the labels of the unlabelled pool (upper bound)
-    data.dev = 150  # rows that select the step and the threshold
+    data.dev = 150  # rows that select the step and the threshold; not read with eval.folds
     data.test = 250  # rows scored once, at the end; not used with a test_corpus
     data.calibration = 0  # rows held out for the `calibrate` command; 0 for none
     data.max_length = 256  # tokens of a text; longer ones lose the start of the prompt first
@@ -158,6 +158,10 @@ def default(algorithm: str = "supervised", **hyper_parameters) -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.batch = 32
     config.eval.stride = 0  # tokens between windows of a long text; 0 truncates long texts
+    # Folds of the labelled rows that select the step and the threshold in place of dev, by cross-
+    # validation; 0 for dev. See train/folds.py.
+    config.eval.folds = 0
+    config.eval.fold = -1  # set by a run with folds: the fold that this run leaves out
     config.eval.bootstrap_samples = 1000  # resamples behind each 95% interval
 
     # The device mesh: data x fsdp x tensor, where -1 takes the remaining devices. Batch rows are

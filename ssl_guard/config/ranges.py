@@ -101,6 +101,8 @@ RANGES = {
     "monitor.scored_rows": COUNT_OR_NONE,
     "eval.batch": COUNT,
     "eval.stride": COUNT_OR_NONE,
+    "eval.folds": COUNT_OR_NONE,  # checks.py refuses 1
+    "eval.fold": "[-1, 2147483646]",
     "eval.bootstrap_samples": COUNT,
     # int32; checks.py refuses 0 and what is below -1
     "mesh.data": "[-2147483648, 2147483647]",

@@ -30,6 +30,7 @@ from ssl_guard.runtime.files import atomic_write
 FILE = "graph.npz"  # of the run folder
 NODES = {"pool": ("labelled", "unlabelled"), "labelled": ("labelled",)}
 KINDS = (*baselines.TEXT_FEATURES, "encoder")
+NOT_CALIBRATED = {"platt": np.array([1.0, 0.0])}  # Platt scaling that changes no score
 DENSE = ("lsa", "encoder")  # kinds that a graph can join
 
 
@@ -81,16 +82,27 @@ def fit(
 
     Raises BadInput for a dev set on which the model is worse than guessing.
     """
+    model = fit_scores(features, labels["labelled"], settings)
+    return calibrated(model, labels["dev"], scores(model, features("dev"), settings))
+
+
+def fit_scores(
+    features: Callable[[str], Mapping], labels: np.ndarray, settings: Settings
+) -> dict[str, np.ndarray]:
+    """Fits the model but for its calibration, for `scores`; labels: int [labelled rows].
+
+    The features of dev are read only for nodes = "labelled".
+    """
     splits = [features(split) for split in NODES[settings.nodes]]
     model: dict[str, np.ndarray] = {}
     nodes = {
         kind: (scipy.sparse.vstack if kind == "tfidf" else np.vstack)([s[kind] for s in splits])
         for kind in settings.kinds
     }
-    dev = features("dev")
+    reference_rows = nodes if settings.nodes == "pool" else features("dev")
     for kind in settings.scores:
-        head = baselines.logistic(splits[0][kind], labels["labelled"], settings.C)
-        reference = (nodes if settings.nodes == "pool" else dev)[kind]
+        head = baselines.logistic(splits[0][kind], labels, settings.C)
+        reference = reference_rows[kind]
         model |= {f"{kind}/coef": head.coef_[0], f"{kind}/intercept": head.intercept_}
         model[f"{kind}/reference"] = np.sort(_probabilities(model, kind, reference))
     if settings.alpha:
@@ -99,15 +111,27 @@ def fit(
         own = _ensemble(model, nodes, settings)
         smoothed = graph.smooth(own, found, alpha=settings.alpha, rounds=settings.rounds)
         model |= {"nodes/features": joined, "nodes/scores": smoothed}
-    platt = calibrators.fit("platt", labels["dev"], _scores(model, dev, settings))
+    return model
+
+
+def calibrated(model: dict, labels: np.ndarray, found: np.ndarray) -> dict[str, np.ndarray]:
+    """Adds Platt scaling to a model. labels: int [rows]; found: `scores` of rows of no fit.
+
+    Raises BadInput for scores that are worse than guessing.
+    """
+    platt = calibrators.fit("platt", labels, found)
     return model | {"platt": np.array([platt["slope"], platt["intercept"]])}
 
 
 def predict(model: Mapping[str, np.ndarray], features: Mapping, settings: Settings) -> np.ndarray:
     """Predicts harmful probabilities, float64 [rows]; features: {kind: [rows, n]}."""
+    return apply_platt(model, scores(model, features, settings))
+
+
+def apply_platt(model: Mapping[str, np.ndarray], found: np.ndarray) -> np.ndarray:
+    """Calibrates `scores`: harmful probabilities, float64 [rows]."""
     slope, intercept = model["platt"]
-    platt = {"kind": "platt", "slope": slope, "intercept": intercept}
-    return calibrators.apply(platt, _scores(model, features, settings))
+    return calibrators.apply({"kind": "platt", "slope": slope, "intercept": intercept}, found)
 
 
 def save(folder: Path, model: Mapping[str, np.ndarray]) -> None:
@@ -125,8 +149,8 @@ def load(folder: Path) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def _scores(model, features, settings: Settings) -> np.ndarray:
-    """Reads the ensemble's scores on the graph."""
+def scores(model, features, settings: Settings) -> np.ndarray:
+    """Reads the ensemble's scores on the graph, float64 [rows] in [0, 1], before calibration."""
     own = _ensemble(model, features, settings)
     if not settings.alpha:
         return own

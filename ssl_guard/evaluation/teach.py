@@ -9,6 +9,10 @@ Teachers with different features err on different rows, and so do neighbours; th
 teacher than any of them (co-training, Blum and Mitchell, 1998; self-training with ensembles).
 Hidden labels of the pool are never read, and teachers that were trained on them are refused.
 
+With config.eval.folds no dev row is read. FOLDER/fold-<k> has the soft labels of teachers that did
+not learn the labelled rows of this fold, for the student's run of the fold. The out-of-fold scores
+of all labelled rows together fit one Platt scaling for these folders and for FOLDER.
+
 The nearest neighbours come from all pairs of rows, approximately above config.data.exact_neighbours
 (nearest.py). One process does it all.
 """
@@ -27,15 +31,37 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import spearmanr
 
-from ssl_guard.data import soft_labels
+from ssl_guard.data import folds, soft_labels
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import calibrators, graph, inference, metrics, scorer
 from ssl_guard.evaluation.scorer import Scorer
 from ssl_guard.evaluation.teachers import open_teacher
-from ssl_guard.prepare import Prepared, prepare
+from ssl_guard.prepare import Prepared, of_folds, prepare
 from ssl_guard.runtime.files import check_folder
 
 SMOOTHING_ROUNDS = 10  # the rest changes a score by less than alpha ** 10
+
+
+class Part(NamedTuple):
+    """Soft labels to make: their folder, the data that the teachers were trained on, and these."""
+
+    folder: Path
+    data: Prepared
+    teachers: list[Scorer]
+    made_from: dict
+
+
+class Scores(NamedTuple):
+    """Scores of a part's pool and of its dev rows, float64 [rows].
+
+    teachers: (on the pool, on dev) of each; pool, dev: their mean, smoothed, before Platt scaling;
+    labels: int [dev rows].
+    """
+
+    teachers: list[tuple[np.ndarray, np.ndarray]]
+    pool: np.ndarray
+    dev: np.ndarray
+    labels: np.ndarray
 
 
 class Settings(NamedTuple):
@@ -61,47 +87,88 @@ def teach(config: ConfigDict, teachers: Sequence[str], folder: str | Path) -> di
     folder = Path(folder)
     _check(config, teachers, folder)
     settings = Settings(**{key: config.teach[key] for key in Settings._fields})
-    prepared = prepare(config, views=("weak",))
-    found = [open_teacher(name, prepared, settings.C) for name in teachers]
-    made_from = prepared.hashes | {
-        "model": config.model.to_dict(),  # its features
-        "teachers": [[teacher.name, teacher.sha256] for teacher in found],
-        "settings": settings._asdict(),
-    }
-    nodes = prepared.texts["labelled"] + prepared.texts["unlabelled"]
-    if len(nodes) > config.data.exact_neighbours:
-        made_from["neighbours"] = "approximate"
-    made_from = json.loads(json.dumps(made_from))
-    there = soft_labels.read_manifest(folder)
-    if there and there["made_from"] == made_from:
-        return there
-    pool, labels = prepared.texts["unlabelled"], inference.labels_of(prepared.dev)
-    scores = [
-        _scores(name, teacher, pool, prepared.texts["dev"])
-        for name, teacher in zip(teachers, found, strict=True)
-    ]
-    on_pool, on_dev = combine(teachers, scores, labels, settings.combine)
-    if settings.features and settings.alpha:
-        on_pool, on_dev = _smoothed(config, prepared, on_pool, on_dev, settings)
+    parts = _parts(config, teachers, folder, settings)
+    there = [soft_labels.read_manifest(part.folder) for part in parts]
+    if [manifest and manifest["made_from"] for manifest in there] == [p.made_from for p in parts]:
+        assert there[-1] is not None
+        return there[-1]
+    scores = [_scored(config, part, teachers, settings) for part in parts]
+    # Parts whose dev rows no teacher learned: all folds, or the only part
+    apart = scores[: config.eval.folds or 1]
+    labels = np.concatenate([one.labels for one in apart])
+    on_dev = np.concatenate([one.dev for one in apart])
     platt = calibrators.fit("platt", labels, on_dev)
-    harmful, dev_harmful = (calibrators.apply(platt, part) for part in (on_pool, on_dev))
-    if settings.prior:
-        harmful, dev_harmful = to_prior(harmful, dev_harmful, settings.prior)
-    low, high = cut_offs(harmful, settings.share)
-    weight = (harmful <= low) | (harmful >= high)
-    results = {
-        "teachers": [
-            {"name": name, "dev": metrics.dev_scores(labels, dev_score)}
-            for name, (_, dev_score) in zip(teachers, scores, strict=True)
-        ],
-        "dev": metrics.dev_scores(labels, dev_harmful),
-        "dev_precision": precision(labels, dev_harmful, low, high),
-        "agreement": agreement([mine for mine, _ in scores]),
-        "used": int(weight.sum()),
-        "harmful_share": float(harmful.mean()),
-    }
-    ids = [example.id for example in pool]
-    return soft_labels.write(folder, ids, harmful, weight, made_from=made_from, results=results)
+    quality = [
+        {"name": name, "dev": metrics.dev_scores(labels, np.concatenate(own))}
+        for name, *own in zip(
+            teachers, *([dev for _, dev in one.teachers] for one in apart), strict=True
+        )
+    ]
+    for part, mine in zip(parts, scores, strict=True):
+        harmful, dev_harmful = (calibrators.apply(platt, one) for one in (mine.pool, on_dev))
+        if settings.prior:
+            harmful, dev_harmful = to_prior(harmful, dev_harmful, settings.prior)
+        low, high = cut_offs(harmful, settings.share)
+        weight = (harmful <= low) | (harmful >= high)
+        manifest = soft_labels.write(
+            part.folder,
+            [example.id for example in part.data.texts["unlabelled"]],
+            harmful,
+            weight,
+            made_from=part.made_from,
+            results={
+                "teachers": quality,
+                "dev": metrics.dev_scores(labels, dev_harmful),
+                "dev_precision": precision(labels, dev_harmful, low, high),
+                "agreement": agreement([pool for pool, _ in mine.teachers]),
+                "used": int(weight.sum()),
+                "harmful_share": float(harmful.mean()),
+            },
+        )
+    return manifest
+
+
+def _parts(
+    config: ConfigDict, teachers: Sequence[str], folder: Path, settings: Settings
+) -> list[Part]:
+    """Reads the data and opens the teachers: of each fold, if any, and of all labelled rows."""
+    prepared = prepare(config, views=("weak",))
+    data = {-1: prepared}
+    if config.eval.folds:
+        # Teachers of all labelled rows know these, so their scores as dev rows are not used.
+        texts = prepared.texts | {"dev": prepared.texts["labelled"]}
+        whole = prepared._replace(dev=prepared.labelled, texts=texts)
+        data = dict(enumerate(of_folds(config, prepared))) | {-1: whole}
+    parts = []
+    for fold, one in data.items():
+        opened = [open_teacher(name, one, settings.C, fold=fold) for name in teachers]
+        made_from = (
+            one.hashes
+            | folds.key(config.eval.folds, fold)
+            | {
+                "model": config.model.to_dict(),  # its features
+                "teachers": [[teacher.name, teacher.sha256] for teacher in opened],
+                "settings": settings._asdict(),
+            }
+        )
+        nodes = one.texts["labelled"] + one.texts["unlabelled"]
+        if len(nodes) > config.data.exact_neighbours:
+            made_from["neighbours"] = "approximate"
+        to = folder / f"fold-{fold}" if fold >= 0 else folder
+        parts.append(Part(to, one, opened, json.loads(json.dumps(made_from))))
+    return parts
+
+
+def _scored(config: ConfigDict, part: Part, names: Sequence[str], settings: Settings) -> Scores:
+    """Scores the pool and dev with each teacher and with their smoothed mean."""
+    data = part.data
+    assert data.dev is not None
+    pool, dev, labels = data.texts["unlabelled"], data.texts["dev"], inference.labels_of(data.dev)
+    own = [_scores(name, one, pool, dev) for name, one in zip(names, part.teachers, strict=True)]
+    on_pool, on_dev = combine(names, own, labels, settings.combine)
+    if settings.features and settings.alpha:
+        on_pool, on_dev = _smoothed(config, data, on_pool, on_dev, settings)
+    return Scores(own, on_pool, on_dev, labels)
 
 
 def _check(config: ConfigDict, teachers: Sequence[str], folder: Path) -> None:

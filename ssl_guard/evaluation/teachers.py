@@ -6,6 +6,9 @@ scores:FILE  JSON lines {"id", "score"}, the scores in [0, 1]
 states:FILE  a NumPy .npz file with ids, str [rows], and states, float [rows, width]: features of
              any model, such as the mean hidden state of a chat model. The labelled rows fit a
              logistic regression on them
+
+With config.eval.folds, a run must have as many, and scores and states are read of the labelled rows
+in place of dev.
 """
 
 import json
@@ -21,11 +24,13 @@ from ssl_guard.prepare import Prepared
 from ssl_guard.runtime.files import sha256_file
 
 
-def open_teacher(name: str, prepared: Prepared, C: float) -> Scorer:
+def open_teacher(name: str, prepared: Prepared, C: float, fold: int = -1) -> Scorer:
     """Opens a teacher of the prepared pool.
 
-    C: inverse L2 penalty of a logistic regression on states, which are scaled to variance 1. Raises
-    BadInput for a teacher that is missing, or was trained on another split or on hidden labels.
+    C: inverse L2 penalty of a logistic regression on states, which are scaled to variance 1; fold:
+    of the labelled rows that the teacher did not learn, -1 for none. The teacher of a fold is the
+    run of this fold, see train/folds.py, at its own best step. Raises BadInput for a teacher that
+    is missing, or was trained on another split, on other folds or on hidden labels.
     """
     if name.startswith("scores:"):
         return _from_scores(Path(name.removeprefix("scores:")))
@@ -34,6 +39,13 @@ def open_teacher(name: str, prepared: Prepared, C: float) -> Scorer:
     if name.startswith("hf:"):
         return external.checkpoint_scorer(name.removeprefix("hf:"))
     config = scorer.read_config(name)
+    if fold >= 0:
+        if config.eval.folds != prepared.summary["folds"]:
+            raise BadInput(
+                f"the teacher {name} has config.eval.folds = {config.eval.folds} and not "
+                f"{prepared.summary['folds']}: train it with the folds of its student."
+            )
+        name = str(Path(name, "folds", str(fold)))
     report = records_io.read_report(name)
     if report["provenance"]["split_sha256"] != prepared.hashes["split_sha256"]:
         raise BadInput(

@@ -74,11 +74,24 @@ def training_facts(results: list[Result]) -> str:
     facts = [
         f"{_values(row['labelled'] for row in rows)} labelled and "
         f"{_values(row.get('unlabelled', 0) for row in rows)} unlabelled rows",
+        *_choosing([report["data"] for report in reports]),
         f"seed {_values(report['seed'] for report in reports)}",
         *dict.fromkeys(machines),
         f"{minutes:.1f} minutes of training in all",
     ]
     return f"training: {'; '.join(facts)}"
+
+
+def _choosing(data: list[dict]) -> list[str]:
+    """Names the labels that chose the step and the threshold, see prepare.py; [] if not known."""
+    kinds = {"labelled": "labelled rows in folds", "dev": "dev rows"}
+    found = [one.get("labels_choosing") or {"dev": one["rows"].get("dev", 0)} for one in data]
+    names = [
+        f"{_values(counts)} {name}"
+        for side, name in kinds.items()
+        if (counts := [one[side] for one in found if one.get(side)])
+    ]
+    return [f"step and threshold chosen on {' or '.join(names)}"] if names else []
 
 
 def _values(values) -> str:

@@ -187,7 +187,8 @@ def _training_figures(results: list[Result], against: str) -> list[Figure]:
         figures.append(_figure(title, note, both, stepped))
 
     if stepped:
-        curves("F1 on dev", "By step, at the best dev threshold.", panels.dev_f1, "/f1")
+        if any("dev/raw/f1" in row for run in _runs(results) for row in run["metrics"]):
+            curves("F1 on dev", "By step, at the best dev threshold.", panels.dev_f1, "/f1")
         note = "By step; dashed: on unlabelled rows."
         curves("Training loss", note, panels.loss, "loss/supervised")
 

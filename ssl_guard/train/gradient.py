@@ -22,13 +22,15 @@ from ssl_guard.steps import optim
 from ssl_guard.steps.state import TrainState
 from ssl_guard.steps.training import NOT_PACKED
 from ssl_guard.train import frozen, head_init, loop, monitor, neighbour_views
+from ssl_guard.train.folds import Chosen
 from ssl_guard.train.result import Result, Run
 
 
-def build(config: ConfigDict) -> Run:
+def build(config: ConfigDict, chosen: Chosen | None = None) -> Run:
     """Reads the data and compiles the functions of a run.
 
-    Raises BadInput for settings, data, a model or a mesh that do not fit together.
+    chosen: the choice of cross-validation, None for a run that dev rows, or those of its fold,
+    choose for. Raises BadInput for settings, data, a model or a mesh that do not fit together.
     """
     algorithm = algorithms.build(config.algorithm, **config[config.algorithm])
     _check_support(config, algorithm)
@@ -114,7 +116,8 @@ def build(config: ConfigDict) -> Run:
             num_classes=2,
             num_heads=config.model.num_heads,
             ema_decay=settings.ema_decay,
-            labelled_size=len(prepared.labelled),
+            # The same shape in all folds, so the step is compiled once
+            labelled_size=prepared.summary["labels_used"],
             width=model.config.hidden_size,
         )
         return sharding.pad_pool(state)
@@ -135,16 +138,22 @@ def build(config: ConfigDict) -> Run:
     )
     if algorithm.views and config.train.supervised_steps:
         train_step = steps.supervised_start(train_step, config.train.supervised_steps)
-    evaluate = functools.partial(
-        _evaluate,
-        dev=prepared.dev,
-        labels=inference.labels_of(prepared.dev),
-        predict_fn=predict_fn,
-        exact_fn=exact_fn,
-        teacher="ema" if algorithm.teacher == "ema" else "raw",
-        twin=monitor.twin_curves(config.monitor.baseline_run, prepared.hashes["split_sha256"]),
-        select_by=config.train.select_by,
-    )
+    plan = loop.Plan(**{key: config.train[key] for key in loop.Plan._fields})
+    if chosen is not None:
+        plan = plan._replace(steps=chosen.step)  # the schedules are those of all steps
+        evaluate: Callable = functools.partial(_evaluate_nothing, dev=chosen.dev)
+    else:
+        evaluate = functools.partial(
+            _evaluate,
+            dev=prepared.dev,
+            labels=inference.labels_of(prepared.dev),
+            predict_fn=predict_fn,
+            exact_fn=exact_fn,
+            teacher="ema" if algorithm.teacher == "ema" else "raw",
+            twin=monitor.twin_curves(config.monitor.baseline_run, prepared.hashes["split_sha256"]),
+            select_by=config.train.select_by,
+            keep_scores=config.eval.fold >= 0,
+        )
     judge = functools.partial(
         monitor.judge,
         prior=monitor.prior_of(labels),
@@ -163,7 +172,7 @@ def build(config: ConfigDict) -> Run:
         schedule=schedule,
         records=(prepared.labelled, prepared.unlabelled),
         mesh=mesh,
-        plan=loop.Plan(**{key: config.train[key] for key in loop.Plan._fields}),
+        plan=plan,
         name=config.algorithm,
     )
     account = functools.partial(
@@ -275,11 +284,13 @@ def _evaluate(
     teacher: str,
     twin: dict[int, list] | None,
     select_by: str,
+    keep_scores: bool,
 ) -> tuple[dict, dict, float]:
     """Scores dev; see `loop.fit`.
 
     exact_fn: predict_fn in float32, to compare with bfloat16; teacher: kind of the weights that
-    give the pseudo-labels, "raw" or "ema"; twin: see `monitor.shadow`.
+    give the pseudo-labels, "raw" or "ema"; twin: see `monitor.shadow`; keep_scores: adds the scores
+    of all rows to the metrics, for `folds.choose`.
     """
     weights = _weights(state)
     scores = {kind: predict_fn(params, dev) for kind, params in weights.items()}
@@ -289,12 +300,19 @@ def _evaluate(
         for kind, values in found.items()
         for name, value in values.items()
     }
+    if keep_scores:
+        added |= {f"dev/{kind}/scores": values.tolist() for kind, values in scores.items()}
     added |= monitor.shadow(row, step, labels=labels, scores=scores[teacher], twin=twin)
     if exact_fn:
         exact = exact_fn(weights[teacher], dev)
         loss = metrics.precision_loss(labels, scores[teacher], exact)
         added |= {f"bfloat16/{name}": value for name, value in loss.items()}
     return added, {"dev": found}, found.get("ema", found["raw"])[select_by]
+
+
+def _evaluate_nothing(state: TrainState, step: int, row: dict, *, dev: dict):
+    """Selects the last step, which cross-validation chose; dev: `Chosen.dev`. See `loop.fit`."""
+    return {}, {"dev": dev}, float(step)
 
 
 def _weights(state: TrainState) -> dict:

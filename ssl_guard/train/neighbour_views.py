@@ -68,7 +68,8 @@ def prepare(config: ConfigDict, *, views: tuple[str, ...]) -> data.Prepared:
         return nearest(graph.join([features[kind] for kind in kinds]), k, exact_rows=exact_rows)
 
     # Vocabularies are fitted on the labelled rows too.
-    made_from = [kinds, k, len(pool) > exact_rows, prepared.hashes, prepared.labelled.manifest]
+    labelled = [example.id for example in prepared.texts["labelled"]]
+    made_from = [kinds, k, len(pool) > exact_rows, prepared.hashes, labelled]
     if "encoder" in kinds:
         made_from += [config.model.to_dict(), config.data.packing]
     indices = scorer.stored_once(search, Path(config.data.dir, "neighbours"), made_from, pool)

@@ -7,8 +7,9 @@ from ml_collections import ConfigDict
 from ssl_guard import algorithms
 from ssl_guard import config as config_module
 from ssl_guard.evaluation import run_report
+from ssl_guard.runtime import processes
 from ssl_guard.runtime.files import check_folder
-from ssl_guard.train import baselines, gradient
+from ssl_guard.train import baselines, folds, gradient
 from ssl_guard.train.workdir import finished, opened, refuse_other_soft_labels
 
 
@@ -27,11 +28,17 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict:
     if (report := finished(workdir)) is not None:
         return report
     check_folder(workdir, "--workdir")
+    chosen = None
+    if of_folds := folds.plan(config, workdir):
+        for fold_config, fold_workdir in of_folds:
+            train_and_evaluate(fold_config, fold_workdir)
+        runs, select_by = [folder for _, folder in of_folds], config.train.select_by
+        chosen = processes.first_process_first(lambda: folds.choose(runs, select_by))
     method = baselines if config.algorithm in algorithms.CLOSED_FORM else gradient
-    prepared, fit = method.build(config)  # reads all input; a refused run has written nothing
+    prepared, fit = method.build(config, chosen)  # reads all input; a refused run wrote nothing
     with opened(workdir, config, prepared) as (files, checkpoints):
         result = fit(files, checkpoints)
-        # Dev has chosen the step and the threshold. Calibration and test are read once, here.
+        # Dev or the folds chose step and threshold. Calibration and test are read once, here.
         if prepared.calibration is not None:
             run_report.write_predictions(
                 files / "calibration.jsonl",

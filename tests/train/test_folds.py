@@ -23,7 +23,7 @@ from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import scorer, teach
 from ssl_guard.report import build
 from ssl_guard.runtime import preemption
-from ssl_guard.runtime.files import read_jsonl
+from ssl_guard.runtime.files import read_jsonl, write_jsonl
 from ssl_guard.train import folds as train_folds
 from ssl_guard.train import run as train_run
 from ssl_guard.train import self_training
@@ -132,8 +132,7 @@ def test_the_earliest_of_equal_steps_wins(tmp_path):
             ("metrics", [{"step": 1}, *rows]),
             ("predictions", [{"label": 0}, {"label": 1}]),
         ):
-            text = "\n".join(map(json.dumps, lines))
-            (tmp_path / str(fold) / f"{name}.jsonl").write_text(text)
+            write_jsonl(tmp_path / str(fold) / f"{name}.jsonl", lines)
     chosen = train_folds.choose([tmp_path / "0", tmp_path / "1"], "auprc")
     assert chosen.step == 4 and chosen.labels.tolist() == [0, 1, 0, 1]
     assert chosen.scores["raw"].tolist() == [0.2, 0.4, 0.2, 0.4]

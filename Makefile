@@ -23,7 +23,7 @@ LOCK := requirements/py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.vers
 # Tests spend their time compiling, on one core; a file's tests share what they compiled. In the order
 # of tests/conftest.py: the longest files come first, so that both workers end together.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
-EXTRAS := parity tfdata translate llm beam neighbours
+EXTRAS := parity tfdata translate llm beam neighbours moderator
 
 .PHONY: all demo test lint browser faults scale clean $(EXTRAS)
 demo: .venv/installed

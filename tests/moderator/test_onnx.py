@@ -1,4 +1,4 @@
-"""ONNX graphs of every family and head against Flax, for batches and lengths that no graph knows."""
+"""ONNX graphs of every family and head against Flax, for several batches and lengths."""
 
 import jax
 import numpy as np

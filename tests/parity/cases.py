@@ -4,8 +4,6 @@ import numpy as np
 import torch
 import transformers
 
-from tests.families import CASES, SIZE, make_batch
-
 TOLERANCE = 1e-4  # float32, absolute, on states of scale 1; for gradients relative to the largest
 
 POOLED = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")

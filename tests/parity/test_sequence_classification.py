@@ -9,7 +9,8 @@ from ssl_guard.models import load_sequence_classifier
 from ssl_guard.models.architectures import ARCHITECTURES
 from ssl_guard.models.heads import HF_HEADS
 from ssl_guard.models.sequence_classification import probabilities
-from tests.parity.cases import CASES, TOLERANCE, assert_close, make_batch
+from tests.families import CASES, make_batch
+from tests.parity.cases import TOLERANCE, assert_close
 
 pytestmark = pytest.mark.parity
 

@@ -1,1 +1,1 @@
-"""ONNX graphs of the encoders and heads, with dynamic batch and length; needs the extra "export"."""
+"""ONNX graphs of encoders and heads, with dynamic batch and length. Needs the extra "export"."""

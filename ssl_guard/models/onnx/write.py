@@ -29,7 +29,9 @@ def to_onnx(classifier: Classifier, params: Params, *, pooling: str, longest: in
     names = INPUTS if config.type_vocab_size > 1 else INPUTS[:2]
     shape = spox.Tensor(np.int64, ("batch", "length"))
     given = {name: spox.argument(shape) for name in names}
-    inputs = Inputs(*given.values(), *[None] * (3 - len(names)), longest)
+    inputs = Inputs(
+        given["input_ids"], given["attention_mask"], given.get("token_type_ids"), longest
+    )
     hidden = encode(config, params["encoder"], inputs)
     pooled = _pool(hidden, inputs.attention_mask, pooling)
     logits = _logits(pooled, params["head"], classifier.hidden)

@@ -32,7 +32,7 @@ def test_the_graph_computes_what_flax_does(name, head, tmp_path):
     model = models.build(folder, head=head, pooling=pooling, num_heads=2)
     short = make_batch(50, [7, 3, 1], pad=options.get("pad_token_id", 0))
     params = parameters(model, short)
-    session = onnxruntime.InferenceSession(to_onnx(model, params, pooling=pooling, longest=LONGEST))
+    session = onnxruntime.InferenceSession(to_onnx(model, params, longest=LONGEST))
     names = [given.name for given in session.get_inputs()]
     assert ("token_type_ids" in names) == (model.config.type_vocab_size > 1)
     long = make_batch(50, [LONGEST, 12], pad=options.get("pad_token_id", 0))

@@ -15,12 +15,12 @@ from ssl_guard.models.onnx.encoders import Inputs, Params, encode
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def to_onnx(classifier: Classifier, params: Params, *, pooling: str, longest: int) -> bytes:
+def to_onnx(classifier: Classifier, params: Params, *, longest: int) -> bytes:
     """Returns a model with the inputs of INPUTS, int64 [batch, length], and the output "logits",
     float32 [batch, classes]: the mean over the heads, dropout off.
 
-    params: of one task, as NumPy arrays. pooling: of the classifier. longest: largest length, in
-    tokens, which the encoder can read. An encoder without token types has no such input.
+    params: of one task, as NumPy arrays. longest: largest length in tokens. An encoder without
+    token types has no such input.
     """
     from onnx_ir import serde
     from onnx_ir.passes.common import LiftConstantsToInitializersPass
@@ -33,7 +33,7 @@ def to_onnx(classifier: Classifier, params: Params, *, pooling: str, longest: in
         given["input_ids"], given["attention_mask"], given.get("token_type_ids"), longest
     )
     hidden = encode(config, params["encoder"], inputs)
-    pooled = _pool(hidden, inputs.attention_mask, pooling)
+    pooled = _pool(hidden, inputs.attention_mask, classifier.pooling)
     logits = _logits(pooled, params["head"], classifier.hidden)
     built = spox.build(given, {"logits": logits})
     # quantize_dynamic quantises initializers only.

@@ -7,6 +7,7 @@ threshold, the best on dev. The int8 model has thresholds of its own, fitted on 
 The folder is written only if the models agree with the run, see parity.py.
 """
 
+import functools
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,16 +34,18 @@ LABELS = ("safe", "harmful")  # names of the outputs, by number
 
 
 class Source(NamedTuple):
-    """A run, ready to export: its classifier in float32, raw and with the calibrator folded in.
+    """A run, ready to export.
 
-    predict(params, records): of the float32 classifier. calibrate(score) -> probability.
+    classifier, params: in float32, as NumPy arrays, with the calibrator folded in and two classes.
+    score, calibrated(records) -> float64 [rows]: scores of the run in float32, and of `params`.
+    calibrate(score) -> probability.
     """
 
     run: scorer.Run
     classifier: models.Classifier
-    predict: Callable
-    raw: Any
-    folded: Any
+    params: Any
+    score: Callable
+    calibrated: Callable
     calibrate: Callable[[float], float]
 
 
@@ -136,27 +139,36 @@ def _load(workdir: Path, calibrator: dict) -> Source:
     config, name = run.config, run.config.algorithm
     algorithm = algorithms.build(name, **config[name])
     model_folder = pretrained.resolve(config.model.name)
-    classifier = scorer.build_model(config, model_folder, algorithm.extra_classes, dtype="float32")
-    raw = jax.device_get(run.weights[run.report["weights"]])
     slope, intercept = _line(calibrator)
-    head = heads.rescaled(raw["head"], 2, slope, intercept)
-    folded = jax.tree.map(np.asarray, raw | {"head": head})
+    raw = jax.device_get(run.weights[run.report["weights"]])
+    params = raw | {"head": heads.rescaled(raw["head"], 2, slope, intercept)}
+    params = jax.tree.map(np.asarray, params)
 
-    def predict(params, records):
-        extra = params["head"]["output_0"]["bias"].shape[0] - 2
-        return scorer.predict_fn(
+    def classifier(extra_classes):
+        return scorer.build_model(config, model_folder, extra_classes, dtype="float32")
+
+    def predict(params, extra_classes):
+        fn = scorer.predict_fn(
             config,
-            algorithm._replace(extra_classes=extra),
-            classifier,
+            algorithm._replace(extra_classes=extra_classes),
+            classifier(extra_classes),
             run.tokenizer,
             sharding.make_mesh(),
             labelled=None,
-        )(params, records)
+        )
+        return functools.partial(fn, params)
 
     def calibrate(score: float) -> float:
         return float(expit(slope * logit(score) + intercept)) if 0 < score < 1 else score
 
-    return Source(run, classifier, predict, raw, folded, calibrate)
+    return Source(
+        run,
+        classifier(0),
+        params,
+        score=predict(raw, algorithm.extra_classes),
+        calibrated=predict(params, 0),
+        calibrate=calibrate,
+    )
 
 
 def _line(calibrator: dict) -> tuple[float, float]:
@@ -220,12 +232,12 @@ def _write_models(draft: Path, source: Source) -> None:
     )
     folder.write_settings(draft, settings)
     large, small = (draft / folder.MODELS[kind] for kind in ("float32", "int8"))
-    atomic_write(large, to_onnx(source.classifier, source.folded, longest=config.data.max_length))
+    atomic_write(large, to_onnx(source.classifier, source.params, longest=config.data.max_length))
     quantization.quantize_dynamic(
         large, small, op_types_to_quantize=["MatMul", "Gather"], per_channel=True
     )
     if source.classifier.hf_head and config.model.num_heads == 1:
         model_folder = pretrained.resolve(config.model.name)
         convert.save_classifier(
-            draft, source.folded, source.classifier, model_folder, labels=LABELS
+            draft, source.params, source.classifier, model_folder, labels=LABELS
         )

@@ -64,8 +64,8 @@ def measure(source, folder: Path, dev: Sequence[Example], policy: dict) -> dict:
     with config.unlocked():
         config.eval.stride = settings.stride
     records = run._replace(config=config).records(examples)
-    reference = source.predict(source.folded, records)
-    raw = source.predict(source.raw, records)
+    reference = source.calibrated(records)
+    raw = source.score(records)
     found = scores(exact, examples)
     flips: dict[str, list[str]] = {}
     for name, (threshold, _) in exact.thresholds.items():

@@ -73,32 +73,31 @@ def test_a_killed_command_continues_after_the_last_whole_row(moderator, tmp_path
     files.moderate(moderator, source, str(out))
     whole = out.read_bytes()
     out.unlink()
-    scored = []
+    scored, limit = [], 12
 
     class Dying:
         def __getattr__(self, name):
             return getattr(moderator, name)
 
         def __call__(self, inputs, **how):
-            if len(scored) == 4:
+            if sum(scored) >= limit:
                 raise KeyboardInterrupt
             scored.append(len(inputs))
             return moderator(inputs, **how)
 
     with pytest.raises(KeyboardInterrupt):
         files.moderate(Dying(), source, str(out))
-    part = tmp_path / "out.jsonl.part"
+    part, limit = tmp_path / "out.jsonl.part", len(ROWS)
     header, rows = part.read_bytes().split(b"\n", 1)
-    for kept in (0, 5, len(header), len(header) + 1, len(header) + 40, len(header) + len(rows)):
-        part.write_bytes((header + b"\n" + rows)[:kept])
-        scored[:] = [-100]
-        files.moderate(Dying(), source, str(out))
-        assert out.read_bytes() == whole, kept
-        out.unlink()
+    assert rows.count(b"\n") == 12
+    begun = header + b"\n" + rows
+    for kept in (0, 5, len(header), len(header) + 1, len(header) + 40, len(begun) - 1, len(begun)):
+        part.write_bytes(begun[:kept])
         scored.clear()
-    part.write_bytes(header + b"\n" + rows)
-    counts = files.moderate(moderator, source, str(out))
-    assert out.read_bytes() == whole and counts.rows == 20
+        counts = files.moderate(Dying(), source, str(out))
+        assert out.read_bytes() == whole and counts.rows == len(ROWS)
+        assert sum(scored) == len(ROWS) - max(0, begun[:kept].count(b"\n") - 1)
+        out.unlink()
 
 
 def test_a_part_of_another_input_is_refused(moderator, tmp_path):

@@ -129,15 +129,15 @@ def _failures(workdir: Path) -> str:
 
 
 def _models(facts: dict, has_hf: bool, config: ConfigDict) -> str:
-    small = facts["int8"]
+    small, side = facts["int8"], facts["side"]
     flips = ", ".join(f"{count} at {name}" for name, count in small["flips"].items())
     lines = [
         "## Files",
         "",
-        f"- `onnx/model.onnx`: float32. On {facts['rows']} texts (dev rows and ugly ones) it has "
+        f"- `onnx/model.onnx`: float32. On {facts['rows']} texts ({side} rows and ugly ones) it has "
         f"the run's verdicts; largest error of a probability {facts['largest_error']:.1e}.",
         "- `onnx/model_quantized.onnx`: int8, with `policy_int8.json`. Verdicts that differ on "
-        f"{small['rows']} dev rows: {flips}; AUPRC {100 * small['auprc']:.1f}% (float32 "
+        f"{small['rows']} {side} rows: {flips}; AUPRC {100 * small['auprc']:.1f}% (float32 "
         f"{100 * small['float32_auprc']:.1f}%); largest error {small['largest_error']:.1e}.",
     ]
     if has_hf:

@@ -2,7 +2,8 @@
 
 The calibrator of RUN/policy.json, temperature or Platt scaling, is folded into the last layer, and
 its thresholds are those of the calibrated probabilities. Without a policy.json there is one
-threshold, the best on dev. The int8 model has thresholds of its own, fitted on its own scores.
+threshold, the best on dev. The int8 model has thresholds of its own, fitted on its own scores; not
+with config.eval.folds and no policy.json, since no row is left to fit it on.
 
 The folder is written only if the models agree with the run, see parity.py.
 """
@@ -71,7 +72,7 @@ def export(
             f"the corpus or the split in config.data.dir = {config.data.dir} is not the one of "
             f"{workdir}: call this in the folder that the run was trained in, with its data."
         )
-    policy = _read_policy(workdir, report)
+    policy = _read_policy(workdir, config, report)
     compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
     source = _load(workdir, policy["calibrator"])
     draft = to.with_name(f".{to.name}.draft")
@@ -79,14 +80,19 @@ def export(
     try:
         _write_models(draft, source)
         write_json(draft / "policy.json", _calibrated(policy, source.calibrate))
-        # Its thresholds need its scores.
-        write_json(draft / "policy_int8.json", policy)
+        write_json(draft / "policy_int8.json", policy)  # until it has scores
         folder.write_manifest(draft)
         small = Moderator.load(draft, int8=True)
-        dev = data.rows["dev"]
-        write_json(draft / "policy_int8.json", _of_int8(workdir, policy, small, dev, rows))
+        # A run with folds reads no dev rows. These are then not new to it, and choose nothing.
+        side = "labelled" if config.eval.folds else "dev"
+        compared = data.rows[side]
+        if policy["data"] == "dev":
+            write_json(draft / "policy_int8.json", _dev_policy_of(small, policy, compared))
+        elif policy["data"] != "folds":
+            score = functools.partial(parity.scores, small)
+            write_json(draft / "policy_int8.json", policies.refit(workdir, policy, score, rows))
         folder.write_manifest(draft)
-        facts = parity.measure(source, draft, dev, policy)
+        facts = parity.measure(source, draft, compared, policy) | {"side": side}
         parity.check(facts, workdir)
         atomic_write(draft / "README.md", card.text(workdir, config, report, draft, facts, licence))
         folder.write_manifest(draft)
@@ -113,25 +119,34 @@ def _check_method(config: ConfigDict) -> None:
         )
 
 
-def _read_policy(workdir: Path, report: dict) -> dict:
+def _read_policy(workdir: Path, config: ConfigDict, report: dict) -> dict:
     """Reads RUN/policy.json, or makes a policy of the threshold that was best on dev."""
     path = workdir / "policy.json"
     if path.exists():
         operating_point.run_thresholds(report, path, operating_point.PROFILES, None)
         return read_json(path, "make it again with python -m ssl_guard calibrate")
     threshold = report["dev"][report["weights"]]["threshold"]
-    return {"data": "dev", "calibrator": {"kind": "none"}, "thresholds": _dev_profile(threshold)}
-
-
-def _dev_profile(threshold: float) -> dict:
+    data = "folds" if config.eval.folds else "dev"
     return {
-        "balanced": {
-            "threshold": threshold,
-            "probability": threshold,
-            "promise": "none: best F1 on dev",
-            "errors_allowed": None,
-        }
+        "data": data,
+        "calibrator": {"kind": "none"},
+        "thresholds": {
+            "balanced": {
+                "threshold": threshold,
+                "probability": threshold,
+                "promise": f"none: best F1 on {data}",
+                "errors_allowed": None,
+            }
+        },
     }
+
+
+def _dev_policy_of(small: Moderator, policy: dict, dev: Sequence[Example]) -> dict:
+    """Returns the policy of a threshold that is best on dev, for the scores of the int8 model."""
+    labels = np.array([example.label for example in dev])
+    best = metrics.best_f1_threshold(labels, parity.scores(small, dev))
+    point = policy["thresholds"]["balanced"] | {"threshold": best, "probability": best}
+    return policy | {"thresholds": {"balanced": point}}
 
 
 def _load(workdir: Path, calibrator: dict) -> Source:
@@ -194,19 +209,6 @@ def _calibrated(policy: dict, calibrate: Callable[[float], float]) -> dict:
         found["calibrator"] = {"kind": "none"}
         found["folded"] = policy["calibrator"]
     return found
-
-
-def _of_int8(
-    workdir: Path, policy: dict, small: Moderator, dev: Sequence[Example], rows: str | None
-) -> dict:
-    def score(examples):
-        return parity.scores(small, examples)
-
-    if policy["data"] != "dev":
-        return policies.refit(workdir, policy, score, rows)
-    labels = np.array([example.label for example in dev])
-    best = metrics.best_f1_threshold(labels, score(dev))
-    return policy | {"thresholds": _dev_profile(best)}
 
 
 def _write_models(draft: Path, source: Source) -> None:

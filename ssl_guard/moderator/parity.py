@@ -1,7 +1,7 @@
 """Compares exported models with their run: the gate of an export.
 
-The rows are the run's dev rows and a list of texts that break tokenizers and arithmetic. The run
-scores them in float32, in windows as the moderator reads them.
+The rows are the run's dev rows (with config.eval.folds, its labelled rows) and a list of texts that
+break tokenizers and arithmetic. The run scores them in float32, in windows as the moderator does.
 """
 
 from collections.abc import Sequence

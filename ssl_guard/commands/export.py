@@ -25,8 +25,8 @@ def main(argv: list[str]) -> None:
     small = facts["int8"]
     print(
         f"float32: largest error {facts['largest_error']:.1e} on {facts['rows']} texts, no verdict "
-        f"differs\nint8: {sum(small['flips'].values())} verdicts of {small['rows']} {facts['side']} rows "
-        f"differ, AUPRC {100 * small['auprc']:.1f}% (float32 {100 * small['float32_auprc']:.1f}%)\n"
+        f"differs\nint8: {sum(small['flips'].values())} verdicts of {small['rows']} {facts['side']} "
+        f"rows differ, AUPRC {100 * small['auprc']:.1f}% (float32 {100 * small['float32_auprc']:.1f}%)\n"
         f"moderator: {to}"
     )
 

@@ -134,8 +134,8 @@ def _models(facts: dict, has_hf: bool, config: ConfigDict) -> str:
     lines = [
         "## Files",
         "",
-        f"- `onnx/model.onnx`: float32. On {facts['rows']} texts ({side} rows and ugly ones) it has "
-        f"the run's verdicts; largest error of a probability {facts['largest_error']:.1e}.",
+        f"- `onnx/model.onnx`: float32. On {facts['rows']} texts ({side} rows and ugly ones) it "
+        f"has the run's verdicts; largest error of a probability {facts['largest_error']:.1e}.",
         "- `onnx/model_quantized.onnx`: int8, with `policy_int8.json`. Verdicts that differ on "
         f"{small['rows']} {side} rows: {flips}; AUPRC {100 * small['auprc']:.1f}% (float32 "
         f"{100 * small['float32_auprc']:.1f}%); largest error {small['largest_error']:.1e}.",

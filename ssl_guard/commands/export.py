@@ -23,12 +23,13 @@ def main(argv: list[str]) -> None:
 
     facts = export(argv[1], to, licence=LICENCE.value, rows=ROWS.value)
     small = facts["int8"]
+    flips, auprc = sum(small["flips"].values()), 100 * small["auprc"]
+    print(f"float32: largest error {facts['largest_error']:.1e} on {facts['rows']} texts")
     print(
-        f"float32: largest error {facts['largest_error']:.1e} on {facts['rows']} texts, no verdict "
-        f"differs\nint8: {sum(small['flips'].values())} verdicts of {small['rows']} {facts['side']} "
-        f"rows differ, AUPRC {100 * small['auprc']:.1f}% (float32 {100 * small['float32_auprc']:.1f}%)\n"
-        f"moderator: {to}"
+        f"int8: {flips} verdicts differ on {small['rows']} {facts['side']} rows, AUPRC "
+        f"{auprc:.1f}% (float32 {100 * small['float32_auprc']:.1f}%)"
     )
+    print(f"moderator: {to}")
 
 
 if __name__ == "__main__":

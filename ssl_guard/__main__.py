@@ -17,6 +17,8 @@ COMMANDS = {
     "teach": ("ssl_guard.commands.teach", "write soft labels of the unlabelled rows"),
     "self_train": ("ssl_guard.commands.self_train", "train teachers, and students on their labels"),
     "calibrate": ("ssl_guard.commands.calibrate", "fit thresholds with guarantees"),
+    "export": ("ssl_guard.commands.export", "write a run as a moderator (ONNX, model card)"),
+    "moderate": ("ssl_guard.commands.moderate", "score a file with a moderator"),
     "report": ("ssl_guard.commands.report", "compare runs in tables and on a page"),
 }
 

@@ -17,9 +17,10 @@ ROOMS = [
     {"runtime"},
     {"algorithms", "models", "data"},
     {"augment"},
-    {"steps", "prepare"},
+    {"steps"},
     {"evaluation"},
     {"train", "report"},
+    {"moderator"},
     {"commands"},
     {"main", "__main__"},
 ]

@@ -26,9 +26,8 @@ def main(argv: list[str]) -> None:
     config_module.check(config)
     import functools
 
-    from ssl_guard import prepare
     from ssl_guard.augment import estimate, make, select, stats, text_set
-    from ssl_guard.evaluation import model_gates
+    from ssl_guard.evaluation import model_gates, prepare
     from ssl_guard.runtime import compilation
 
     compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)

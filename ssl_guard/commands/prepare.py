@@ -19,7 +19,7 @@ from ssl_guard.runtime import cli
 def main(argv: list[str]) -> None:
     config = cli.required(CONFIG, "config")
     config_module.check(config)
-    from ssl_guard.prepare import prepare, views_of
+    from ssl_guard.evaluation.prepare import prepare, views_of
 
     prepared = prepare(config, views=views_of(config), overwrite=OVERWRITE.value)
     print(json.dumps(prepared.summary, indent=1))

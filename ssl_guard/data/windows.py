@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ssl_guard.data.records import Records
-from ssl_guard.data.tokenizer import Encoded, Tokenizer
+from ssl_guard.data.tokenizer import Encoded, FastTokenizer
 from ssl_guard.errors import BadInput
 
 Ids = list[int]
@@ -45,7 +45,7 @@ def cover(
 
 
 def encode(
-    tokenizer: Tokenizer, prompt: Sequence[str], response: Sequence[str | None], *, stride: int
+    tokenizer: FastTokenizer, prompt: Sequence[str], response: Sequence[str | None], *, stride: int
 ) -> list[list[Encoded]]:
     """Tokenises the windows of every text, without truncation; response None: a prompt alone.
 

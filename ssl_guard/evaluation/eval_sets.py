@@ -20,8 +20,8 @@ from ssl_guard.data.corpora.reading import Reading
 from ssl_guard.data.duplicates import Known, Shingles
 from ssl_guard.data.schema import SAFE, Corpus, Example, make_corpus
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation.prepare import sets_used
 from ssl_guard.models import pretrained
-from ssl_guard.prepare import sets_used
 
 SIDES = ("dev", "calibration", "test")  # of the run's own split, instead of a corpus
 MOST_VALUES = 50  # of a column to slice by

@@ -27,8 +27,8 @@ from ssl_guard.evaluation import (
 )
 from ssl_guard.evaluation.judge import Rows, evaluate_rows, rows_of
 from ssl_guard.evaluation.operating_point import DEV, GIVEN
+from ssl_guard.evaluation.prepare import read_split
 from ssl_guard.evaluation.scorer import Run, Scorer, load_run, pack_groups, read_config
-from ssl_guard.prepare import read_split
 from ssl_guard.runtime import compilation, provenance, sharding
 from ssl_guard.runtime.files import read_jsonl
 

@@ -244,6 +244,7 @@ def policy(
     return {
         "method": "exact binomial tail of an order statistic",
         **settings,
+        "costs": costs and list(costs),
         "rows": len(labels),
         "harmful": int(labels.sum()),
         "calibrator": calibrated,

@@ -16,6 +16,7 @@ policy.json holds the values of `operating_point.policy` and
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from ssl_guard.data import duplicates
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import calibrators, operating_point, records_io, scorer
-from ssl_guard.prepare import DataSpec, read_split
+from ssl_guard.evaluation.prepare import DataSpec, read_split
 from ssl_guard.runtime import compilation
 from ssl_guard.runtime.files import read_jsonl, write_json
 
@@ -51,14 +52,47 @@ def make_policy(workdir: str | Path, file: str | None = None, **settings) -> dic
     workdir = Path(workdir)
     config = scorer.read_config(workdir)
     report = records_io.read_report(workdir)
-    if file is None:
-        rows = _rows_of_the_run(workdir, report)
-    else:
-        rows = _rows_of_a_file(workdir, config, file)
+    policy = _fit(_rows(workdir, config, report, file), config, report, settings)
+    write_json(workdir / "policy.json", policy)
+    return policy
+
+
+def refit(
+    workdir: Path,
+    policy: dict,
+    score: Callable[[list[Example]], np.ndarray],
+    file: str | None = None,
+) -> dict:
+    """Fits a policy again, on the same rows and with the same settings, for other scores.
+
+    policy: of the run. score(examples) -> float64 [rows], calibrated. file: the one that the policy
+    was fitted on, None for the calibration rows of the run. Raises BadInput for other rows.
+    """
+    config, report = scorer.read_config(workdir), records_io.read_report(workdir)
+    rows = _rows(workdir, config, report, file)
+    if _independent(rows)[1] != policy["data_sha256"]:
+        raise BadInput(
+            f"{workdir / 'policy.json'} was fitted on other rows ({policy['data']}): give the file "
+            "that it was fitted on (--rows), or calibrate again."
+        )
+    found = read_split(config).rows["calibration"] if file is None else _labelled(config, file)
+    examples = {example.id: example for example in found}
+    rows = rows._replace(scores=score([examples[id] for id in rows.ids]))
+    kept = ("target_fpr", "target_recall", "confidence", "prevalence", "costs")
+    settings = {name: policy.get(name) for name in kept} | {"calibrator": "none"}
+    return _fit(rows, config, report, settings)
+
+
+def _independent(rows: Rows) -> tuple[np.ndarray, str]:
+    """Returns the positions of the rows that count, and the sha256 of ids, labels and scores."""
     kept = calibrators.independent(rows.groups, rows.labels, rows.ids)
-    labels, scores = rows.labels[kept], rows.scores[kept]
     used = [[rows.ids[i], int(rows.labels[i]), float(rows.scores[i])] for i in kept]
-    policy = {
+    return kept, hashlib.sha256(json.dumps(used).encode()).hexdigest()
+
+
+def _fit(rows: Rows, config: ConfigDict, report: dict, settings: dict) -> dict:
+    kept, sha256 = _independent(rows)
+    return {
         "run": {
             "algorithm": config.algorithm,
             "seed": config.seed,
@@ -67,13 +101,17 @@ def make_policy(workdir: str | Path, file: str | None = None, **settings) -> dic
             "split_sha256": report["provenance"]["split_sha256"],
         },
         "data": rows.name,
-        "data_sha256": hashlib.sha256(json.dumps(used).encode()).hexdigest(),
+        "data_sha256": sha256,
         "rows_read": len(rows.ids) + rows.left_out,
         "left_out": rows.left_out,
-        **operating_point.policy(labels, scores, **settings),
+        **operating_point.policy(rows.labels[kept], rows.scores[kept], **settings),
     }
-    write_json(workdir / "policy.json", policy)
-    return policy
+
+
+def _rows(workdir: Path, config: ConfigDict, report: dict, file: str | None) -> Rows:
+    if file is None:
+        return _rows_of_the_run(workdir, report)
+    return _rows_of_a_file(workdir, config, file)
 
 
 def _rows_of_the_run(workdir: Path, report: dict) -> Rows:

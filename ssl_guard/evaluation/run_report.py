@@ -10,7 +10,7 @@ from ssl_guard.data.records import Records
 from ssl_guard.data.schema import TASKS
 from ssl_guard.evaluation import inference
 from ssl_guard.evaluation.bootstrap import score_intervals
-from ssl_guard.prepare import Prepared
+from ssl_guard.evaluation.prepare import Prepared
 from ssl_guard.runtime import provenance
 from ssl_guard.runtime.files import read_jsonl, write_json, write_jsonl
 

@@ -27,8 +27,8 @@ from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import baselines, graph_model, inference, records_io
+from ssl_guard.evaluation.prepare import Prepared, prepare, views_of
 from ssl_guard.models import pretrained
-from ssl_guard.prepare import Prepared, prepare, views_of
 from ssl_guard.runtime import sharding
 from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.files import atomic_write, read_json

@@ -34,9 +34,9 @@ from scipy.stats import spearmanr
 from ssl_guard.data import folds, soft_labels
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import calibrators, graph, inference, metrics, scorer
+from ssl_guard.evaluation.prepare import Prepared, of_folds, prepare
 from ssl_guard.evaluation.scorer import Scorer
 from ssl_guard.evaluation.teachers import open_teacher
-from ssl_guard.prepare import Prepared, of_folds, prepare
 from ssl_guard.runtime.files import check_folder
 
 SMOOTHING_ROUNDS = 10  # the rest changes a score by less than alpha ** 10

@@ -19,8 +19,8 @@ import numpy as np
 
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import baselines, external, inference, records_io, scorer
+from ssl_guard.evaluation.prepare import Prepared
 from ssl_guard.evaluation.scorer import Scorer
-from ssl_guard.prepare import Prepared
 from ssl_guard.runtime.files import sha256_file
 
 

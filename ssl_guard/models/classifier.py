@@ -57,6 +57,7 @@ class Classifier(NamedTuple):
     for_scoring(params) -> params for repeated inference with the same logits: matrices that each
         call would cast to bfloat16 are cast once. Not for training.
     hidden: the hidden layer of the heads. hf_head: HF names of the modules of an "hf" head, or {}.
+    pooling: as given to `build`.
     """
 
     init: Callable[..., Any]
@@ -67,6 +68,7 @@ class Classifier(NamedTuple):
     for_scoring: Callable[[Any], Any]
     hidden: heads.Hidden
     hf_head: dict[str, str]
+    pooling: str
 
 
 def build(
@@ -195,7 +197,15 @@ def build(
 
     stages = Stages(word_embeddings, features, classify)
     return Classifier(
-        init, apply, config, stages, encoder, for_scoring, hidden=hidden, hf_head=hf_head
+        init,
+        apply,
+        config,
+        stages,
+        encoder,
+        for_scoring,
+        hidden=hidden,
+        hf_head=hf_head,
+        pooling=pooling,
     )
 
 

@@ -134,6 +134,48 @@ def save_pretrained(folder: str | Path, encoder, config, source: str | Path) -> 
     return folder
 
 
+# Prefix of the encoder in AutoModelForSequenceClassification, and its class, by model_type.
+HF_CLASSES = {
+    "bert": ("bert", "Bert"),
+    "roberta": ("roberta", "Roberta"),
+    "xlm-roberta": ("roberta", "XLMRoberta"),
+    "camembert": ("roberta", "Camembert"),
+    "distilbert": ("distilbert", "DistilBert"),
+    "electra": ("electra", "Electra"),
+    "mpnet": ("mpnet", "MPNet"),
+    "deberta-v2": ("deberta", "DebertaV2"),
+    "modernbert": ("model", "ModernBert"),
+}
+
+
+def save_classifier(folder: str | Path, params, classifier, source: str | Path, *, labels) -> None:
+    """Writes config.json and weights that AutoModelForSequenceClassification loads.
+
+    params: {"encoder", "head"} of a models.Classifier with one head of kind "hf". source: the model
+    folder that it was built from. labels: names of its outputs.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))
+    prefix, family = HF_CLASSES[values["model_type"]]
+    for key in ("torch_dtype", "num_labels"):
+        values.pop(key, None)
+    values |= classifier.config.to_json() | {
+        "architectures": [f"{family}ForSequenceClassification"],
+        "dtype": "float32",
+        "id2label": {str(number): name for number, name in enumerate(labels)},
+        "label2id": {name: number for number, name in enumerate(labels)},
+        "problem_type": "single_label_classification",
+    }
+    if values["model_type"] == "modernbert":
+        values["classifier_pooling"] = classifier.pooling
+    encoder = to_hf(params["encoder"], classifier.config.hf_names)
+    tensors = {f"{prefix}.{name}": tensor for name, tensor in encoder.items()}
+    tensors |= to_hf(params["head"], classifier.hf_head)
+    atomic_write(folder / "config.json", json.dumps(values, indent=2) + "\n")
+    atomic_write(folder / WEIGHTS, safetensors.numpy.save(tensors, metadata={"format": "pt"}))
+
+
 def to_hf(encoder, hf_names: dict[str, str]) -> dict[str, np.ndarray]:
     """Converts a tree shaped like the encoder's parameters to float32 tensors by HF name."""
     return {

@@ -153,6 +153,21 @@ class Heads(nn.Module):
         return jnp.stack(logits, axis=1)
 
 
+def rescaled(head: dict, count: int, slope: float, intercept: float) -> dict:
+    """Returns the parameters of Heads whose mean logits are calibrated: the margin of class 1 over
+    class 0 is slope * margin + intercept.
+
+    count: of the classes to keep, from the first.
+    """
+    found = dict(head)
+    for name, leaves in head.items():
+        if name.startswith("output"):
+            bias = slope * leaves["bias"][:count]
+            bias = bias + intercept * (jnp.arange(count) == 1)
+            found[name] = {"kernel": slope * leaves["kernel"][:, :count], "bias": bias}
+    return found
+
+
 def last_inputs(
     head: dict, pooled: Float[Array, "batch width"], number: int, hidden: Hidden
 ) -> Float[Array, "batch width"]:

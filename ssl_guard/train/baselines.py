@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import baselines, graph_model, inference, metrics, scorer
-from ssl_guard.prepare import prepare, views_of
+from ssl_guard.evaluation.prepare import prepare, views_of
 from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.writer import Writer
 from ssl_guard.train.folds import Chosen

@@ -20,8 +20,8 @@ from ssl_guard.data.view_mixture import Mixture
 from ssl_guard.data.windows import Windowed
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import scorer
+from ssl_guard.evaluation.prepare import Prepared
 from ssl_guard.models import Classifier, hidden_states
-from ssl_guard.prepare import Prepared
 from ssl_guard.runtime import preemption, sharding
 from ssl_guard.steps import optim
 

@@ -14,7 +14,7 @@ from ssl_guard.algorithms import selection
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference, metrics, scorer
-from ssl_guard.prepare import Prepared
+from ssl_guard.evaluation.prepare import Prepared
 from ssl_guard.runtime import processes, sharding
 from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.files import read_jsonl

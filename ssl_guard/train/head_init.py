@@ -24,8 +24,8 @@ from ssl_guard.algorithms import Algorithm
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import inference, scorer
+from ssl_guard.evaluation.prepare import Prepared
 from ssl_guard.models import heads
-from ssl_guard.prepare import Prepared
 from ssl_guard.runtime import processes, sharding
 
 # Inverse of the L2 penalty. With some hundred rows, fewer than features, the usual 1 separates the

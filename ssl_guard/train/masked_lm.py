@@ -27,8 +27,8 @@ from ssl_guard.data.contamination import PRETRAINING, pretraining
 from ssl_guard.data.duplicates import Shingles
 from ssl_guard.data.records import Concat, Records
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation.prepare import Prepared, prepare, read_split
 from ssl_guard.models import convert
-from ssl_guard.prepare import Prepared, prepare, read_split
 from ssl_guard.runtime import preemption, processes, provenance, sharding
 from ssl_guard.runtime.files import check_folder, read_jsonl, sha256_file, write_json
 from ssl_guard.runtime.metrics import merge

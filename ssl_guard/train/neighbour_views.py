@@ -17,11 +17,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ssl_guard import prepare as data
 from ssl_guard.data.records import Records
 from ssl_guard.data.view_mixture import Mixture
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import graph, scorer
+from ssl_guard.evaluation import prepare as data
 
 
 class Neighbours(Records):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_guard.prepare import Prepared
+from ssl_guard.evaluation.prepare import Prepared
 from ssl_guard.runtime.checkpoint import Checkpoints
 
 

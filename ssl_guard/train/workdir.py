@@ -10,7 +10,7 @@ from ssl_guard import config as config_module
 from ssl_guard.data import soft_labels
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import records_io
-from ssl_guard.prepare import Prepared
+from ssl_guard.evaluation.prepare import Prepared
 from ssl_guard.runtime import lock, processes, provenance
 from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.files import read_json, write_json

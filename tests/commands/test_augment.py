@@ -9,12 +9,11 @@ import pytest
 
 from configs import uda
 from configs.augment import rules
-from ssl_guard import prepare
 from ssl_guard.augment import estimate, make, ops, select, text_set
 from ssl_guard.augment.ops import each
 from ssl_guard.commands import augment as command
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import model_gates
+from ssl_guard.evaluation import model_gates, prepare
 from ssl_guard.runtime import compilation
 from tests.train.test_own_data import write_rows
 

@@ -9,11 +9,11 @@ import pytest
 from pyarrow import parquet
 
 from configs import fixmatch, tfidf_logistic
-from ssl_guard import prepare
 from ssl_guard.augment import text_set
 from ssl_guard.data import assemble, contamination
 from ssl_guard.data.duplicates import Shingles
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import prepare
 from ssl_guard.train import run
 
 WORDS = [a + b for a in "bdfgklmnprst" for b in ("a", "en", "ir", "o", "ul")]

@@ -10,7 +10,7 @@ from ssl_guard.data import sampling
 from ssl_guard.data.pipeline import train_batches
 from ssl_guard.data.records import Rows
 from ssl_guard.errors import BadInput
-from ssl_guard.prepare import prepare, read_split
+from ssl_guard.evaluation.prepare import prepare, read_split
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import gradient
 from tests.tiny import TOPICS, smoke

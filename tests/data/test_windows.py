@@ -5,11 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_guard import prepare
 from ssl_guard.data import windows
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import inference, run_report
+from ssl_guard.evaluation import inference, prepare, run_report
 from ssl_guard.runtime import sharding
 from tests.tiny import smoke
 

@@ -10,10 +10,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
-from ssl_guard import models, prepare, steps
+from ssl_guard import models, steps
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import baselines
+from ssl_guard.evaluation import baselines, prepare
 from ssl_guard.runtime import sharding
 
 

@@ -20,7 +20,7 @@ from ssl_guard.evaluation import (
     scorer,
     table,
 )
-from ssl_guard.prepare import read_split
+from ssl_guard.evaluation.prepare import read_split
 from ssl_guard.runtime.files import read_jsonl, write_json
 from ssl_guard.train import run as train_run
 from tests.tiny import write_encoder

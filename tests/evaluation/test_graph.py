@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from ssl_guard.data.schema import Example
 from ssl_guard.errors import BadInput
 from ssl_guard.evaluation import baselines, evaluate, graph, graph_model, scorer
-from ssl_guard.prepare import prepare, read_split
+from ssl_guard.evaluation.prepare import prepare, read_split
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import run as train_run
 from tests.tiny import smoke

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from configs import tfidf_logistic
-from ssl_guard import prepare
 from ssl_guard.commands import calibrate
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import calibrators, operating_point
+from ssl_guard.evaluation import calibrators, operating_point, prepare
 from ssl_guard.evaluation.policy import make_policy
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import run as train_run

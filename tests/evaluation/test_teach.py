@@ -16,11 +16,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import StandardScaler
 
-from ssl_guard import prepare
 from ssl_guard.commands import teach as command
 from ssl_guard.data import assemble, soft_labels
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import teach
+from ssl_guard.evaluation import prepare, teach
 from ssl_guard.evaluation import teachers as teachers_module
 from ssl_guard.evaluation.scorer import Scorer
 from ssl_guard.train import run as train_run

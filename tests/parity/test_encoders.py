@@ -15,12 +15,11 @@ import transformers
 from ssl_guard.models import build, convert, init_from_pretrained
 from ssl_guard.models.architectures import ARCHITECTURES, read_config
 from ssl_guard.models.heads import pool
+from tests.families import CASES, make_batch
 from tests.parity.cases import (
-    CASES,
     POOLED,
     TOLERANCE,
     assert_close,
-    make_batch,
     torch_model,
     torch_states,
 )

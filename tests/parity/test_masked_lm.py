@@ -7,7 +7,8 @@ import torch
 import transformers
 
 from ssl_guard.models import build_masked_lm
-from tests.parity.cases import CASES, TOLERANCE, make_batch
+from tests.families import CASES, make_batch
+from tests.parity.cases import TOLERANCE
 
 pytestmark = pytest.mark.parity
 

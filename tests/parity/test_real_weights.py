@@ -11,7 +11,8 @@ from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.models import build, init_from_pretrained, pretrained
 from ssl_guard.models.architectures import read_config
 from ssl_guard.models.encoder import PostNormLayer
-from tests.parity.cases import assert_close, make_batch, torch_states
+from tests.families import make_batch
+from tests.parity.cases import assert_close, torch_states
 
 pytestmark = pytest.mark.parity
 

@@ -16,11 +16,10 @@ from sklearn.metrics import average_precision_score, f1_score
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline, make_union
 
-from ssl_guard import prepare
 from ssl_guard.config import check
 from ssl_guard.data import assemble, folds, soft_labels
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import scorer, teach
+from ssl_guard.evaluation import prepare, scorer, teach
 from ssl_guard.report import build
 from ssl_guard.runtime import preemption
 from ssl_guard.runtime.files import read_jsonl, write_jsonl

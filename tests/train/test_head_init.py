@@ -10,9 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ssl_guard import prepare
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import inference, scorer
+from ssl_guard.evaluation import inference, prepare, scorer
 from ssl_guard.runtime import sharding
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import head_init, loop

@@ -7,10 +7,11 @@ import optax
 import pytest
 from scipy.special import log_softmax
 
-from ssl_guard import models, prepare
+from ssl_guard import models
 from ssl_guard.data import packing, pipeline
 from ssl_guard.data.tokenizer import Tokenizer
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import prepare
 from ssl_guard.runtime import preemption
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import masked_lm as masked_lm_step

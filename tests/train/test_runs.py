@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from ssl_guard import prepare, steps
+from ssl_guard import steps
 from ssl_guard.commands import report as report_command
 from ssl_guard.config import ranges
 from ssl_guard.data import pipeline
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import inference, scorer
+from ssl_guard.evaluation import inference, prepare, scorer
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import optim
 from ssl_guard.train import run as train_run

@@ -8,12 +8,11 @@ import types
 import numpy as np
 import pytest
 
-from ssl_guard import prepare
 from ssl_guard.commands import self_train as command
 from ssl_guard.config import check, leaves
 from ssl_guard.data import assemble, soft_labels
 from ssl_guard.errors import BadInput
-from ssl_guard.evaluation import inference
+from ssl_guard.evaluation import inference, prepare
 from ssl_guard.runtime import preemption
 from ssl_guard.runtime.files import write_jsonl
 from ssl_guard.train import run as train_run

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from ssl_guard import config as config_module
-from ssl_guard import models, prepare
+from ssl_guard import models
 from ssl_guard.data import assemble, pipeline
 from ssl_guard.data.schema import TASKS, Example, make_corpus
 from ssl_guard.errors import BadInput
+from ssl_guard.evaluation import prepare
 from ssl_guard.models import heads
 from ssl_guard.train import run as train_run
 from tests.tiny import smoke

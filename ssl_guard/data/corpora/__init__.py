@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 from google.protobuf.json_format import ParseError
 
-from ssl_guard.data.corpora import readers, tfds_features, user_file
+from ssl_guard.data import readers
+from ssl_guard.data.corpora import tfds_features, user_file
 from ssl_guard.data.corpora.aegis2 import Aegis2
 from ssl_guard.data.corpora.beavertails import BeaverTails
 from ssl_guard.data.corpora.do_not_answer import DoNotAnswer

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ssl_guard.data.corpora import sources
-from ssl_guard.data.corpora.readers import shown
+from ssl_guard.data.readers import shown
 from ssl_guard.data.schema import HARMFUL, SAFE, Example, is_blank, is_unicode
 from ssl_guard.errors import BadInput
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ssl_guard.data import conversation
-from ssl_guard.data.corpora.readers import BadRow, shown
+from ssl_guard.data.readers import BadRow, shown
 from ssl_guard.data.schema import HARMFUL, SAFE
 from ssl_guard.errors import BadInput
 

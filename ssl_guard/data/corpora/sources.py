@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from ssl_guard.data.corpora import readers
+from ssl_guard.data import readers
 from ssl_guard.errors import BadInput
 
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from ssl_guard.data import conversation
-from ssl_guard.data.corpora import parse, readers, reading, tfds_features
-from ssl_guard.data.corpora.readers import BadRow, shown
+from ssl_guard.data import conversation, readers
+from ssl_guard.data.corpora import parse, reading, tfds_features
 from ssl_guard.data.corpora.reading import COLUMNS, Reading
+from ssl_guard.data.readers import BadRow, shown
 from ssl_guard.data.schema import Example, is_blank, is_unicode
 from ssl_guard.errors import BadInput
 

@@ -1,4 +1,4 @@
-"""Reads rows of files, one at a time, with their places. user_file.py checks their content.
+"""Reads rows of files, one at a time, with their places. corpora/user_file.py checks their content.
 
     .jsonl, .ndjson, .json  JSON lines, or one list     "line 7", "item 7" of a list
     .csv, .tsv              with a header               "line 7", the first one of the row
@@ -219,6 +219,17 @@ def _json(path: Path) -> Iterator[Row]:
     elif first[1]:
         for number, line in itertools.chain([first], lines):
             yield f"line {number}", _parsed(line)
+
+
+def lines_of(file: Iterable[bytes]) -> Iterator[Row]:
+    """Yields (place, row) of JSON lines from an open file, such as standard input."""
+    for number, line in enumerate(file, start=1):
+        if line.isspace():
+            continue
+        try:
+            yield f"line {number}", _parsed(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except UnicodeDecodeError:
+            yield f"line {number}", BadRow("not text", "is not UTF-8", "write it as UTF-8")
 
 
 def _json_list(path: Path, text: str) -> Iterator[Row]:

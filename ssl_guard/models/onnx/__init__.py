@@ -1,0 +1,1 @@
+"""ONNX graphs of encoders and heads, with dynamic batch and length. Needs the extra "export"."""

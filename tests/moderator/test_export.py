@@ -12,7 +12,7 @@ from ssl_guard.evaluation import scorer
 from ssl_guard.evaluation.prepare import read_split
 from ssl_guard.models import load_sequence_classifier
 from ssl_guard.models.sequence_classification import probabilities
-from ssl_guard.moderator import Moderator
+from ssl_guard.moderator import Moderator, card
 from ssl_guard.moderator import export as exporting
 from ssl_guard.runtime.files import read_json
 
@@ -86,6 +86,20 @@ def test_the_card_has_the_numbers_and_the_licence(exported, run):
         assert profile["promise"] in text
     assert "AutoModelForSequenceClassification, with the same" in text
     assert "ssl_guard evaluate" in text and str(run) not in text
+
+
+def test_the_card_lists_the_worst_slices_first(run, monkeypatch):
+    slices = {
+        "category": {
+            "spam": {"rows": 40, "harmful": 20, "recall": 0.5, "fpr": 0.25},
+            "rare": {"rows": 9, "harmful": 9, "recall": 0.0, "fpr": None},
+        }
+    }
+    evaluation = {"cohort": {"corpus": "new"}, "slices": slices}
+    monkeypatch.setattr(card.records_io, "read_evaluations", lambda workdir: [evaluation])
+    *_, first, second = card._failures(run).splitlines()
+    assert "category: spam" in first and "misses" in first and "50.0% of 20" in first
+    assert "false alarms" in second and "25.0% of 20" in second
 
 
 def test_a_model_that_flips_a_verdict_is_not_exported(run, folder, monkeypatch):

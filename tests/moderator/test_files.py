@@ -19,6 +19,9 @@ ROWS = [
 ]
 
 
+ANSWER = {"role": "assistant", "content": "Never."}
+
+
 @pytest.fixture(scope="module")
 def moderator(exported):
     return Moderator.load(exported[0])
@@ -120,6 +123,7 @@ def test_rows_that_cannot_be_read_are_counted_and_named(moderator, tmp_path):
         json.dumps({"id": "d", "prompt": secret, "response": "\ud800"}),
         json.dumps({"id": "e", "messages": [{"role": "user", "content": secret}]}),
         json.dumps({"id": "f", "text": secret}),
+        json.dumps({"id": "g", "messages": [{"role": "user", "content": "\ud800"}, ANSWER]}),
         "[1]",
         json.dumps(ROWS[1]),
     ]
@@ -127,9 +131,10 @@ def test_rows_that_cannot_be_read_are_counted_and_named(moderator, tmp_path):
     source.write_text("\n".join(lines) + "\n")
     counts = files.moderate(moderator, str(source), str(out))
     found = read(out)
-    assert counts.rows == len(found) == 9 and counts.bad == 7
-    assert [row["id"] for row in found] == ["r0", "line 2", "b", "c", "d", "e", "f", "line 8", "r1"]
-    assert [row["error"] is None for row in found] == [True, *[False] * 7, True]
+    assert counts.rows == len(found) == 10 and counts.bad == 8
+    ids = ["r0", "line 2", "b", "c", "d", "e", "f", "g", "line 9", "r1"]
+    assert [row["id"] for row in found] == ids
+    assert [row["error"] is None for row in found] == [True, *[False] * 8, True]
     assert "has no response" in found[2]["error"] and "no column 'prompt'" in found[6]["error"]
     assert secret not in out.read_text() + str(counts.named)
 

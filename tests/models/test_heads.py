@@ -5,7 +5,7 @@ import pytest
 from scipy.special import erf
 
 from ssl_guard.models.dropout import keep_mask, row_seeds
-from ssl_guard.models.heads import Heads, pool
+from ssl_guard.models.heads import Heads, pool, rescaled
 
 RNG = np.random.default_rng(0)
 HIDDEN = jnp.array(RNG.normal(size=(3, 5, 4)), jnp.float32)
@@ -55,3 +55,15 @@ def test_heads_start_as_bert_does():
     assert not any(p["bias"].any() for p in params.values())
     assert np.std(params["dense_0"]["kernel"]) == pytest.approx(0.02, rel=0.05)
     assert not np.array_equal(params["dense_0"]["kernel"], params["dense_1"]["kernel"])
+
+
+def test_a_calibrator_is_folded_into_the_last_layer():
+    """Over several heads, and without the outputs that no prediction uses."""
+    heads, pooled = Heads(2, 3, "mlp", 0.0), jnp.asarray(RNG.normal(size=(5, 4)), jnp.float32)
+    params = heads.init(jax.random.key(0), pooled)["params"]
+    params = jax.tree.map(lambda x: jnp.asarray(RNG.normal(size=x.shape), jnp.float32), params)
+    logits = heads.apply({"params": params}, pooled).mean(axis=1)
+    folded = Heads(2, 2, "mlp", 0.0).apply({"params": rescaled(params, 2, 0.4, -0.7)}, pooled)
+    folded = folded.mean(axis=1)
+    margin = logits[:, 1] - logits[:, 0]
+    np.testing.assert_allclose(folded[:, 1] - folded[:, 0], 0.4 * margin - 0.7, atol=1e-5)

@@ -15,6 +15,7 @@ from ssl_guard.models.sequence_classification import probabilities
 from ssl_guard.moderator import Moderator, card
 from ssl_guard.moderator import export as exporting
 from ssl_guard.runtime.files import read_json
+from tests.tiny import smoke
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,32 @@ def test_a_model_that_flips_a_verdict_is_not_exported(run, folder, monkeypatch):
     with pytest.raises(BadInput, match="cannot be exported.*largest error"):
         exporting.export(run, folder / "refused")
     assert not [path for path in folder.iterdir() if "refused" in path.name]
+
+
+def test_without_a_policy_the_threshold_is_the_best_on_dev(run, folder, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "policy.json").unlink()
+    facts = exporting.export(copy, tmp_path / "to")
+    best = read_json(run / "report.json", "")["dev"]["raw"]["threshold"]
+    for kind, int8 in (("policy", False), ("policy_int8", True)):
+        points = read_json(tmp_path / "to" / f"{kind}.json", "")["thresholds"]
+        assert points.keys() == {"balanced"}
+        assert points["balanced"]["promise"] == "none: best F1 on dev"
+        assert (points["balanced"]["threshold"] == best) != int8
+    assert facts["side"] == "dev" and "license: unknown" in (tmp_path / "to/README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["tfidf_logistic", "setfit", "supervised"])
+def test_runs_that_are_not_one_network_are_refused(folder, name):
+    config = smoke(folder, name, **({"data.prompt_corpus": "x"} if name == "supervised" else {}))
+    with pytest.raises(BadInput, match="cannot be exported: (export|train)"):
+        exporting._check_method(config)
+
+
+def test_the_card_of_a_head_that_pytorch_lacks_says_so(exported, folder):
+    config = smoke(folder, "supervised")
+    text = card._models(exported[1], False, config)
+    assert "no model for AutoModelForSequenceClassification" in text and "mlp on mean" in text
 
 
 def test_an_existing_folder_is_kept(exported, run):

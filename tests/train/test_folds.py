@@ -299,12 +299,12 @@ def test_quality_is_that_of_scores_out_of_fold(taught):
 
 def test_teachers_and_soft_labels_of_other_folds_are_refused(taught, folder, whole):
     plain = smoke(folder, "graph")
-    train_run.train_and_evaluate(plain, folder / "without")
+    train_run.train_and_evaluate(plain, folder / "graph_of_dev")
     config = config_of(folder, "self_training", **{"teach.features": ()})
     with pytest.raises(BadInput, match="has config.eval.folds = 0 and not 2: train it with"):
-        teach.teach(config, [str(folder / "without")], folder / "refused")
+        teach.teach(config, [str(folder / "graph_of_dev")], folder / "refused")
     other = smoke(folder, "self_training", **{"teach.features": ()})
-    teach.teach(other, [str(folder / "without")], folder / "of_dev")
+    teach.teach(other, [str(folder / "graph_of_dev")], folder / "of_dev")
     shutil.copytree(folder / "of_dev", folder / "of_dev/fold-0")
     config.data.soft_labels = str(folder / "of_dev")
     with pytest.raises(BadInput, match="of another corpus or split"):

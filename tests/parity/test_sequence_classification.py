@@ -97,7 +97,7 @@ def test_a_written_classifier_has_the_same_logits_in_pytorch(case, tmp_path):
     with torch.no_grad():
         expected = theirs.eval()(**inputs).logits.numpy()
     found = model.apply(params, batch, None, False)[:, 0]
-    assert expected.std(0).min() > 1e-2
+    assert expected.std(0).min() > 10 * TOLERANCE, "logits that do not vary compare nothing"
     assert_close(found, expected, f"{case} logits")
 
 

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     )
     threshold, promise = moderator.threshold(PROFILE.value)
     lines = [
-        f"{counts.rows} rows, {counts.harmful} of those scored now harmful: a probability of at "
+        f"{counts.rows} rows; in this call {counts.harmful} harmful ones: a probability of at "
         f"least {threshold:.4f} (promise: {promise})"
     ]
     if counts.bad:

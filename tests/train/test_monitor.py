@@ -18,7 +18,7 @@ from ssl_guard.errors import BadInput
 from ssl_guard.runtime import sharding
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.steps import diagnostics
-from ssl_guard.train import gradient, monitor
+from ssl_guard.train import monitor, neighbour_views
 from ssl_guard.train import run as train_run
 
 SETTINGS = dict(
@@ -345,13 +345,13 @@ def test_flipped_labels_are_noticed_and_braked(folder, twin, monkeypatch):
         def gather(self, numbers):
             return [row | {"label": 1 - row["label"]} for row in self.records.gather(numbers)]
 
-    honest = gradient.prepare
+    honest = neighbour_views.prepare
 
     def flipped(*arguments, **options):
         prepared = honest(*arguments, **options)
         return prepared._replace(labelled=Flipped(prepared.labelled))
 
-    monkeypatch.setattr(gradient, "prepare", flipped)
+    monkeypatch.setattr(neighbour_views, "prepare", flipped)
     found, rows = run(folder, "flipped", **{"monitor.baseline_run": str(twin)})
     assert found["alarms"]["shadow_precision"]["at_the_end"]
     assert found["braked_steps"] >= 12
@@ -377,7 +377,7 @@ def test_a_constant_augmentation_is_noticed(folder, monkeypatch):
 
 def test_suspect_labels_are_the_flipped_ones(folder, monkeypatch):
     """Three labelled rows carry the wrong label: they top the list of a supervised run."""
-    honest, wrong = gradient.prepare, []
+    honest, wrong = neighbour_views.prepare, []
 
     class Mislabelled:
         def __init__(self, records):
@@ -395,7 +395,7 @@ def test_suspect_labels_are_the_flipped_ones(folder, monkeypatch):
         prepared = honest(*arguments, **options)
         return prepared._replace(labelled=Mislabelled(prepared.labelled))
 
-    monkeypatch.setattr(gradient, "prepare", mislabelled)
+    monkeypatch.setattr(neighbour_views, "prepare", mislabelled)
     changes = {
         "data.labelled": 60,
         "train.eval_every_steps": 36,

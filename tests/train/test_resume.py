@@ -15,7 +15,7 @@ from ssl_guard.report import results
 from ssl_guard.runtime import lock, preemption
 from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.files import read_jsonl
-from ssl_guard.train import gradient, loop
+from ssl_guard.train import loop, neighbour_views
 from ssl_guard.train import run as train_run
 from tests.tiny import final_checkpoint, smoke, timeless
 
@@ -54,7 +54,7 @@ def test_a_run_that_selects_by_rank_uses_about_its_share(folder):
 
 
 def test_a_finished_run_returns_at_once(runs, folder, monkeypatch):
-    monkeypatch.setattr(gradient, "prepare", None)  # nothing of it may be needed
+    monkeypatch.setattr(neighbour_views, "prepare", None)  # nothing of it may be needed
     again = train_run.train_and_evaluate(smoke(folder, "uda"), folder / "uda")
     assert again == runs["uda"][1]
 

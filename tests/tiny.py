@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import signal
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.numpy import save_file
 
 from ssl_guard import models
 from ssl_guard.models import convert
+from ssl_guard.runtime import preemption
 from ssl_guard.runtime.files import read_jsonl
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -123,6 +125,18 @@ def final_checkpoint(workdir: Path) -> list[np.ndarray]:
         )
         for leaf in jax.tree.leaves(tree)
     ]
+
+
+def signal_at(monkeypatch, at: int | None) -> None:
+    """Sends SIGTERM after step `at`, or at the first batch of an evaluation for None."""
+    check = preemption.check
+
+    def signalled(step=None):
+        if step == at:
+            monkeypatch.setattr(preemption, "_asked", signal.SIGTERM)
+        check(step)
+
+    monkeypatch.setattr(preemption, "check", signalled)
 
 
 def timeless(workdir: Path) -> list[dict]:

@@ -71,6 +71,51 @@ def timed(call, state, *arguments) -> tuple[float, object]:
     return time.perf_counter() - begin, state
 
 
+def compiled_step(model, algorithm, params, *, pool: int, freeze: tuple[str, ...], heads: int = 1):
+    """Compiles a train step that donates its state; returns the step and a first state."""
+    tx = optim.adamw(
+        params,
+        schedule=functools.partial(
+            optim.warmup_cosine, peak=1e-5, warmup_steps=10, total_steps=TOTAL
+        ),
+        weight_decay=5e-4,
+        layer_decay=0.75,
+        num_layers=model.config.num_hidden_layers,
+        clip_norm=1.0,
+        freeze=freeze,
+    )
+    step = functools.partial(
+        steps.train_step,
+        apply=model.apply,
+        stages=model.stages,
+        algorithm=algorithm,
+        tx=tx,
+        total_steps=TOTAL,
+        steps_per_epoch=TOTAL,  # so no epoch ends
+        freeze=freeze,
+    )
+    state = steps.init_state(
+        jax.random.key(1),
+        params,
+        algorithm=algorithm,
+        tx=tx,
+        pool_size=pool,
+        num_classes=2,
+        num_heads=heads,
+    )
+    return jax.jit(step, donate_argnums=0), state
+
+
+def in_turns(calls: dict, states: dict, batches: dict, rounds: int) -> dict[str, list[float]]:
+    """Times train steps in turns, in seconds, after one warm-up round."""
+    seconds = {name: [] for name in calls}
+    for _ in range(rounds + 1):
+        for name in calls:
+            spent, states[name] = timed(calls[name], states[name], batches[name])
+            seconds[name].append(spent)
+    return {name: values[1:] for name, values in seconds.items()}
+
+
 def measure_steps(algorithm, heads: int) -> dict[str, list[float]]:
     """Times train steps at both pools, in turns, in seconds."""
     model = models.build(MODEL, num_classes=2 + algorithm.extra_classes, num_heads=heads)
@@ -78,43 +123,10 @@ def measure_steps(algorithm, heads: int) -> dict[str, list[float]]:
     for name, pool in POOLS.items():
         batches[name] = jax.device_put(random_batch(rng, pool, LENGTH, (1000, 20000)))
         params = models.init_from_pretrained(model, MODEL, jax.random.key(0), batches[name]["weak"])
-        tx = optim.adamw(
-            params,
-            schedule=functools.partial(
-                optim.warmup_cosine, peak=1e-5, warmup_steps=10, total_steps=TOTAL
-            ),
-            weight_decay=5e-4,
-            layer_decay=0.75,
-            num_layers=model.config.num_hidden_layers,
-            clip_norm=1.0,
-            freeze=FREEZE,
+        calls[name], states[name] = compiled_step(
+            model, algorithm, params, pool=pool, freeze=FREEZE, heads=heads
         )
-        step = functools.partial(
-            steps.train_step,
-            apply=model.apply,
-            stages=model.stages,
-            algorithm=algorithm,
-            tx=tx,
-            total_steps=TOTAL,
-            steps_per_epoch=TOTAL,  # so no epoch ends
-            freeze=FREEZE,
-        )
-        calls[name] = jax.jit(step, donate_argnums=0)
-        states[name] = steps.init_state(
-            jax.random.key(1),
-            params,
-            algorithm=algorithm,
-            tx=tx,
-            pool_size=pool,
-            num_classes=2,
-            num_heads=heads,
-        )
-    seconds = {name: [] for name in POOLS}
-    for _ in range(STEPS + 1):
-        for name in POOLS:
-            spent, states[name] = timed(calls[name], states[name], batches[name])
-            seconds[name].append(spent)
-    return {name: values[1:] for name, values in seconds.items()}
+    return in_turns(calls, states, batches, STEPS)
 
 
 def measure_target(algorithm, heads: int, base) -> dict:

@@ -14,17 +14,16 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from bookkeeping import FREEZE, LENGTH, MODEL, random_batch, timed
+from bookkeeping import FREEZE, LENGTH, MODEL, compiled_step, in_turns, random_batch
 from tabulate import tabulate
 
-from ssl_guard import algorithms, models, steps
+from ssl_guard import algorithms, models
 from ssl_guard.runtime import provenance
 from ssl_guard.runtime.files import write_json
-from ssl_guard.steps import optim
 
 RECORD = Path(__file__).with_suffix(".json")
 KINDS = {"trained": ((), 0), "frozen": (FREEZE, 0), "stored": (FREEZE, 3)}  # freeze, stored layers
-POOL, TOTAL, CALLS = 1_000, 1_000_000, 5  # timed calls, after one warm-up call
+POOL, CALLS = 1_000, 5  # timed calls, after one warm-up call
 METHODS = ("supervised", "fixmatch")
 
 
@@ -51,43 +50,10 @@ def measure_steps(name: str) -> dict[str, list[float]]:
                 for key, view in batch.items()
             }
         batches[kind] = jax.device_put(batch)
-        tx = optim.adamw(
-            params,
-            schedule=functools.partial(
-                optim.warmup_cosine, peak=1e-5, warmup_steps=10, total_steps=TOTAL
-            ),
-            weight_decay=5e-4,
-            layer_decay=0.75,
-            num_layers=model.config.num_hidden_layers,
-            clip_norm=1.0,
-            freeze=freeze,
+        calls[kind], states[kind] = compiled_step(
+            model, algorithm, params, pool=POOL, freeze=freeze
         )
-        step = functools.partial(
-            steps.train_step,
-            apply=model.apply,
-            stages=model.stages,
-            algorithm=algorithm,
-            tx=tx,
-            total_steps=TOTAL,
-            steps_per_epoch=TOTAL,
-            freeze=freeze,
-        )
-        calls[kind] = jax.jit(step, donate_argnums=0)
-        states[kind] = steps.init_state(
-            jax.random.key(1),
-            params,
-            algorithm=algorithm,
-            tx=tx,
-            pool_size=POOL,
-            num_classes=2,
-            num_heads=1,
-        )
-    seconds = {kind: [] for kind in calls}
-    for _ in range(CALLS + 1):
-        for kind in calls:
-            spent, states[kind] = timed(calls[kind], states[kind], batches[kind])
-            seconds[kind].append(spent)
-    return {kind: values[1:] for kind, values in seconds.items()}
+    return in_turns(calls, states, batches, CALLS)
 
 
 def table() -> str:

@@ -40,8 +40,8 @@ def main(argv: list[str]) -> None:
     )
     threshold, promise = moderator.threshold(PROFILE.value)
     lines = [
-        f"{counts.rows} rows; in this call {counts.harmful} harmful ones: a probability of at "
-        f"least {threshold:.4f} (promise: {promise})"
+        f"{counts.rows} rows; {counts.harmful} of those scored by this call are harmful, with a "
+        f"probability of at least {threshold:.4f} (promise: {promise})"
     ]
     if counts.bad:
         lines.append(f"{counts.bad} rows could not be scored, among them:")

@@ -8,9 +8,6 @@ The key is the sha256 of what the states were made from. A folder is renamed whe
 
 import hashlib
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,7 +15,7 @@ import numpy as np
 
 from ssl_guard.data import tfrecord_io
 from ssl_guard.data.records import Records
-from ssl_guard.runtime.files import sha256_file
+from ssl_guard.runtime.files import sha256_file, whole_folder
 
 
 class WithStates(Records):
@@ -85,9 +82,7 @@ def _whole(folder: Path) -> bool:
 
 
 def _write(folder: Path, records: Records, batches, width: int, made_from: dict) -> None:
-    building = folder.with_name(f".{folder.name[:16]}.{secrets.token_hex(4)}")
-    try:
-        building.mkdir(parents=True)
+    with whole_folder(folder) as building:
         path = building / "states.npy"
         ends = np.cumsum(records.lengths, dtype=np.int64)
         shape = (int(ends[-1]), width)
@@ -100,7 +95,3 @@ def _write(folder: Path, records: Records, batches, width: int, made_from: dict)
         del file
         manifest = {"made_from": made_from, "states_sha256": sha256_file(path)}
         (building / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)  # damaged ones
-        os.replace(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)

@@ -27,7 +27,7 @@ import re
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -191,13 +191,17 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             with io.TextIOWrapper(file, "utf-16", newline="\n") as text:
                 yield from enumerate(text, start=1)
             return
-        lines = iter(functools.partial(file.readline, LONGEST + 1), b"")
-        for number, line in enumerate(lines, start=1):
-            if len(line) > LONGEST:
-                raise BadInput(
-                    f"{path}, line {number} is longer than {LONGEST >> 20} MB: split it."
-                )
+        for number, line in _numbered(file, str(path)):
             yield number, _text(path, line, number)
+
+
+def _numbered(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+    """Yields (number, line with its end), each within the memory of LONGEST bytes."""
+    lines = iter(functools.partial(file.readline, LONGEST + 1), b"")
+    for number, line in enumerate(lines, start=1):
+        if len(line) > LONGEST:
+            raise BadInput(f"{name}, line {number} is longer than {LONGEST >> 20} MB: split it.")
+        yield number, line
 
 
 def _text(path: Path, data: bytes, line: int) -> str:
@@ -221,9 +225,12 @@ def _json(path: Path) -> Iterator[Row]:
             yield f"line {number}", _parsed(line)
 
 
-def lines_of(file: Iterable[bytes]) -> Iterator[Row]:
-    """Yields (place, row) of JSON lines from an open file, such as standard input."""
-    for number, line in enumerate(file, start=1):
+def lines_of(file: BinaryIO) -> Iterator[Row]:
+    """Yields (place, row) of JSON lines from standard input.
+
+    Raises BadInput for a line longer than LONGEST.
+    """
+    for number, line in _numbered(file, "standard input"):
         if line.isspace():
             continue
         try:

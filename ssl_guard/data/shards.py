@@ -19,8 +19,6 @@ import hashlib
 import itertools
 import json
 import os
-import secrets
-import shutil
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,7 +29,7 @@ import tensorflow_datasets as tfds
 from ssl_guard.data import tfrecord_io
 from ssl_guard.data.records import Records
 from ssl_guard.errors import BadInput
-from ssl_guard.runtime.files import sha256_file
+from ssl_guard.runtime.files import sha256_file, whole_folder
 
 SCHEMA_VERSION = 2
 INTEGERS = ("second", "cut", "label", "index", "copy")
@@ -50,33 +48,19 @@ def write_shards(
     An existing view is replaced at the end. Raises BadInput for no rows, and for a disk that is
     full or not writable.
     """
-    folder = Path(folder)
-    building = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-    replaced = building.with_name(f"{building.name}.old")
-    with tfrecord_io.disk_errors(f"the view {view!r}", folder):
-        try:
-            building.mkdir(parents=True)
-            shards, cut_rows, repeated = _write_records(building, view, iter(rows), num_shards)
-            _write_tfds_metadata(building, view, shards)
-            manifest = {
-                "schema_version": SCHEMA_VERSION,
-                "view": view,
-                "count": sum(shard["records"] for shard in shards),
-                "cut_rows": cut_rows,
-                "repeated_share": repeated,
-                "made_from": made_from,
-                "shards": shards,
-            }
-            (building / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-            for path in building.iterdir():
-                with path.open("rb+") as file:
-                    os.fsync(file.fileno())
-            if folder.exists():
-                os.replace(folder, replaced)
-            os.replace(building, folder)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-            shutil.rmtree(replaced, ignore_errors=True)
+    with tfrecord_io.disk_errors(f"the view {view!r}", folder), whole_folder(folder) as building:
+        shards, cut_rows, repeated = _write_records(building, view, iter(rows), num_shards)
+        _write_tfds_metadata(building, view, shards)
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "view": view,
+            "count": sum(shard["records"] for shard in shards),
+            "cut_rows": cut_rows,
+            "repeated_share": repeated,
+            "made_from": made_from,
+            "shards": shards,
+        }
+        (building / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
 
 

@@ -45,14 +45,13 @@ def _header(licence: str) -> str:
 def _about(config: ConfigDict, report: dict, folder: Path) -> str:
     settings, data = folders.read_settings(folder), report["data"]
     encoder = config.model.name
-    if Path(encoder).is_dir():  # a path says nothing to others
+    if Path(encoder).is_dir():  # the path is of one machine
         encoder = Path(encoder).name
     rows = ", ".join(f"{count} {name}" for name, count in data["rows"].items())
     lines = [
         f"# Moderator: {encoder}, {records_io.method_name(report)}",
         "",
-        f"Scores {JUDGES[settings.task]}. Licence of this model: see the header; it was given at "
-        "export.",
+        f"Scores {JUDGES[settings.task]}. The licence in the header was given at export.",
         "",
         "## Trained on",
         "",
@@ -65,8 +64,8 @@ def _about(config: ConfigDict, report: dict, folder: Path) -> str:
     ]
     if not config.eval.stride:
         lines.append(
-            "- the run cut long texts instead, so the numbers below, and the promises of "
-            "thresholds, are of texts within that length or cut to it"
+            "- the run truncated long texts, so the numbers below and the promises of the "
+            "thresholds are for truncated texts"
         )
     return "\n".join(lines)
 

@@ -9,7 +9,6 @@ The folder is written only if the models agree with the run, see parity.py.
 """
 
 import functools
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +28,13 @@ from ssl_guard.models import convert, heads, pretrained
 from ssl_guard.moderator import card, folder, parity
 from ssl_guard.moderator.score import Moderator
 from ssl_guard.runtime import compilation, sharding
-from ssl_guard.runtime.files import atomic_write, check_folder, read_json, write_json
+from ssl_guard.runtime.files import (
+    atomic_write,
+    check_folder,
+    read_json,
+    whole_folder,
+    write_json,
+)
 
 LABELS = ("safe", "harmful")  # names of the outputs, by number
 
@@ -75,9 +80,7 @@ def export(
     policy = _read_policy(workdir, config, report)
     compilation.configure(dtype=config.model.dtype, compilation_cache=config.compilation_cache)
     source = _load(workdir, policy["calibrator"])
-    draft = to.with_name(f".{to.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
+    with whole_folder(to) as draft:
         _write_models(draft, source)
         write_json(draft / "policy.json", _calibrated(policy, source.calibrate))
         write_json(draft / "policy_int8.json", policy)  # until it has scores
@@ -96,10 +99,6 @@ def export(
         parity.check(facts, workdir)
         atomic_write(draft / "README.md", card.text(workdir, config, report, draft, facts, licence))
         folder.write_manifest(draft)
-        draft.rename(to)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return facts
 
 

@@ -21,7 +21,7 @@ NO_RUNTIME = "a moderator needs onnxruntime and tokenizers: pip install 'ssl_gua
 
 
 class Judgement(NamedTuple):
-    """What a moderator found in one text.
+    """A moderator's judgement of one text.
 
     probability: that it is harmful. verdict: "harmful" if that is at least the threshold, else
     "safe". promise: of the threshold. truncated: whether tokens were left out. windows: number of

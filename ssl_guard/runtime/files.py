@@ -1,11 +1,14 @@
-"""Finds files of installed wheels, checks folders, hashes files, and reads and writes JSON."""
+"""Finds files of wheels, checks and replaces folders, hashes files, and reads and writes JSON."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
+import secrets
+import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ssl_guard.errors import BadInput
@@ -77,6 +80,29 @@ def atomic_write(path: str | Path, data: str | bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def whole_folder(folder: str | Path) -> Iterator[Path]:
+    """Yields an empty folder that takes the place of `folder` at the end.
+
+    It is deleted, and `folder` stays as it was, if an error is raised.
+    """
+    folder = Path(folder)
+    building = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    replaced = building.with_name(f"{building.name}.old")
+    try:
+        building.mkdir(parents=True)
+        yield building
+        for path in filter(Path.is_file, building.rglob("*")):
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        if folder.exists():
+            os.replace(folder, replaced)
+        os.replace(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def write_json(path: str | Path, value) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from ssl_guard.data import readers
 from ssl_guard.errors import BadInput
 from ssl_guard.moderator import Moderator, files
 
@@ -146,6 +147,14 @@ def test_standard_input_and_output(moderator, tmp_path, monkeypatch, capsys):
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert counts.rows == len(found) == 21 and found[20]["error"] == "is not UTF-8"
     assert [row["id"] for row in found[:20]] == [row["id"] for row in ROWS]
+
+
+def test_a_line_of_standard_input_too_long_for_memory(moderator, monkeypatch):
+    line = json.dumps(ROWS[0]).encode() + b"\n"
+    monkeypatch.setattr(readers, "LONGEST", len(line))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line + b" " + line)))
+    with pytest.raises(BadInput, match="standard input, line 2 is longer than"):
+        files.moderate(moderator, "-", None)
 
 
 def test_conversations_and_other_columns(moderator, tmp_path):

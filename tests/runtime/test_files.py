@@ -10,6 +10,7 @@ from ssl_guard.runtime.files import (
     check_folder,
     read_json,
     read_jsonl,
+    whole_folder,
     write_json,
     write_jsonl,
 )
@@ -39,6 +40,37 @@ def test_the_new_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch)
         monkeypatch.setattr(os, name, lambda *a, n=name, f=done: (calls.append(n), f(*a))[1])
     atomic_write(tmp_path / "a", b"1")
     assert calls == ["fsync", "replace"]
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+@pytest.mark.parametrize("fails", ["inside", "fsync", "replace"])
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, before, fails):
+    folder = tmp_path / "a" / "folder"
+    if before:
+        (folder / "inner").mkdir(parents=True)
+        (folder / "inner/file").write_text(before)
+
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    def write():
+        with whole_folder(folder) as building:
+            (building / "inner").mkdir()
+            (building / "inner/file").write_text("new")
+            if fails == "inside":
+                fail()
+
+    with monkeypatch.context() as patch:
+        if fails != "inside":
+            patch.setattr(os, fails, fail)
+        with pytest.raises(OSError, match="No space left"):
+            write()
+    assert folder.exists() == bool(before)
+    assert not before or (folder / "inner/file").read_text() == before
+    assert [*folder.parent.iterdir()] == [folder] * bool(before)
+    fails = ""
+    write()
+    assert (folder / "inner/file").read_text() == "new" and [*folder.parent.iterdir()] == [folder]
 
 
 def test_lines_that_are_cut_off_are_left_out(tmp_path):

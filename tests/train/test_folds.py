@@ -3,13 +3,11 @@
 import dataclasses
 import json
 import shutil
-import signal
 
 import jax
 import numpy as np
 import pytest
-from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score
@@ -26,7 +24,8 @@ from ssl_guard.runtime.files import read_jsonl, write_jsonl
 from ssl_guard.train import folds as train_folds
 from ssl_guard.train import run as train_run
 from ssl_guard.train import self_training
-from tests.tiny import final_checkpoint, smoke, timeless
+from tests.evaluation.test_teach import platt
+from tests.tiny import final_checkpoint, signal_at, smoke, timeless
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 FOLDS = 2
@@ -46,19 +45,6 @@ def held(workdir):
     rows = [row for run in runs for row in read_jsonl(run / "predictions.jsonl")]
     scores = [timeless(run)[-1]["dev/raw/scores"] for run in runs]
     return [row["id"] for row in rows], np.array([row["label"] for row in rows]), sum(scores, [])
-
-
-def platt(labels, scores):
-    """Platt scaling by direct minimisation: a function of scores."""
-    harmful = labels.sum()
-    target = np.where(labels, (harmful + 1) / (harmful + 2), 1 / (len(labels) - harmful + 2))
-    z = logit(np.clip(scores, 1e-7, 1 - 1e-7))
-
-    def loss(ab):
-        return (np.logaddexp(0, ab[0] * z + ab[1]) - target * (ab[0] * z + ab[1])).sum()
-
-    a, b = minimize(loss, [1.0, 0.0], tol=1e-10).x
-    return lambda scores: expit(a * logit(np.clip(scores, 1e-7, 1 - 1e-7)) + b)
 
 
 def changed(monkeypatch, **sides):
@@ -194,17 +180,12 @@ def test_folds_share_the_compiled_step(folder, tmp_path):
 
 @pytest.mark.parametrize("stage", ["folds/1", "last"])
 def test_a_stopped_run_resumes(whole, folder, monkeypatch, stage):
-    workdir, check_ = folder / f"stopped-{stage[-1]}", preemption.check
+    workdir = folder / f"stopped-{stage[-1]}"
     shutil.copytree(whole / "folds/0", workdir / "folds/0")
     if stage == "last":
         shutil.copytree(whole / "folds/1", workdir / "folds/1")
 
-    def signalled(step=None):
-        if step == 1:
-            monkeypatch.setattr(preemption, "_asked", signal.SIGTERM)
-        check_(step)
-
-    monkeypatch.setattr(preemption, "check", signalled)
+    signal_at(monkeypatch, 1)
     with pytest.raises(preemption.Preempted):
         train_run.train_and_evaluate(config_of(folder), workdir)
     monkeypatch.undo()

@@ -17,7 +17,7 @@ from ssl_guard.runtime.checkpoint import Checkpoints
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import loop, neighbour_views
 from ssl_guard.train import run as train_run
-from tests.tiny import final_checkpoint, smoke, timeless
+from tests.tiny import final_checkpoint, signal_at, smoke, timeless
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -108,19 +108,13 @@ def test_an_interrupted_run_ends_bit_equal(runs, folder, monkeypatch, name, stop
 def test_a_signal_saves_and_the_run_goes_on_bit_equal(runs, folder, monkeypatch, where):
     """After step 3, which is between two checkpoints and two rows of metrics, or while dev is
     scored after step 2: the state is saved without an evaluation, and replaced by one with it."""
-    workdir, check = folder / f"signal-{where}", preemption.check
+    workdir = folder / f"signal-{where}"
     config, whole = smoke(folder, "uda"), runs["uda"][0]
     if where == "step":
         config.train.log_every_steps, whole = 4, folder / "every-fourth"
         train_run.train_and_evaluate(config, whole)
 
-    def signalled(step=None):
-        """After step 3, or at the first batch of the first evaluation."""
-        if step == {"step": 3, "evaluation": None}[where]:
-            monkeypatch.setattr(preemption, "_asked", signal.SIGTERM)
-        check(step)
-
-    monkeypatch.setattr(preemption, "check", signalled)
+    signal_at(monkeypatch, {"step": 3, "evaluation": None}[where])
     with pytest.raises(preemption.Preempted, match="stopped by SIGTERM") as stopped:
         train_run.train_and_evaluate(config, workdir)
     monkeypatch.undo()
@@ -139,14 +133,9 @@ def test_a_signal_saves_and_the_run_goes_on_bit_equal(runs, folder, monkeypatch,
 def test_a_kill_after_the_row_of_a_saved_step_makes_no_second_row(runs, folder, monkeypatch):
     """Saved by a signal before its evaluation, then killed between the row of metrics and the
     checkpoint that has the evaluation."""
-    workdir, check = folder / "signal-then-kill", preemption.check
+    workdir = folder / "signal-then-kill"
 
-    def signalled(step=None):
-        if step is None:
-            monkeypatch.setattr(preemption, "_asked", signal.SIGTERM)
-        check(step)
-
-    monkeypatch.setattr(preemption, "check", signalled)
+    signal_at(monkeypatch, None)
     with pytest.raises(preemption.Preempted):
         train_run.train_and_evaluate(smoke(folder, "uda"), workdir)
     monkeypatch.undo()

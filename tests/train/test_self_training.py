@@ -17,7 +17,7 @@ from ssl_guard.runtime import preemption
 from ssl_guard.runtime.files import write_jsonl
 from ssl_guard.train import run as train_run
 from ssl_guard.train import self_training
-from tests.tiny import final_checkpoint, smoke, timeless
+from tests.tiny import final_checkpoint, signal_at, smoke, timeless
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 STAGES = ("ensemble", "supervised", "soft_labels-1", "student-1", "soft_labels-2", "student-2")
@@ -99,16 +99,11 @@ def test_a_kill_between_stages_changes_nothing(whole, folder, monkeypatch, stage
 
 
 def test_a_signal_in_a_student_resumes_it(whole, folder, monkeypatch):
-    workdir, check = folder / "signal", preemption.check
+    workdir = folder / "signal"
     for name in STAGES[:3]:
         shutil.copytree(whole / name, workdir / name)
 
-    def signalled(step=None):
-        if step == 3:
-            monkeypatch.setattr(preemption, "_asked", signal.SIGTERM)
-        check(step)
-
-    monkeypatch.setattr(preemption, "check", signalled)
+    signal_at(monkeypatch, 3)
     with pytest.raises(preemption.Preempted):
         self_training.self_train(config_of(folder), workdir)
     monkeypatch.undo()

@@ -43,7 +43,7 @@ POOL = methods.SETTINGS | ladder.TRAINED | {
     "train.unlabelled_batch": 16,
 }  # fmt: skip
 SUPERVISED = {"train.labelled_batch": 32}  # as many rows in a step as students see
-# {arm: (config, settings)}. The prior is a guess; of the pool's texts 13% are harmful.
+# {arm: (config, settings)}. Of the pool's texts 13% are harmful.
 ARMS: dict[str, tuple[str, dict]] = {
     "source": ("supervised", SUPERVISED),
     "encoder": ("logistic_regression", {}),

@@ -1,7 +1,9 @@
 """The library: kinds of input, windows, thresholds, and what it does not import."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,13 @@ TURNS = [{"role": "user", "content": PAIR[0]}, {"role": "assistant", "content": 
 @pytest.fixture(scope="module")
 def moderator(exported):
     return Moderator.load(exported[0])
+
+
+def test_the_readme_scores_a_pair(exported, monkeypatch, capsys):
+    [code] = re.findall(r"```python\n([^`]*moderator[^`]*)```", Path("README.md").read_text())
+    monkeypatch.chdir(exported[0].parent)
+    exec(code, {})  # noqa: S102  our own README
+    assert re.match(r"0\.\d+ (safe|harmful) ", capsys.readouterr().out)
 
 
 def test_a_pair_and_its_conversation_have_one_score(moderator):

@@ -196,7 +196,7 @@ def test_a_stopped_run_resumes(whole, folder, monkeypatch, stage):
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_a_logistic_regression_is_that_of_scikit_learn(folder):
+def test_a_logistic_regression_is_that_of_scikit_learn(folder, monkeypatch):
     grid = (100.0, 0.01, 1.0)
     config = config_of(folder, "tfidf_logistic", **{"tfidf_logistic.C": grid})
     report = train_run.train_and_evaluate(config, folder / "tfidf")
@@ -221,6 +221,17 @@ def test_a_logistic_regression_is_that_of_scikit_learn(folder):
         # The vocabulary of a fold is that of all its training rows.
         np.testing.assert_allclose(scores, expected[place, 1], atol=1e-9)
     assert report["dev"]["raw"]["C"] in grid
+
+    choose = train_folds.choose
+    monkeypatch.setattr(
+        train_folds, "choose", lambda *arguments: choose(*arguments)._replace(step=2)
+    )
+    report = train_run.train_and_evaluate(config, folder / "tfidf-2")
+    assert report["dev"]["raw"]["C"] == 100
+    test = [f"{e.prompt}\n{e.response}" for e in prepare.read_split(config).rows["test"]]
+    expected = model(100).fit(texts, labels).predict_proba(test)[:, 1]
+    found = [row["raw"] for row in read_jsonl(folder / "tfidf-2/predictions.jsonl")]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_a_graph_is_calibrated_on_the_scores_of_all_folds(folder):
@@ -274,8 +285,9 @@ def test_quality_is_that_of_scores_out_of_fold(taught):
         held = prepare.prepare(run.config, views=("weak",)).texts["dev"]
         scores += run.score(held)["raw"].tolist()
         labels += [example.label for example in held]
-    found = manifest["results"]["teachers"][1]["dev"]["auprc"]
-    assert found == pytest.approx(average_precision_score(labels, scores))
+    found = manifest["results"]["teachers"][1]["dev"]
+    assert found["auprc"] == pytest.approx(average_precision_score(labels, scores))
+    assert found["brier"] == pytest.approx(np.mean((np.array(scores) - labels) ** 2))
 
 
 def test_teachers_and_soft_labels_of_other_folds_are_refused(taught, folder, whole):

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ssl_guard import steps
+from ssl_guard import models, steps
 from ssl_guard.errors import BadInput
 from ssl_guard.runtime.files import read_jsonl
 from ssl_guard.train import frozen
@@ -54,6 +54,25 @@ def test_the_numbers_are_those_of_a_run_without_the_cache(folder, name, packing,
     ]
     np.testing.assert_allclose(*scores, rtol=0, atol=1e-5)
     assert reports[0]["selected_step"] == reports[1]["selected_step"]
+
+
+def test_the_layers_below_the_states_are_not_computed(folder):
+    """Their parameters may be missing."""
+    write_encoder(folder / "deep", num_hidden_layers=3)
+    plain, cached = (models.build(folder / "deep", cached_layers=count) for count in (0, 2))
+    batch = {
+        "input_ids": np.array([[2, 7, 9, 3], [2, 8, 3, 0]]),
+        "attention_mask": np.array([[1, 1, 1, 1], [1, 1, 1, 0]]),
+        "token_type_ids": np.zeros((2, 4), np.int32),
+        "row": np.arange(2),
+    }
+    params = plain.init(jax.random.key(0), batch)
+    encoder = params["encoder"]
+    states = models.hidden_states(plain.encoder, encoder, batch, None, False, stop_layer=2)
+    above = {name: leaves for name, leaves in encoder.items() if name == "layer_2"}
+    found = cached.apply(params | {"encoder": above}, batch | {"states": states}, None, False)
+    expected = plain.apply(params, batch, None, False)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,10 @@ def test_the_numbers_are_those_of_a_run_without_the_cache(folder, name, packing,
     assert reports[0]["selected_step"] == reports[1]["selected_step"]
 
 
-def test_the_layers_below_the_states_are_not_computed(folder):
+def test_the_layers_below_the_states_are_not_computed(tmp_path):
     """Their parameters may be missing."""
-    write_encoder(folder / "deep", num_hidden_layers=3)
-    plain, cached = (models.build(folder / "deep", cached_layers=count) for count in (0, 2))
+    write_encoder(tmp_path / "deep", num_hidden_layers=3)
+    plain, cached = (models.build(tmp_path / "deep", cached_layers=count) for count in (0, 2))
     batch = {
         "input_ids": np.array([[2, 7, 9, 3], [2, 8, 3, 0]]),
         "attention_mask": np.array([[1, 1, 1, 1], [1, 1, 1, 0]]),
